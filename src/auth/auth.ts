@@ -1,0 +1,75 @@
+/**
+ * Who asks: a bearer token (JWT) makes a user, the API key makes the server's own operator, nothing
+ * makes a visitor. What is given and wrong is refused; it never falls back to "visitor".
+ *
+ * Invariants: a token counts only in its canonical spelling, only under the key's own algorithm, only
+ * until its `exp`; neither token nor key is ever logged or kept, hashes are.
+ */
+import { createHash, timingSafeEqual } from 'node:crypto'
+import type { Clock } from '../lib/clock.ts'
+import type { User } from './declare.ts'
+import { createTokenCache } from './token-cache.ts'
+import { createVerify, tokenLengthMax, type TokenConfig } from './token.ts'
+
+export { signToken } from './token.ts'
+
+/** Who asks, decided once per request or connection. */
+export type Identity =
+  | { readonly kind: 'anonymous'; readonly user: null }
+  | { readonly kind: 'user'; readonly user: User; readonly expiresAtMs: number | undefined }
+  /** Holder of the server's API key: may use the server API; is nobody in rules. */
+  | { readonly kind: 'key'; readonly user: null }
+
+export const anonymous: Identity = { kind: 'anonymous', user: null }
+
+const keyHolder: Identity = { kind: 'key', user: null }
+
+/** What came of a credential. `expired` is told apart because clients answer it by refreshing. */
+export type Verdict =
+  | { readonly ok: true; readonly identity: Identity }
+  | { readonly ok: false; readonly reason: 'invalid' | 'expired'; readonly message: string }
+
+export interface AuthConfig extends TokenConfig {
+  /** Opens the server API. Unset: the server API is closed. */
+  readonly apiKey?: string | undefined
+}
+
+export interface Auth {
+  /** A bearer token. Synchronous when it is known. */
+  identify(token: string): Verdict | Promise<Verdict>
+  /** The `X-API-Key` header. Compared in constant time. */
+  identifyKey(key: string): Verdict
+  stats(): { readonly verifications: number }
+}
+
+/** Faults: `invalid` for keys in the configuration that cannot be used. */
+export async function createAuth(
+  deps: { readonly clock: Clock },
+  config: AuthConfig,
+): Promise<Auth> {
+  const verify = await createVerify(config)
+  const cache = verify && createTokenCache(deps, verify)
+  const apiKeyHash = config.apiKey === undefined ? undefined : sha256(config.apiKey)
+
+  return {
+    identify(token) {
+      if (!cache) return refused('this server accepts no tokens: no key is configured')
+      if (token.length > tokenLengthMax) return refused('the token is too long')
+      return cache.identify(token)
+    },
+    identifyKey(key) {
+      const isRight = apiKeyHash !== undefined && timingSafeEqual(sha256(key), apiKeyHash)
+      return isRight ? { ok: true, identity: keyHolder } : refused('the API key is not valid')
+    },
+    stats: () => ({ verifications: cache?.verifications ?? 0 }),
+  }
+}
+
+function refused(message: string): Verdict {
+  return { ok: false, reason: 'invalid', message }
+}
+
+/** Of equal length whatever is given, as a constant-time compare needs. */
+function sha256(text: string): Buffer {
+  return createHash('sha256').update(text).digest()
+}

@@ -1,0 +1,55 @@
+/**
+ * Which entries a log entry makes invalid: the smallest file with the hardest rule.
+ *
+ *   seq:      … 41   42   43   44 …          applied = 44
+ *   tag spot:      42        44              last(spot) = 44
+ *   entry:    asOf=43, tags [spot]           43 < 44  → stale, dropped
+ *
+ * An entry (or a load in flight) carries `asOf`, the last `seq` applied before its load began. It is
+ * valid only while no tag of it has a newer entry. Log numbers, no clocks: nothing to skew.
+ *
+ * The number of tags remembered is bounded: forgetting a tag raises `floor` to its seq, and whatever
+ * is older than the floor counts as stale. That is safe and costs only extra misses.
+ */
+export interface Tags {
+  /** The last `seq` applied. */
+  readonly applied: number
+  apply(seq: number, tags: readonly string[]): void
+  isValid(asOf: number, tags: readonly string[]): boolean
+}
+
+/** Tags remembered: about 100 bytes each, so 10 MB. */
+export const tagsMax = 100_000
+
+export function createTags(max = tagsMax): Tags {
+  /** In order of their last change, oldest first. */
+  const last = new Map<string, number>()
+  let applied = 0
+  let floor = 0
+
+  return {
+    get applied() {
+      return applied
+    },
+    apply(seq, tags) {
+      applied = Math.max(applied, seq)
+      for (const tag of tags) {
+        last.delete(tag)
+        last.set(tag, seq)
+      }
+      for (const [tag, at] of last) {
+        if (last.size <= max) break
+        last.delete(tag)
+        floor = Math.max(floor, at)
+      }
+    },
+    isValid(asOf, tags) {
+      if (asOf < floor) return false
+      for (const tag of tags) {
+        const changedAt = last.get(tag)
+        if (changedAt !== undefined && changedAt > asOf) return false
+      }
+      return true
+    },
+  }
+}

@@ -1,0 +1,54 @@
+/**
+ * The command line: one verb, its options, one answer. stdout has what was asked for, stderr what
+ * went wrong and how to mend it; the exit code is 0, 1 (it failed) or 2 (it was called wrongly).
+ */
+import { Fault, toFault } from '../fault.ts'
+import { version } from '../version.ts'
+import { health } from './health.ts'
+import { plan } from './plan.ts'
+import { serve } from './serve.ts'
+import { token } from './token.ts'
+
+export interface Verb {
+  readonly usage: string
+  readonly about: string
+  /** Resolves with the exit code. Throws `Fault`. */
+  run(args: readonly string[]): Promise<number>
+}
+
+const verbs: Readonly<Record<string, Verb>> = { serve, plan, token, health }
+
+export async function run([name = 'help', ...args]: readonly string[]): Promise<number> {
+  if (name === 'help' || name === '--help' || name === '-h') return help()
+  if (name === 'version' || name === '--version') {
+    console.log(`belfry ${version}`)
+    return 0
+  }
+  const verb = Object.hasOwn(verbs, name) ? verbs[name] : undefined
+  if (!verb) {
+    console.error(`belfry: no verb ${name}\n`)
+    help()
+    return 2
+  }
+  try {
+    return await verb.run(args)
+  } catch (thrown) {
+    return fail(name, thrown)
+  }
+}
+
+function help(): number {
+  const lines = Object.values(verbs).map(({ usage, about }) => `  belfry ${usage}\n      ${about}`)
+  console.log(`belfry ${version}\n\n${lines.join('\n')}\n  belfry version\n  belfry help`)
+  return 0
+}
+
+function fail(name: string, thrown: unknown): number {
+  const fault = toFault(thrown)
+  console.error(`belfry ${name}: ${fault.message}`)
+  for (const { field, message } of fault.fields ?? []) console.error(`  ${field}: ${message}`)
+  if (fault.hint !== undefined) console.error(`  hint: ${fault.hint}`)
+  // A bug shows where it is; a user's mistake needs no stack.
+  if (fault.code === 'internal') console.error(fault.cause ?? fault)
+  return thrown instanceof Fault && thrown.code === 'invalid' ? 2 : 1
+}

@@ -1,0 +1,58 @@
+/** `belfry plan`: what an app file comes to, or everything that is wrong with it. */
+import { compilePlan, type Plan } from '../plan/plan.ts'
+import { parseAppArgs } from './args.ts'
+import type { Verb } from './cli.ts'
+import { loadApp } from './load.ts'
+
+export const plan: Verb = {
+  usage: 'plan <app.ts> | plan --app <name>',
+  about: 'check an app file and print what it comes to; nothing is opened',
+  async run(args) {
+    console.log(describe(compilePlan(await loadApp(parseAppArgs('plan', args)))))
+    return 0
+  },
+}
+
+function describe(checked: Plan): string {
+  const lines = [`app ${checked.name}`]
+  for (const one of checked.collections) {
+    const { rules } = one
+    lines.push(
+      '',
+      `collection /api/${one.path}  (table ${one.tableName}, key ${one.keyProperties.join(' + ')})`,
+      `  read ${rule(rules.read)}, create ${rule(rules.create)}, update ${rule(rules.update)}, remove ${rule(rules.remove)}`,
+      `  cached ${one.ttlMs} ms${one.staleMs > 0 ? `, ${one.staleMs} ms longer if the store fails` : ''}`,
+      `  filters ${one.filters.join(', ') || 'none'}`,
+      ...[...one.orders].map(
+        ([name, parts]) =>
+          `  order ${name}${name === one.orderDefault ? ' (default)' : ''}: ${parts
+            .map(({ column, descending }) => `${column.name} ${descending ? 'desc' : 'asc'}`)
+            .join(', ')}`,
+      ),
+      ...(one.live ? ['  live'] : []),
+    )
+  }
+  for (const one of checked.topics) {
+    lines.push(
+      '',
+      `topic ${one.pattern}`,
+      `  subscribe ${rule(one.subscribe)}, publish ${rule(one.publish)}`,
+      `  history ${one.historySize > 0 ? `${one.historySize} for ${one.historyTtlMs} ms` : 'none'}${one.last ? ', last value on subscribe' : ''}`,
+    )
+  }
+  for (const one of checked.feeds) {
+    const into = one.into.map(({ path }) => path)
+    lines.push(
+      '',
+      `feed ${one.name}`,
+      `  every ${typeof one.every === 'function' ? '(by environment)' : one.every}, time-out ${one.timeoutMs} ms`,
+      `  into ${[...into, ...(one.publish === undefined ? [] : [`topic ${one.publish}`])].join(', ')}`,
+    )
+  }
+  return lines.join('\n')
+}
+
+function rule(value: unknown): string {
+  if (value === undefined) return 'nobody'
+  return typeof value === 'function' ? 'by rule' : String(value)
+}

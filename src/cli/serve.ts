@@ -1,0 +1,32 @@
+/** `belfry serve`: an app file from disk, or one that ships inside, served until a signal. */
+import { readConfig } from '../config.ts'
+import { systemClock } from '../lib/clock.ts'
+import { compilePlan } from '../plan/plan.ts'
+import { startServer } from '../server.ts'
+import type { Verb } from './cli.ts'
+import { loadApp } from './load.ts'
+import { parseAppArgs } from './args.ts'
+
+export const serve: Verb = {
+  usage: 'serve <app.ts> | serve --app <name>',
+  about: 'serve an app file, or an app that ships inside (energy)',
+  async run(args) {
+    const plan = compilePlan(await loadApp(parseAppArgs('serve', args)))
+    const config = readConfig(plan.name)
+    const server = await startServer({ plan, config, clock: systemClock })
+    const first = plan.collections[0]
+    console.log(`${plan.name} is live at ${server.url}
+  data      ${config.databaseFile}
+  health    curl ${server.url}/api/health${first ? `\n  read      curl -i ${server.url}/api/${first.path}` : ''}
+  stop      ctrl-c`)
+    await signalled()
+    await server.stop()
+    return 0
+  },
+}
+
+function signalled(): Promise<void> {
+  return new Promise((resolve) => {
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => resolve())
+  })
+}

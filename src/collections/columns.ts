@@ -1,0 +1,189 @@
+/**
+ * A table's columns as the single source of what comes in and goes out: checked JSON in, decoded
+ * driver rows out, one text form for values in paths and queries.
+ */
+import type { SQLiteColumn, SQLiteTable } from 'drizzle-orm/sqlite-core'
+import { getTableColumns } from 'drizzle-orm'
+import type { FieldProblem } from '../fault.ts'
+import type { RawRow } from '../store/store.ts'
+
+/** By property name, in table order: the order in which `select` and `returning` give them. */
+export type Columns = ReadonlyMap<string, SQLiteColumn>
+
+export type RowData = Readonly<Record<string, unknown>>
+
+/** Text of a column without a declared length; a page of 100 such rows stays below 7 MB. */
+const textLengthMax = 64 * 1024
+
+export function columnsOf(table: SQLiteTable): Columns {
+  return new Map(Object.entries(getTableColumns(table)) as [string, SQLiteColumn][])
+}
+
+export function decodeRow(columns: Columns, raw: RawRow): RowData {
+  const row: Record<string, unknown> = {}
+  let at = 0
+  for (const [property, column] of columns) {
+    const value = raw[at++]
+    row[property] = value === null || value === undefined ? null : column.mapFromDriverValue(value)
+  }
+  return row
+}
+
+type Parsed = { readonly ok: true; readonly value: unknown } | { readonly ok: false; readonly message: string }
+
+const good = (value: unknown): Parsed => ({ ok: true, value })
+const bad = (message: string): Parsed => ({ ok: false, message })
+
+/** Column kinds that have a JSON form and a text form; the plan refuses tables with others. */
+export function isServable(column: SQLiteColumn): boolean {
+  return ['string', 'number', 'boolean', 'date', 'json'].includes(column.dataType)
+}
+
+/** One JSON value against its column. */
+export function parseJsonValue(column: SQLiteColumn, value: unknown): Parsed {
+  if (value === null) return column.notNull ? bad('must not be null') : good(null)
+  switch (column.dataType) {
+    case 'string':
+      return typeof value === 'string' ? parseText(column, value) : bad('must be a string')
+    case 'number':
+      return typeof value === 'number' ? parseNumber(column, value) : bad('must be a number')
+    case 'boolean':
+      return typeof value === 'boolean' ? good(value) : bad('must be true or false')
+    case 'date':
+      return typeof value === 'string' || typeof value === 'number'
+        ? parseDate(value)
+        : bad(dateForm)
+    default:
+      return good(value)
+  }
+}
+
+/** One value out of a path or a query string against its column. */
+export function parseTextValue(column: SQLiteColumn, text: string): Parsed {
+  switch (column.dataType) {
+    case 'string':
+      return parseText(column, text)
+    case 'number':
+      return /^-?\d+(\.\d+)?(e[+-]?\d+)?$/i.test(text)
+        ? parseNumber(column, Number(text))
+        : bad('must be a number')
+    case 'boolean':
+      return text === 'true' || text === 'false' ? good(text === 'true') : bad('must be true or false')
+    case 'date':
+      return parseDate(/^-?\d{1,16}$/.test(text) ? Number(text) : text)
+    default:
+      return bad('cannot be asked for')
+  }
+}
+
+function parseText(column: SQLiteColumn, text: string): Parsed {
+  const { enumValues } = column
+  if (enumValues && enumValues.length > 0 && !enumValues.includes(text)) {
+    return bad(`must be one of ${enumValues.join(', ')}`)
+  }
+  const lengthMax = declaredLength(column) ?? textLengthMax
+  if (text.length > lengthMax) return bad(`must be at most ${lengthMax} characters`)
+  if (!text.isWellFormed()) return bad('must be well-formed Unicode')
+  return good(text)
+}
+
+function declaredLength(column: SQLiteColumn): number | undefined {
+  return 'length' in column && typeof column.length === 'number' ? column.length : undefined
+}
+
+function parseNumber(column: SQLiteColumn, value: number): Parsed {
+  if (!Number.isFinite(value)) return bad('must be a finite number')
+  const isInteger = column.getSQLType().toLowerCase() === 'integer'
+  if (isInteger && !Number.isSafeInteger(value)) return bad('must be an integer below 2^53')
+  return good(value)
+}
+
+const dateForm = 'must be a date like 2026-01-31T12:00:00Z or milliseconds since 1970'
+
+/** ISO 8601 with a zone only: a local time would mean another instant on every machine. */
+function parseDate(value: string | number): Parsed {
+  if (typeof value === 'string' && !/^\d{4}-\d\d-\d\dT\d\d:\d\d.*(Z|[+-]\d\d:?\d\d)$/.test(value)) {
+    return bad(dateForm)
+  }
+  const date = new Date(value)
+  return Number.isNaN(date.getTime()) ? bad(dateForm) : good(date)
+}
+
+/** What the database holds for a checked value. */
+export function toDriver(column: SQLiteColumn, value: unknown): unknown {
+  if (value === null || value === undefined) return null
+  const mapped: unknown = column.mapToDriverValue(value as never)
+  return typeof mapped === 'boolean' ? Number(mapped) : mapped
+}
+
+export interface ParsedInput {
+  readonly values: RowData
+  readonly problems: readonly FieldProblem[]
+}
+
+/** All wrong fields of a body at once; `values` are the right ones. */
+export function parseBody(columns: Columns, body: unknown): ParsedInput {
+  if (typeof body !== 'object' || body === null || Array.isArray(body)) {
+    return { values: {}, problems: [{ field: '', message: 'the body must be a JSON object' }] }
+  }
+  const values: Record<string, unknown> = {}
+  const problems: FieldProblem[] = []
+  for (const [field, value] of Object.entries(body)) {
+    const column = columns.get(field)
+    if (!column) {
+      problems.push({ field, message: 'is not a column' })
+      continue
+    }
+    const parsed = parseJsonValue(column, value)
+    if (parsed.ok) values[field] = parsed.value
+    else problems.push({ field, message: parsed.message })
+  }
+  return { values, problems }
+}
+
+/** Columns an insert must be given: not null, and nobody else fills them in. */
+export function missingColumns(columns: Columns, values: RowData): FieldProblem[] {
+  const problems: FieldProblem[] = []
+  for (const [field, column] of columns) {
+    if (values[field] !== undefined || !column.notNull || column.hasDefault) continue
+    if (column.primary && column.getSQLType().toLowerCase() === 'integer') continue
+    problems.push({ field, message: 'is required' })
+  }
+  return problems
+}
+
+/**
+ * A primary key in a path: parts joined by commas, dates as ISO text, so `NSW1,2021-10-06T05:00:00.000Z`.
+ * Only what would be misread is escaped.
+ */
+export function idOf(key: readonly SQLiteColumn[], properties: readonly string[], row: RowData): string {
+  return key
+    .map((_, at) => {
+      const value = row[properties[at] ?? '']
+      const text = value instanceof Date ? value.toISOString() : String(value)
+      return text.replace(/[%,/]/g, encodeURIComponent)
+    })
+    .join(',')
+}
+
+/** The key's driver values, or undefined when no row can have this id. */
+export function parseId(key: readonly SQLiteColumn[], id: string): unknown[] | undefined {
+  const parts = id.split(',')
+  if (parts.length !== key.length) return undefined
+  const values: unknown[] = []
+  for (const [at, column] of key.entries()) {
+    const text = decodePart(parts[at] ?? '')
+    const parsed = text === undefined ? undefined : parseTextValue(column, text)
+    if (!parsed?.ok) return undefined
+    values.push(toDriver(column, parsed.value))
+  }
+  return values
+}
+
+function decodePart(text: string): string | undefined {
+  try {
+    return decodeURIComponent(text)
+  } catch {
+    return undefined
+  }
+}

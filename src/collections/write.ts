@@ -1,0 +1,233 @@
+/**
+ * Writes: rule, columns, one transaction. A rule that looks at the row decides on the row as it is
+ * stored: the statement carries every column's old value, so a row that changed meanwhile is read and
+ * judged again instead of being overwritten by a decision made on another version of it.
+ */
+import { and, getTableColumns, or, sql, type SQL } from 'drizzle-orm'
+import type { SQLiteColumn } from 'drizzle-orm/sqlite-core'
+import type { User } from '../auth/declare.ts'
+import { Fault, type FieldProblem } from '../fault.ts'
+import { must } from '../lib/assert.ts'
+import type { Change, ChangeOp, RawRow, Store } from '../store/store.ts'
+import type { CollectionPlan } from './collections.ts'
+import {
+  decodeRow,
+  idOf,
+  missingColumns,
+  parseBody,
+  parseId,
+  parseJsonValue,
+  toDriver,
+  type RowData,
+} from './columns.ts'
+import { createForced, mayRemove, requireRule, updateForced } from './rules.ts'
+
+/** Rounds of read, judge, write before a row that keeps changing is called a conflict. */
+const attemptsMax = 5
+
+export interface Written {
+  readonly id: string
+  readonly row: RowData
+  /** The log entry of this write. */
+  readonly seq: number
+}
+
+export interface Writes {
+  /** Faults: `unauthenticated`, `denied`, `invalid` (each field named), `conflict`, `unavailable`. */
+  create(plan: CollectionPlan, user: User | null, body: unknown): Promise<Written>
+  update(plan: CollectionPlan, user: User | null, id: string, body: unknown): Promise<Written>
+  remove(plan: CollectionPlan, user: User | null, id: string): Promise<Written>
+  /**
+   * The server's own rows (feeds), no rule asked: inserted or, by primary key, updated where a given
+   * column differs. All in one transaction. Returns what changed; an unchanged row writes nothing.
+   */
+  upsert(batches: readonly UpsertBatch[]): Promise<readonly Change[]>
+}
+
+export interface UpsertBatch {
+  readonly plan: CollectionPlan
+  readonly rows: readonly RowData[]
+}
+
+interface WriteDeps {
+  readonly store: Pick<Store, 'read' | 'write' | 'db'>
+  readonly notFound: (plan: CollectionPlan) => Fault
+}
+
+export function createWrites({ store, notFound }: WriteDeps): Writes {
+  const create = async (
+    plan: CollectionPlan,
+    user: User | null,
+    body: unknown,
+  ): Promise<Written> => {
+    requireRule(plan, 'create', user)
+    const { values, problems } = parseBody(plan.columns, body)
+    const input = { ...values, ...createForced(plan, user, values) }
+    refuseProblems(insertProblems(plan, without(problems, input), input))
+    const insert = store.db.insert(plan.table).values(input as never).returning().toSQL()
+    const changes = await store.write([{ ...changeOp(plan, 'create'), ...insert }])
+    return written(plan, changes)
+  }
+
+  /** `judge` sees the stored row and answers with the statement, or throws its refusal. */
+  const changeRow = async (
+    plan: CollectionPlan,
+    id: string,
+    op: 'update' | 'remove',
+    judge: (row: RowData, isUnchanged: SQL) => Statement,
+  ): Promise<Written> => {
+    const key = parseId(plan.key, id)
+    if (!key) throw notFound(plan)
+    for (let attempt = 0; attempt < attemptsMax; attempt++) {
+      const isRow = and(...plan.key.map((column, at) => sql`${column} = ${key[at]}`))
+      const [raw] = await store.read(
+        store.db.select().from(plan.table).where(isRow).limit(1).toSQL(),
+      )
+      if (!raw) throw notFound(plan)
+      const statement = judge(decodeRow(plan.columns, raw), stillIs(plan, raw))
+      const changes = await store.write([{ ...changeOp(plan, op), ...statement.toSQL() }])
+      if (changes.length > 0) return written(plan, changes)
+    }
+    throw new Fault('conflict', 'the row keeps changing, try again')
+  }
+
+  const update = (
+    plan: CollectionPlan,
+    user: User | null,
+    id: string,
+    body: unknown,
+  ): Promise<Written> => {
+    requireRule(plan, 'update', user)
+    const { values, problems } = parseBody(plan.columns, body)
+    return changeRow(plan, id, 'update', (row, isUnchanged) => {
+      const input = { ...values, ...updateForced(plan, user, row, values) }
+      const keys = plan.keyProperties
+        .filter((property) => property in input)
+        .map((field) => ({ field, message: 'is part of the primary key and cannot change' }))
+      refuseProblems([...without(problems, input), ...keys])
+      if (Object.keys(input).length === 0) {
+        throw new Fault('invalid', 'nothing to change was given')
+      }
+      return store.db.update(plan.table).set(input as never).where(isUnchanged).returning()
+    })
+  }
+
+  const remove = (plan: CollectionPlan, user: User | null, id: string): Promise<Written> => {
+    requireRule(plan, 'remove', user)
+    return changeRow(plan, id, 'remove', (row, isUnchanged) => {
+      mayRemove(plan, user, row)
+      return store.db.delete(plan.table).where(isUnchanged).returning()
+    })
+  }
+
+  const upsertOp = (plan: CollectionPlan, row: RowData): ChangeOp => {
+    const input = checkedRow(plan, row)
+    const given = [...plan.columns].filter(([property]) => input[property] !== undefined)
+    const rest = given.filter(([, column]) => !plan.key.includes(column))
+    const isOther = rest.map(([, column]) => sql`${column} is not ${excluded(column)}`)
+    const insert = store.db.insert(plan.table).values(input as never)
+    const statement =
+      rest.length === 0
+        ? insert.onConflictDoNothing()
+        : insert.onConflictDoUpdate({
+            target: [...plan.key],
+            set: Object.fromEntries(rest.map(([property, column]) => [property, excluded(column)])),
+            setWhere: must(or(...isOther), () => 'there is a column beside the key'),
+          })
+    const isRow = plan.key.map(
+      (column, at) => sql`${column} = ${toDriver(column, input[plan.keyProperties[at] ?? ''])}`,
+    )
+    return {
+      ...changeOp(plan, 'upsert'),
+      ...statement.returning().toSQL(),
+      probe: store.db.select({ one: sql`1` }).from(plan.table).where(and(...isRow)).toSQL(),
+    }
+  }
+
+  return {
+    create: (plan, user, body) => create(plan, user, body),
+    // Async, so that a refusal before the first await is a rejection like every other.
+    update: async (plan, user, id, body) => update(plan, user, id, body),
+    remove: async (plan, user, id) => remove(plan, user, id),
+    upsert: async (batches) => {
+      const ops = batches.flatMap(({ plan, rows }) => rows.map((row) => upsertOp(plan, row)))
+      return ops.length === 0 ? [] : store.write(ops)
+    },
+  }
+}
+
+interface Statement {
+  toSQL(): { readonly sql: string; readonly params: readonly unknown[] }
+}
+
+function changeOp(
+  plan: CollectionPlan,
+  op: ChangeOp['op'],
+): Pick<ChangeOp, 'columns' | 'table' | 'keyAt' | 'op'> {
+  const columns = Object.values(getTableColumns(plan.table)) as SQLiteColumn[]
+  return {
+    columns: columns.map(({ name }) => name),
+    table: plan.tableName,
+    keyAt: plan.key.map((column) => columns.indexOf(column)),
+    op,
+  }
+}
+
+/** The row as it was read, every column of it; `is` because null equals null here. */
+function stillIs(plan: CollectionPlan, raw: RawRow): SQL {
+  const same = [...plan.columns.values()].map((column, at) => sql`${column} is ${raw[at]}`)
+  return must(and(...same), () => 'a table has columns')
+}
+
+function excluded(column: SQLiteColumn): SQL {
+  return sql`excluded.${sql.identifier(column.name)}`
+}
+
+/** Problems of fields that a rule has filled in are none. */
+function without(problems: readonly FieldProblem[], input: RowData): FieldProblem[] {
+  return problems.filter(({ field }) => input[field] === undefined)
+}
+
+/** With what is missing; a field that is wrong is not missing, too. */
+function insertProblems(
+  plan: CollectionPlan,
+  problems: readonly FieldProblem[],
+  values: RowData,
+): FieldProblem[] {
+  const wrong = new Set(problems.map(({ field }) => field))
+  const missing = missingColumns(plan.columns, values).filter(({ field }) => !wrong.has(field))
+  return [...problems, ...missing]
+}
+
+function refuseProblems(fields: readonly FieldProblem[]): void {
+  if (fields.length > 0) throw new Fault('invalid', 'the row is not valid', { fields })
+}
+
+/** A feed's row: dates may be Date objects already; everything else as in JSON. */
+function checkedRow(plan: CollectionPlan, row: RowData): RowData {
+  const values: Record<string, unknown> = {}
+  const problems: FieldProblem[] = []
+  for (const [field, value] of Object.entries(row)) {
+    if (value === undefined) continue
+    const column = plan.columns.get(field)
+    if (!column) {
+      problems.push({ field, message: 'is not a column' })
+      continue
+    }
+    const parsed = parseJsonValue(column, value instanceof Date ? value.getTime() : value)
+    if (parsed.ok) values[field] = parsed.value
+    else problems.push({ field, message: parsed.message })
+  }
+  const fields = insertProblems(plan, problems, values)
+  if (fields.length > 0) {
+    const text = fields.map(({ field, message }) => `${field} ${message}`).join(', ')
+    throw new Fault('invalid', `a row for ${plan.path} is not valid: ${text}`, { fields })
+  }
+  return values
+}
+
+function written(plan: CollectionPlan, changes: readonly Change[]): Written {
+  const change = must(changes[0], () => 'a write changed its row')
+  const row = decodeRow(plan.columns, change.row)
+  return { id: idOf(plan.key, plan.keyProperties, row), row, seq: change.seq }
+}

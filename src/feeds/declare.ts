@@ -1,0 +1,74 @@
+/**
+ * `feed()`: ask upstream once, on a clock; everybody hears what changed.
+ *
+ * @example
+ * feeds: {
+ *   dispatch: feed({
+ *     every: '5m',
+ *     load: async ({ fetch }) => parse(await (await fetch('https://upstream.example/latest')).text()),
+ *     into: 'prices/live',                      // rows are upserted; only changed ones are written and published
+ *   }),
+ *   stats: feed({ every: '2s', load: ({ stats }) => stats(), publish: 'stats' }),
+ * }
+ */
+import type { BaseSQLiteDatabase } from 'drizzle-orm/sqlite-core'
+import type { Duration } from '../lib/duration.ts'
+
+/** The environment as it was at start; declared code reads no `process.env` of its own. */
+export type Env = Readonly<Record<string, string | undefined>>
+
+/** What the server knows of itself at this moment. */
+export interface ServerStats {
+  /** Open WebSocket connections and SSE streams. */
+  readonly connections: number
+  readonly subscriptions: number
+  /** Share of cached reads answered without the database since start, 0 to 1. */
+  readonly cacheHitShare: number
+  /** Newest entry of the log. */
+  readonly seq: number
+}
+
+/** Drizzle over the readers: selects only, and off the event loop. */
+export type ReadDb = BaseSQLiteDatabase<'async', unknown>
+
+export interface FeedContext {
+  /** `fetch` that ends when the tick's `timeout` does. */
+  readonly fetch: (url: string | URL, init?: RequestInit) => Promise<Response>
+  readonly signal: AbortSignal
+  readonly env: Env
+  readonly db: ReadDb
+  /** Ms since 1970. */
+  readonly now: number
+  readonly stats: () => ServerStats
+}
+
+export interface FeedOptions {
+  /** Time from the start of one tick to the start of the next; a tick never overlaps itself. At least 100ms. */
+  readonly every: Duration | ((env: Env) => Duration)
+  /** After this a tick is given up and counted as failed. Default `30s`. */
+  readonly timeout?: Duration
+  /**
+   * One upstream call for everyone. Returns rows for `into` (an array; for several collections an
+   * object of arrays by collection path), or the value for `publish`. Null or undefined: nothing new.
+   */
+  readonly load: (context: FeedContext) => unknown
+  /** Collection path(s) the rows are upserted into, by primary key, in one transaction. */
+  readonly into?: string | readonly string[]
+  /** Topic (without parameters) the value is published on when it differs from the last one. */
+  readonly publish?: string
+
+  /** Declared in the app file, not served yet: refused at start. */
+  readonly budget?: unknown
+  readonly keyed?: unknown
+  readonly batch?: unknown
+}
+
+export interface FeedDeclaration {
+  readonly kind: 'feed'
+  readonly options: FeedOptions
+}
+
+/** Declares; opens nothing. */
+export function feed(options: FeedOptions): FeedDeclaration {
+  return { kind: 'feed', options }
+}

@@ -1,0 +1,46 @@
+/** Reading a JSON body: bounded while it arrives, strict about its bytes. */
+import { Fault } from '../fault.ts'
+
+/** A row with a few long texts; files do not belong in JSON. */
+export const bodyBytesMax = 1024 * 1024
+
+/** Faults: `too_large`, `invalid`. */
+export async function readJson(request: Request, bytesMax = bodyBytesMax): Promise<unknown> {
+  const type = request.headers.get('content-type') ?? ''
+  if (!/^application\/([\w.+-]+\+)?json\s*(;|$)/i.test(type)) {
+    throw new Fault('invalid', 'the body must be application/json', {
+      fields: [{ field: 'content-type', message: `is ${type === '' ? 'missing' : type}` }],
+    })
+  }
+  const bytes = await readBytes(request, bytesMax)
+  let text: string
+  try {
+    text = new TextDecoder('utf-8', { fatal: true }).decode(bytes)
+  } catch {
+    throw new Fault('invalid', 'the body is not valid UTF-8')
+  }
+  try {
+    return JSON.parse(text) as unknown
+  } catch (cause) {
+    const detail = cause instanceof Error ? `: ${cause.message.replace(/^JSON Parse error: /, '')}` : ''
+    throw new Fault('invalid', `the body is not valid JSON${detail}`)
+  }
+}
+
+async function readBytes(request: Request, bytesMax: number): Promise<Uint8Array> {
+  const declared = Number(request.headers.get('content-length') ?? 0)
+  if (declared > bytesMax) throw tooLarge(bytesMax)
+  // A chunked body declares nothing: it is counted while it comes.
+  const chunks: Uint8Array[] = []
+  let total = 0
+  for await (const chunk of request.body ?? []) {
+    total += chunk.byteLength
+    if (total > bytesMax) throw tooLarge(bytesMax)
+    chunks.push(chunk)
+  }
+  return chunks.length === 1 && chunks[0] ? chunks[0] : Buffer.concat(chunks)
+}
+
+function tooLarge(bytesMax: number): Fault {
+  return new Fault('too_large', `the body is larger than ${bytesMax} bytes`)
+}

@@ -1,0 +1,111 @@
+/** The REST door of collections: rows as JSON, cache states and versions as headers. */
+import type { CacheRead } from '../cache/cache.ts'
+import type { CollectionPlan, Collections } from '../collections/collections.ts'
+import type { Clock } from '../lib/clock.ts'
+import { readJson } from './body.ts'
+import { matchesEtag } from './etag.ts'
+import { responseTime, searchOf, visitHeaders, type Door, type Visit } from './visit.ts'
+
+export interface RecordDoors {
+  readonly list: Door
+  readonly read: Door
+  readonly create: Door
+  readonly update: Door
+  readonly remove: Door
+}
+
+export function createRecordDoors(
+  deps: { readonly collections: Collections; readonly clock: Clock },
+  plan: CollectionPlan,
+): RecordDoors {
+  const { collections, clock } = deps
+  // Caches outside may keep an answer but must ask before using it: a 304 costs them no body, and
+  // no write is ever hidden by a copy that we cannot reach.
+  const cacheControl = plan.rules.read === 'public' ? 'public, no-cache' : 'private, no-cache'
+  const vary = plan.rules.read === 'public' ? undefined : 'authorization'
+
+  const answer = (request: Request, visit: Visit, { state, isCoalesced, entry }: CacheRead): Response => {
+    const headers: Record<string, string> = {
+      'content-type': 'application/json',
+      etag: entry.etag,
+      'cache-control': cacheControl,
+      'x-cache': state,
+      'cache-status': cacheStatus(state, isCoalesced, entry.freshUntilMs - clock.now()),
+      'x-request-id': visit.id,
+      'x-response-time': responseTime(visit, clock.tick()),
+    }
+    if (isCoalesced) headers['x-coalesced'] = '1'
+    if (vary) headers['vary'] = vary
+    const ifNoneMatch = request.headers.get('if-none-match')
+    if (ifNoneMatch !== null && matchesEtag(ifNoneMatch, entry.etag)) {
+      return new Response(null, { status: 304, headers })
+    }
+    return new Response(entry.body, { headers })
+  }
+
+  const rowId = (visit: Visit): string => visit.params['id'] ?? ''
+
+  const location = (id: string): string => `/api/${plan.path}/${id}`
+
+  return {
+    list(request, visit) {
+      const read = collections.list(plan, visit.identity.user, searchOf(request))
+      return read instanceof Promise
+        ? read.then((one) => answer(request, visit, one))
+        : answer(request, visit, read)
+    },
+    read(request, visit) {
+      const read = collections.read(plan, visit.identity.user, rowId(visit))
+      return read instanceof Promise
+        ? read.then((one) => answer(request, visit, one))
+        : answer(request, visit, read)
+    },
+    async create(request, visit) {
+      const body = await readJson(request)
+      const { id, row, seq } = await collections.create(plan, visit.identity.user, body)
+      return written(visit, clock, 201, row, { location: location(id), 'x-log-seq': String(seq) })
+    },
+    async update(request, visit) {
+      const body = await readJson(request)
+      const { row, seq } = await collections.update(plan, visit.identity.user, rowId(visit), body)
+      return written(visit, clock, 200, row, { 'x-log-seq': String(seq) })
+    },
+    async remove(_, visit) {
+      const { seq } = await collections.remove(plan, visit.identity.user, rowId(visit))
+      return written(visit, clock, 204, null, { 'x-log-seq': String(seq) })
+    },
+  }
+}
+
+function written(
+  visit: Visit,
+  clock: Clock,
+  status: number,
+  row: unknown,
+  extra: Readonly<Record<string, string>>,
+): Response {
+  const headers = {
+    ...visitHeaders(visit, clock.tick()),
+    'cache-control': 'no-store',
+    'x-cache': 'bypass',
+    ...extra,
+  }
+  if (row === null) return new Response(null, { status, headers })
+  return new Response(JSON.stringify(row), {
+    status,
+    headers: { ...headers, 'content-type': 'application/json' },
+  })
+}
+
+/** RFC 9211. `ttl` in whole seconds, negative once expired. */
+function cacheStatus(state: CacheRead['state'], isCoalesced: boolean, ttlLeftMs: number): string {
+  const ttl = `ttl=${Math.floor(ttlLeftMs / 1000)}`
+  switch (state) {
+    case 'hit':
+      return `belfry; hit; ${ttl}`
+    case 'miss':
+      return isCoalesced ? 'belfry; fwd=miss; collapsed' : `belfry; fwd=miss; stored; ${ttl}`
+    case 'stale':
+      return `belfry; hit; ${ttl}; detail=store-failed`
+  }
+}

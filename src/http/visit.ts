@@ -1,0 +1,41 @@
+/**
+ * One request on its way through the gates, as every door sees it. Made by the gates (`gates.ts`),
+ * once per request; doors read it and answer.
+ */
+import type { Identity } from '../auth/auth.ts'
+
+export interface Visit {
+  /** `X-Request-Id`, also in the log line of whatever goes wrong. */
+  readonly id: string
+  /** `clock.tick()` when the request arrived. */
+  readonly startedAt: number
+  readonly identity: Identity
+  /** Path parameters, decoded. */
+  readonly params: Readonly<Record<string, string>>
+}
+
+/**
+ * Translates a request into a call on a room and the outcome into a response. Throws `Fault` for
+ * anything else; the gates turn that into `application/problem+json`.
+ */
+export type Door = (request: Request, visit: Visit) => Response | Promise<Response>
+
+/** On every response. `now` is `clock.tick()`. */
+export function visitHeaders(visit: Visit, now: number): Record<string, string> {
+  return {
+    'x-request-id': visit.id,
+    'x-response-time': responseTime(visit, now),
+  }
+}
+
+/** Milliseconds from arrival to answer, as `0.42ms`. */
+export function responseTime({ startedAt }: Visit, now: number): string {
+  return `${Math.round((now - startedAt) * 100) / 100}ms`
+}
+
+/** The query string without `?`. `new URL` would cost more than the rest of a cached read. */
+export function searchOf(request: Request): string {
+  const { url } = request
+  const at = url.indexOf('?')
+  return at === -1 ? '' : url.slice(at + 1)
+}

@@ -1,0 +1,6 @@
+/** All that an app file may import as "belfry". */
+export * from './plan/declare.ts'
+export * from './collections/declare.ts'
+export * from './realtime/declare.ts'
+export * from './feeds/declare.ts'
+export type { Audience, User } from './auth/declare.ts'

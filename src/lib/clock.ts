@@ -1,0 +1,36 @@
+/**
+ * The only home of time. Rooms take a `Clock` and so can be tested without waiting
+ * (`test/clock.ts` is the twin that moves by hand).
+ */
+export interface Clock {
+  /** Wall clock, ms since 1970. May jump; use it for what leaves the process. */
+  now(): number
+  /** Monotonic ms with fractions; use it for durations. */
+  tick(): number
+  /** Calls once after `ms`. The result cancels. Never keeps the process alive. */
+  after(ms: number, run: () => void): Cancel
+  /** Calls each `ms`. The result cancels. Never keeps the process alive. */
+  every(ms: number, run: () => void): Cancel
+  /** Calls once this turn of the event loop is over: what one turn produced can leave together. */
+  soon(run: () => void): void
+}
+
+export type Cancel = () => void
+
+export const systemClock: Clock = {
+  now: Date.now,
+  tick: () => performance.now(),
+  after(ms, run) {
+    const timer = setTimeout(run, ms)
+    timer.unref()
+    return () => clearTimeout(timer)
+  },
+  every(ms, run) {
+    const timer = setInterval(run, ms)
+    timer.unref()
+    return () => clearInterval(timer)
+  },
+  soon(run) {
+    setImmediate(run)
+  },
+}

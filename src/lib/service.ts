@@ -1,0 +1,12 @@
+/** A long-lived thing. The root starts services upwards, drains and stops them downwards. */
+export interface Service {
+  start?(): Promise<void> | void
+  /** Stop taking new work; let what runs finish. */
+  drain?(): Promise<void> | void
+  stop(): Promise<void> | void
+}
+
+/** Runs a promise nobody awaits, and says where its failure goes: no promise floats. */
+export function detach(promise: Promise<unknown>, onFailure: (cause: unknown) => void): void {
+  promise.catch(onFailure)
+}

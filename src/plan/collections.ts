@@ -1,0 +1,180 @@
+/** Declared collections, checked against their tables and compiled to plans. */
+import { is } from 'drizzle-orm'
+import { getTableConfig, SQLiteTable, type SQLiteColumn } from 'drizzle-orm/sqlite-core'
+import { systemTables } from '../../db/system.ts'
+import { columnsOf, isServable, type CollectionPlan } from '../collections/collections.ts'
+import type { CollectionDeclaration, CollectionOptions, Order } from '../collections/declare.ts'
+import { parseDurationMs } from '../lib/duration.ts'
+import { primaryKey } from '../store/store.ts'
+import { reportNotYet, reportUnknownKeys, type Report } from './plan.ts'
+
+type Options = CollectionOptions<SQLiteTable>
+type Columns = CollectionPlan['columns']
+
+/** First path segments under `/api/` that Belfry serves itself, now or by its architecture. */
+const reservedNames = new Set([
+  ...['admin', 'auth', 'broadcast', 'disconnect', 'health', 'history', 'info', 'metrics'],
+  ...['presence', 'publish', 'refresh', 'rpc', 'stream', 'subscribe', 'topics', 'unsubscribe'],
+])
+
+/** Query parameters of every list: a filter of that name could not be asked for. */
+const reservedParameters = new Set(['limit', 'after', 'before', 'order', 'expand', 'count'])
+
+const notYet = ['warm', 'lookup', 'children', 'expand', 'limits'] as const
+const rules = ['read', 'create', 'update', 'remove'] as const
+const known = ['ttl', 'stale', ...rules, 'filters', 'orders', 'live', ...notYet]
+
+const ttlDefaultMs = 60_000
+
+export function compileCollections(
+  declared: Readonly<Record<string, CollectionDeclaration>>,
+  report: Report,
+): CollectionPlan[] {
+  const plans: CollectionPlan[] = []
+  const tables = new Map<string, SQLiteTable>()
+  for (const [path, declaration] of Object.entries(declared)) {
+    const at = `collections.${path}`
+    checkPath(path, Object.keys(declared), at, report)
+    if (declaration?.kind !== 'collection' || !is(declaration.table, SQLiteTable)) {
+      report(at, 'must be collection(table, { … }) over a Drizzle sqliteTable')
+      continue
+    }
+    const { name } = getTableConfig(declaration.table)
+    const other = tables.get(name)
+    if (other && other !== declaration.table) report(at, `another table is named ${name} too`)
+    tables.set(name, declaration.table)
+    plans.push(compileCollection(path, declaration, at, report))
+  }
+  return plans
+}
+
+function checkPath(path: string, paths: readonly string[], at: string, report: Report): void {
+  if (!/^[a-z0-9][a-z0-9-]*(\/[a-z0-9][a-z0-9-]*){0,3}$/.test(path)) {
+    report(at, 'a path is lower-case letters, digits and dashes, in at most 4 parts joined by /')
+    const bare = path.toLowerCase().replace(/^\/+|\/+$/g, '')
+    if (bare !== path && paths.includes(bare)) report(at, `has the same path as ${bare}`)
+    return
+  }
+  const [first = ''] = path.split('/')
+  if (reservedNames.has(first)) report(at, `the name ${first} is reserved`)
+}
+
+function compileCollection(
+  path: string,
+  { table, options }: CollectionDeclaration,
+  at: string,
+  report: Report,
+): CollectionPlan {
+  reportUnknownKeys(`${at}.`, options, known, report)
+  reportNotYet(`${at}.`, options, notYet, report)
+  const columns = columnsOf(table)
+  const key = primaryKey(table)
+  const { name } = getTableConfig(table)
+  checkTable(name, columns, key, at, report)
+  checkRules(options, at, report)
+  if (options.live !== undefined && typeof options.live !== 'function') {
+    report(`${at}.live`, 'must be a function from a row to a topic')
+  }
+  const orders = compileOrders(options, columns, key, at, report)
+  const properties = new Map([...columns].map(([property, column]) => [column, property]))
+  return Object.freeze({
+    path,
+    table,
+    tableName: name,
+    columns,
+    key,
+    keyProperties: key.map((column) => properties.get(column) ?? column.name),
+    ttlMs: durationOf(options.ttl, `${at}.ttl`, ttlDefaultMs, report),
+    staleMs: durationOf(options.stale, `${at}.stale`, 0, report),
+    rules: options,
+    filters: checkFilters(options, columns, at, report),
+    orders,
+    orderDefault: orders.keys().next().value ?? '',
+    live: options.live,
+  })
+}
+
+function checkTable(
+  name: string,
+  columns: Columns,
+  key: readonly SQLiteColumn[],
+  at: string,
+  report: Report,
+): void {
+  if (systemTables.has(name) || /^(sqlite_|libsql_|__)/i.test(name)) {
+    report(at, `the table name ${name} is reserved`)
+  }
+  if (key.length === 0) report(at, `table ${name} needs a primary key`)
+  for (const [property, column] of columns) {
+    if (!isServable(column)) {
+      report(`${at}.${property}`, `${column.dataType} columns are not served yet`)
+    }
+  }
+}
+
+function checkRules(options: Options, at: string, report: Report): void {
+  for (const rule of rules) {
+    const value = options[rule]
+    if (value === undefined || value === 'public' || value === 'signed-in') continue
+    if (typeof value !== 'function') {
+      report(`${at}.${rule}`, "must be 'public', 'signed-in' or a function")
+    }
+  }
+}
+
+function checkFilters(
+  { filters = [] }: Options,
+  columns: Columns,
+  at: string,
+  report: Report,
+): readonly string[] {
+  for (const name of filters) {
+    const key = `${at}.filters`
+    if (!columns.has(name)) report(key, `${name} is not a column of the table`)
+    else if (reservedParameters.has(name)) report(key, `${name} is a parameter of every list`)
+    else if (columns.get(name)?.dataType === 'json') report(key, `${name} is json`)
+  }
+  return filters
+}
+
+/** Every order ends in the primary key, so that no two rows are at the same place. */
+function compileOrders(
+  { orders = {} }: Options,
+  columns: Columns,
+  key: readonly SQLiteColumn[],
+  at: string,
+  report: Report,
+): ReadonlyMap<string, readonly Order[]> {
+  const own = new Set(columns.values())
+  const compiled = new Map<string, readonly Order[]>()
+  for (const [name, declared] of Object.entries(orders)) {
+    const parts = Array.isArray(declared) ? (declared as readonly Order[]) : [declared as Order]
+    for (const { column } of parts) {
+      const where = `${at}.orders.${name}`
+      if (!own.has(column)) report(where, 'orders by a column of another table')
+      else if (!column.notNull && !column.primary) {
+        report(where, `${column.name} may be null; a cursor needs not-null columns`)
+      }
+    }
+    const used = new Set(parts.map(({ column }) => column))
+    const descending = parts.at(-1)?.descending ?? false
+    const tieBreak = key.filter((column) => !used.has(column))
+    compiled.set(name, [...parts, ...tieBreak.map((column) => ({ column, descending }))])
+  }
+  if (compiled.size === 0) {
+    compiled.set('key', key.map((column) => ({ column, descending: false })))
+  }
+  return compiled
+}
+
+export function durationOf(
+  text: unknown,
+  at: string,
+  absentMs: number,
+  report: Report,
+): number {
+  if (text === undefined) return absentMs
+  const ms = parseDurationMs(text)
+  if (ms === undefined) report(at, `${JSON.stringify(text)} is no duration like 500ms, 60s, 5m, 1h`)
+  return ms ?? absentMs
+}

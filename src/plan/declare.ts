@@ -1,0 +1,44 @@
+/**
+ * `app()`: the whole backend as one plain object. Declaring has no side effect: importing an app file
+ * opens no socket and reads no environment. `belfry plan ./app.ts` shows what it comes to.
+ *
+ * @example The smallest legal app
+ * import { app, collection } from 'belfry'
+ * import { integer, sqliteTable, text } from 'drizzle-orm/sqlite-core'
+ *
+ * const notes = sqliteTable('notes', { id: integer().primaryKey(), text: text().notNull() })
+ *
+ * export default app({ name: 'notes', collections: { notes: collection(notes, { read: 'public', create: 'public' }) } })
+ */
+import type { CollectionDeclaration } from '../collections/declare.ts'
+import type { FeedDeclaration } from '../feeds/declare.ts'
+import type { TopicDeclaration } from '../realtime/declare.ts'
+
+export interface AppOptions {
+  /** Lower-case letters, digits and dashes; names the default data folder and log lines. */
+  readonly name: string
+  /** By path under `/api/`: `'prices/live'` is served at `/api/prices/live`. */
+  readonly collections?: Readonly<Record<string, CollectionDeclaration>>
+  /** By pattern: `{name}` stands for one or more characters other than `:`. */
+  readonly topics?: Readonly<Record<string, TopicDeclaration>>
+  readonly feeds?: Readonly<Record<string, FeedDeclaration>>
+  /** What is served at `/`: an HTML file imported by the app, or HTML text. Default: a line that names the app. */
+  readonly page?: Bun.HTMLBundle | string
+
+  /** Declared in the app file, not served yet: refused at start. */
+  readonly auth?: unknown
+  readonly jobs?: unknown
+  readonly budgets?: unknown
+  readonly limits?: unknown
+  readonly routes?: unknown
+}
+
+export interface AppDeclaration {
+  readonly kind: 'app'
+  readonly options: AppOptions
+}
+
+/** Declares; opens nothing. The app file default-exports what this returns. */
+export function app(options: AppOptions): AppDeclaration {
+  return { kind: 'app', options }
+}

@@ -1,0 +1,76 @@
+/** Declared topics, checked and compiled to matchers. */
+import { parseDurationMs } from '../lib/duration.ts'
+import { compilePattern, validatePattern, type TopicPlan } from '../realtime/realtime.ts'
+import type { TopicDeclaration, TopicOptions, TopicRule } from '../realtime/declare.ts'
+import { reportNotYet, reportUnknownKeys, type Report } from './plan.ts'
+
+/** Publications of history per topic: with 1 KB each, 10 MB. */
+const historySizeMax = 10_000
+
+const notYet = ['presence', 'limit', 'message', 'conflate', 'persist'] as const
+const known = ['subscribe', 'publish', 'history', 'last', ...notYet]
+
+export function compileTopics(
+  declared: Readonly<Record<string, TopicDeclaration>>,
+  report: Report,
+): TopicPlan[] {
+  const plans: TopicPlan[] = []
+  for (const [pattern, declaration] of Object.entries(declared)) {
+    const at = `topics.${pattern}`
+    if (declaration?.kind !== 'topic') {
+      report(at, 'must be topic({ … })')
+      continue
+    }
+    const problem = validatePattern(pattern)
+    if (problem !== undefined) {
+      report(at, problem)
+      continue
+    }
+    plans.push(compileTopic(pattern, declaration.options, at, report))
+  }
+  return plans
+}
+
+function compileTopic(
+  pattern: string,
+  options: TopicOptions,
+  at: string,
+  report: Report,
+): TopicPlan {
+  reportUnknownKeys(`${at}.`, options, known, report)
+  reportNotYet(`${at}.`, options, notYet, report)
+  checkRule(`${at}.subscribe`, options.subscribe, report)
+  checkRule(`${at}.publish`, options.publish, report)
+  if (options.last !== undefined && typeof options.last !== 'boolean') {
+    report(`${at}.last`, 'must be true or false')
+  }
+  const { size, ttlMs } = historyOf(options, at, report)
+  return {
+    pattern,
+    matcher: compilePattern(pattern),
+    subscribe: options.subscribe,
+    publish: options.publish,
+    historySize: size,
+    historyTtlMs: ttlMs,
+    last: options.last ?? false,
+  }
+}
+
+function historyOf(
+  { history }: TopicOptions,
+  at: string,
+  report: Report,
+): { size: number; ttlMs: number } {
+  if (history === undefined) return { size: 0, ttlMs: 0 }
+  if (!Number.isInteger(history.size) || history.size < 1 || history.size > historySizeMax) {
+    report(`${at}.history.size`, `must be an integer from 1 to ${historySizeMax}`)
+  }
+  const ttlMs = parseDurationMs(history.ttl)
+  if (ttlMs === undefined) report(`${at}.history.ttl`, 'must be a duration like 24h')
+  return { size: history.size, ttlMs: ttlMs ?? 0 }
+}
+
+function checkRule(at: string, rule: TopicRule | undefined, report: Report): void {
+  if (rule === undefined || rule === 'public' || rule === 'signed-in') return
+  if (typeof rule !== 'function') report(at, "must be 'public', 'signed-in' or a function")
+}

@@ -1,0 +1,50 @@
+/**
+ * `topic()`: a named stream of publications, heard over WebSocket and SSE.
+ *
+ * @example
+ * topics: {
+ *   'prices:{region}': topic({ subscribe: 'public', history: { size: 288, ttl: '24h' }, last: true }),
+ *   'chat:{room}': topic({ subscribe: 'signed-in', publish: 'signed-in', history: { size: 100, ttl: '1h' } }),
+ *   'inbox:{user}': topic({ subscribe: ({ user, params }) => user?.id === params.user }),
+ * }
+ */
+import type { Audience, User } from '../auth/declare.ts'
+import type { Duration } from '../lib/duration.ts'
+
+export type TopicRule =
+  | Audience
+  | ((context: {
+      readonly user: User | null
+      readonly params: Readonly<Record<string, string>>
+    }) => boolean | null | undefined)
+
+export interface TopicOptions {
+  /** Who may subscribe and read history. Absent: denied. */
+  readonly subscribe?: TopicRule
+  /** Who may publish as a client. The server (feeds, `live`, `POST /api/publish`) always may. Absent: denied. */
+  readonly publish?: TopicRule
+  /**
+   * How much is kept, in memory, for whoever was away: at most `size` publications (1 to 10,000),
+   * none older than `ttl`. Subscribers recover by offset from it. Default: nothing.
+   */
+  readonly history?: { readonly size: number; readonly ttl: Duration }
+  /** Give a new subscriber the latest publication with the reply to `subscribe`. Default false. */
+  readonly last?: boolean
+
+  /** Declared in the app file, not served yet: refused at start. */
+  readonly presence?: unknown
+  readonly limit?: unknown
+  readonly message?: unknown
+  readonly conflate?: unknown
+  readonly persist?: unknown
+}
+
+export interface TopicDeclaration {
+  readonly kind: 'topic'
+  readonly options: TopicOptions
+}
+
+/** Declares; opens nothing. */
+export function topic(options: TopicOptions): TopicDeclaration {
+  return { kind: 'topic', options }
+}

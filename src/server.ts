@@ -1,0 +1,205 @@
+/**
+ * The root, and the only file that sees everybody: config + plan → store → rooms → doors.
+ *
+ * Start goes upwards and stop downwards: doors close before the rooms they lead to, and the store is
+ * last, so that nothing accepted is lost on the way down.
+ */
+import { createAuth } from './auth/auth.ts'
+import { createCache } from './cache/cache.ts'
+import { createCollections } from './collections/collections.ts'
+import type { Config } from './config.ts'
+import { Fault } from './fault.ts'
+import { createFeeds } from './feeds/feeds.ts'
+import type { ServerStats } from './feeds/declare.ts'
+import { createHttp } from './http/http.ts'
+import { socketOptions } from './http/socket.ts'
+import { systemClock, type Clock } from './lib/clock.ts'
+import { must } from './lib/assert.ts'
+import { createLimits, type LimitPolicy } from './limits/limits.ts'
+import { createLog, type Log } from './observe/log.ts'
+import { createMetrics } from './observe/metrics.ts'
+import type { Plan } from './plan/plan.ts'
+import { createRealtime } from './realtime/realtime.ts'
+import { createStore } from './store/store.ts'
+import { version } from './version.ts'
+
+/** Writes per user, or per address for visitors, until app files can say (`limits`). */
+export const writePolicyDefault: LimitPolicy = { name: 'writes', quota: 600, windowMs: 60_000 }
+
+/** Above our own limit of 1 MiB, which answers with a problem; Bun's answer has no body. */
+const requestBytesMax = 32 * 1024 * 1024
+
+/** Seconds a quiet HTTP connection stays open. SSE streams lift it for themselves. */
+const idleTimeoutS = 60
+
+export interface ServerOptions {
+  readonly plan: Plan
+  readonly config: Config
+  readonly clock?: Clock
+  readonly log?: Log
+  readonly writePolicy?: LimitPolicy
+  readonly readers?: number
+}
+
+export interface Server {
+  readonly url: string
+  readonly port: number
+  /** The rooms, for tests and benches. */
+  readonly rooms: Rooms
+  stop(): Promise<void>
+}
+
+export interface Rooms {
+  readonly store: ReturnType<typeof createStore>
+  readonly cache: ReturnType<typeof createCache>
+  readonly realtime: ReturnType<typeof createRealtime>
+  readonly collections: ReturnType<typeof createCollections>
+  readonly feeds: ReturnType<typeof createFeeds>
+  readonly auth: Awaited<ReturnType<typeof createAuth>>
+}
+
+/** Faults: whatever keeps it from serving, said so that an operator can mend it. Leaves nothing running then. */
+export async function startServer(options: ServerOptions): Promise<Server> {
+  const { plan, config, clock = systemClock, writePolicy = writePolicyDefault } = options
+  const log = options.log ?? createLog({ level: config.logLevel, now: clock.now })
+  const metrics = createMetrics()
+  const startedAt = clock.tick()
+
+  const auth = await createAuth({ clock }, config.auth)
+  const store = createStore(
+    { clock, log },
+    {
+      file: config.databaseFile,
+      tables: plan.tables,
+      ...(options.readers === undefined ? {} : { readers: options.readers }),
+    },
+  )
+  const cache = createCache({ clock })
+  const realtime = createRealtime({ topics: plan.topics, identify: auth.identify, clock, log })
+  const collections = createCollections({ store, cache, topics: realtime, log }, plan.collections)
+
+  // The log's followers, in the order that keeps promises: first nobody can hit the old entry any
+  // more, then the event goes out, so that a client who refetches on it sees the new row.
+  store.onChange(({ seq, tags }) => cache.apply(seq, tags))
+  store.onChange((change) => collections.changed(change))
+
+  const stats = (): ServerStats => {
+    const { hits, misses } = cache.stats()
+    const { connections, subscriptions } = realtime.stats()
+    const reads = hits + misses
+    return {
+      connections,
+      subscriptions,
+      cacheHitShare: reads === 0 ? 0 : Math.round((hits / reads) * 1000) / 1000,
+      seq: store.stats().seq,
+    }
+  }
+  const feeds = createFeeds(
+    { collections, publish: realtime.publish, db: store.db, stats, env: config.env, clock, log },
+    plan.feeds,
+  )
+
+  let bun: Bun.Server<unknown> | undefined
+  let isDraining = false
+  const server = () => must(bun, () => 'a request comes after Bun.serve')
+  const fetch = createHttp(
+    {
+      auth,
+      writeLimits: createLimits({ clock }, writePolicy),
+      collections,
+      realtime,
+      metrics,
+      health: () => ({
+        status: isDraining ? 'draining' : 'ok',
+        app: plan.name,
+        version,
+        uptimeMs: Math.round(clock.tick() - startedAt),
+        seq: store.stats().seq,
+        connections: realtime.stats().connections,
+      }),
+      clock,
+      log,
+      server,
+    },
+    {
+      corsOrigins: config.corsOrigins,
+      page: typeof plan.page === 'string' ? plan.page : defaultPage(plan.name),
+    },
+  )
+
+  try {
+    await store.start()
+    cache.apply(store.stats().seq, [])
+    bun = listen(plan, config, fetch)
+  } catch (cause) {
+    await store.stop()
+    throw cause
+  }
+  realtime.start({ publish: (topic, frame) => void server().publish(topic, frame) })
+  feeds.start()
+  metrics.gauges(() => gauges({ store, cache, realtime, auth }))
+  log.info('server.started', { app: plan.name, url: String(bun.url), version })
+
+  return {
+    url: `http://${bun.hostname === '0.0.0.0' ? '127.0.0.1' : bun.hostname}:${bun.port}`,
+    port: bun.port ?? config.port,
+    rooms: { store, cache, realtime, collections, feeds, auth },
+    async stop() {
+      if (isDraining) return
+      isDraining = true
+      await feeds.stop()
+      await realtime.stop()
+      await server().stop(true)
+      await store.stop()
+      log.info('server.stopped', { app: plan.name })
+    },
+  }
+}
+
+function listen(plan: Plan, { host, port }: Config, fetch: (request: Request) => unknown): Bun.Server<unknown> {
+  try {
+    return Bun.serve({
+      hostname: host,
+      port,
+      idleTimeout: idleTimeoutS,
+      maxRequestBodySize: requestBytesMax,
+      // Bun serves a bundled page and its hashed assets itself, before any route of ours.
+      ...(typeof plan.page === 'object' ? { routes: { '/': plan.page } } : {}),
+      fetch: fetch as (request: Request) => Response,
+      websocket: socketOptions as unknown as Bun.WebSocketHandler<unknown>,
+    })
+  } catch (cause) {
+    const code = cause instanceof Error && 'code' in cause ? String(cause.code) : 'unknown error'
+    const reason = code === 'EADDRINUSE' ? 'it is in use' : code
+    throw new Fault('unavailable', `cannot listen on ${host} port ${port}: ${reason}`, {
+      hint: 'choose another with PORT=…, or stop what listens there',
+      cause,
+    })
+  }
+}
+
+function defaultPage(name: string): string {
+  return `<!doctype html><meta charset="utf-8"><title>${name}</title><p>${name} is served by Belfry. Its data is under <code>/api/</code>.`
+}
+
+function gauges({ store, cache, realtime, auth }: Pick<Rooms, 'store' | 'cache' | 'realtime' | 'auth'>) {
+  const { reads, writes, commits, seq } = store.stats()
+  const cached = cache.stats()
+  const live = realtime.stats()
+  return {
+    belfry_store_reads_total: reads,
+    belfry_store_writes_total: writes,
+    belfry_store_commits_total: commits,
+    belfry_log_seq: seq,
+    belfry_cache_hits_total: cached.hits,
+    belfry_cache_misses_total: cached.misses,
+    belfry_cache_coalesced_total: cached.coalesced,
+    belfry_cache_stale_total: cached.stale,
+    belfry_cache_entries: cached.entries,
+    belfry_cache_bytes: cached.bytes,
+    belfry_connections: live.connections,
+    belfry_subscriptions: live.subscriptions,
+    belfry_publications_total: live.publications,
+    belfry_token_verifications_total: auth.stats().verifications,
+  }
+}

@@ -1,0 +1,225 @@
+/**
+ * Drizzle tables as SQL: the statements that make them, and what distinguishes a stored table from a
+ * declared one. Pure; `migrate.ts` asks the database and applies.
+ *
+ * Additive differences become statements to apply. Everything else could lose data and becomes a
+ * refusal that carries the exact statements an operator may run.
+ */
+import { is, SQL } from 'drizzle-orm'
+import {
+  getTableConfig,
+  SQLiteSyncDialect,
+  type Index,
+  type SQLiteColumn,
+  type SQLiteTable,
+} from 'drizzle-orm/sqlite-core'
+
+export interface StoredColumn {
+  readonly name: string
+  readonly type: string
+  readonly isNotNull: boolean
+  readonly defaultSql: string | null
+  /** 1-based position in the primary key, 0 if none. */
+  readonly keyAt: number
+}
+
+/** What the database has now. */
+export interface StoredSchema {
+  readonly columns: ReadonlyMap<string, readonly StoredColumn[]>
+  /** `create index` text by index name. */
+  readonly indexes: ReadonlyMap<string, string>
+}
+
+export interface Refusal {
+  readonly table: string
+  readonly problem: string
+  readonly statements: readonly string[]
+}
+
+export interface SchemaDifference {
+  readonly apply: readonly string[]
+  readonly refuse: readonly Refusal[]
+}
+
+const dialect = new SQLiteSyncDialect()
+
+export function compareSchema(tables: readonly SQLiteTable[], stored: StoredSchema): SchemaDifference {
+  const apply: string[] = []
+  const refuse: Refusal[] = []
+  for (const table of tables) {
+    const config = getTableConfig(table)
+    const columns = stored.columns.get(config.name)
+    if (!columns) apply.push(createTable(table))
+    else compareColumns(table, columns, apply, refuse)
+    for (const index of config.indexes) compareIndex(config.name, index, stored, apply, refuse)
+  }
+  return { apply, refuse }
+}
+
+function compareColumns(
+  table: SQLiteTable,
+  stored: readonly StoredColumn[],
+  apply: string[],
+  refuse: Refusal[],
+): void {
+  const { name, columns } = getTableConfig(table)
+  const byName = new Map(stored.map((column) => [column.name, column]))
+  const kept = columns.filter((column) => byName.has(column.name))
+  const rebuild = (problem: string): void => {
+    refuse.push({ table: name, problem, statements: rebuildTable(table, kept) })
+  }
+
+  for (const column of columns) {
+    const existing = byName.get(column.name)
+    byName.delete(column.name)
+    if (!existing) {
+      const canAdd = !column.primary && !column.isUnique && (!column.notNull || isConstant(column))
+      if (canAdd) apply.push(`alter table ${quote(name)} add column ${columnSql(column)}`)
+      else rebuild(`column ${column.name} is new and must have a value in the rows that exist`)
+      continue
+    }
+    const changed = changesOf(table, column, existing)
+    if (changed) rebuild(`column ${column.name}: ${changed}`)
+  }
+  for (const gone of byName.keys()) {
+    refuse.push({
+      table: name,
+      problem: `column ${gone} is stored but no longer declared`,
+      statements: [`alter table ${quote(name)} drop column ${quote(gone)}`],
+    })
+  }
+}
+
+/** In words, or undefined if the stored column is the declared one. */
+function changesOf(
+  table: SQLiteTable,
+  column: SQLiteColumn,
+  stored: StoredColumn,
+): string | undefined {
+  const type = column.getSQLType()
+  if (type.toLowerCase() !== stored.type.toLowerCase()) return `is ${stored.type}, declared ${type}`
+  const keyAt = primaryKey(table).findIndex(({ name }) => name === column.name) + 1
+  if (keyAt !== stored.keyAt) return 'its part in the primary key differs'
+  const isRowid = keyAt === 1 && primaryKey(table).length === 1
+  if (column.notNull !== stored.isNotNull && !isRowid) {
+    return stored.isNotNull ? 'is not null, declared nullable' : 'is nullable, declared not null'
+  }
+  const declared = defaultSql(column)
+  if (bare(declared) !== bare(stored.defaultSql)) {
+    return `its default is ${stored.defaultSql ?? 'none'}, declared ${declared ?? 'none'}`
+  }
+  return undefined
+}
+
+function compareIndex(
+  table: string,
+  index: Index,
+  stored: StoredSchema,
+  apply: string[],
+  refuse: Refusal[],
+): void {
+  const declared = createIndex(table, index)
+  const existing = stored.indexes.get(index.config.name)
+  if (existing === undefined) apply.push(declared)
+  else if (existing !== declared) {
+    refuse.push({
+      table,
+      problem: `index ${index.config.name} is stored with another definition`,
+      statements: [`drop index ${quote(index.config.name)}`, declared],
+    })
+  }
+}
+
+/** The columns of the primary key in order, whether declared on a column or on the table. */
+export function primaryKey(table: SQLiteTable): readonly SQLiteColumn[] {
+  const { columns, primaryKeys } = getTableConfig(table)
+  const composite = primaryKeys[0]?.columns as SQLiteColumn[] | undefined
+  return composite ?? columns.filter((column) => column.primary)
+}
+
+function createTable(table: SQLiteTable, as?: string): string {
+  const { name, columns, primaryKeys, uniqueConstraints, foreignKeys, checks } = getTableConfig(table)
+  const parts = columns.map(columnSql)
+  for (const key of primaryKeys) parts.push(`primary key (${list(key.columns)})`)
+  for (const unique of uniqueConstraints) parts.push(`unique (${list(unique.columns)})`)
+  for (const key of foreignKeys) {
+    const { columns: own, foreignColumns, foreignTable } = key.reference()
+    const actions = [
+      key.onDelete ? ` on delete ${key.onDelete}` : '',
+      key.onUpdate ? ` on update ${key.onUpdate}` : '',
+    ].join('')
+    const target = getTableConfig(foreignTable).name
+    parts.push(
+      `foreign key (${list(own)}) references ${quote(target)} (${list(foreignColumns)})${actions}`,
+    )
+  }
+  for (const check of checks) parts.push(`constraint ${quote(check.name)} check (${render(check.value)})`)
+  return `create table ${quote(as ?? name)} (\n  ${parts.join(',\n  ')}\n)`
+}
+
+/** What SQLite's documentation asks for where `alter table` cannot do it. Printed, never run by us. */
+function rebuildTable(table: SQLiteTable, kept: readonly SQLiteColumn[]): string[] {
+  const { name } = getTableConfig(table)
+  const fresh = `__new_${name}`
+  return [
+    createTable(table, fresh),
+    `insert into ${quote(fresh)} (${list(kept)}) select ${list(kept)} from ${quote(name)}`,
+    `drop table ${quote(name)}`,
+    `alter table ${quote(fresh)} rename to ${quote(name)}`,
+  ]
+}
+
+function createIndex(table: string, index: Index): string {
+  const { name, columns, unique, where } = index.config
+  const parts = columns.map((column) => (is(column, SQL) ? render(column) : quote(column.name)))
+  return [
+    `create ${unique ? 'unique ' : ''}index ${quote(name)} on ${quote(table)} (${parts.join(', ')})`,
+    where ? ` where ${render(where)}` : '',
+  ].join('')
+}
+
+function columnSql(column: SQLiteColumn): string {
+  const fallback = defaultSql(column)
+  return [
+    `${quote(column.name)} ${column.getSQLType()}`,
+    column.primary ? ` primary key${isAutoIncrement(column) ? ' autoincrement' : ''}` : '',
+    column.notNull ? ' not null' : '',
+    column.isUnique ? ' unique' : '',
+    fallback === null ? '' : ` default ${fallback}`,
+  ].join('')
+}
+
+function isAutoIncrement(column: SQLiteColumn): boolean {
+  return 'autoIncrement' in column && column.autoIncrement === true
+}
+
+function defaultSql(column: SQLiteColumn): string | null {
+  if (column.default === undefined) return null
+  if (is(column.default, SQL)) return `(${bare(render(column.default)) ?? ''})`
+  const value: unknown = column.mapToDriverValue(column.default as never)
+  if (typeof value === 'string') return `'${value.replaceAll("'", "''")}'`
+  if (typeof value === 'boolean') return value ? '1' : '0'
+  return String(value)
+}
+
+/** `alter table … add column` takes constants only. */
+function isConstant(column: SQLiteColumn): boolean {
+  return column.default !== undefined && !is(column.default, SQL)
+}
+
+/** SQLite gives a default back without its outer brackets. */
+function bare(text: string | null): string | null {
+  return text?.replace(/^\((.*)\)$/s, '$1') ?? null
+}
+
+function render(value: SQL): string {
+  return dialect.sqlToQuery(value.inlineParams()).sql
+}
+
+function list(columns: readonly { readonly name: string }[]): string {
+  return columns.map(({ name }) => quote(name)).join(', ')
+}
+
+export function quote(name: string): string {
+  return `"${name.replaceAll('"', '""')}"`
+}

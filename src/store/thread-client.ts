@@ -1,0 +1,70 @@
+/**
+ * The main thread's end of one store thread: numbered requests out, answers matched to their
+ * promises. A thread that dies fails everything that waits on it, loudly.
+ */
+import { Fault } from '../fault.ts'
+import type { Answer, Request, StoreError } from './messages.ts'
+import { faultOf } from './errors.ts'
+
+/** `Request` without its number, which is given here. */
+export type Ask = Request extends infer R ? (R extends Request ? Omit<R, 'id'> : never) : never
+
+export interface ThreadClient {
+  /** Rejects with a `Fault`. */
+  ask(request: Ask): Promise<Answer>
+  /** Requests sent and not answered. */
+  readonly pending: number
+  stop(): Promise<void>
+}
+
+interface Waiting {
+  readonly resolve: (answer: Answer) => void
+  readonly reject: (fault: Fault) => void
+}
+
+export function startThread(onDeath: (error: Error) => void): ThreadClient {
+  const worker = new Worker(new URL('./thread.ts', import.meta.url))
+  const waiting = new Map<number, Waiting>()
+  let lastId = 0
+  let dead: Fault | undefined
+
+  worker.onmessage = ({ data }: MessageEvent<Answer>) => {
+    const waiter = waiting.get(data.id)
+    waiting.delete(data.id)
+    if ('error' in data) waiter?.reject(faultOf(data.error))
+    else waiter?.resolve(data)
+  }
+
+  const die = (error: Error): void => {
+    if (dead) return
+    dead = new Fault('unavailable', 'the database thread has stopped', { cause: error })
+    for (const waiter of waiting.values()) waiter.reject(dead)
+    waiting.clear()
+    onDeath(error)
+  }
+  worker.addEventListener('error', (event) => die(new Error(event.message)))
+  worker.addEventListener('close', () => die(new Error('the thread ended')))
+
+  return {
+    ask(request) {
+      if (dead) return Promise.reject(dead)
+      const id = ++lastId
+      return new Promise((resolve, reject) => {
+        waiting.set(id, { resolve, reject })
+        worker.postMessage({ ...request, id })
+      })
+    },
+    get pending() {
+      return waiting.size
+    },
+    async stop() {
+      if (!dead) {
+        await this.ask({ kind: 'close' }).catch((cause: unknown) => cause)
+        dead = new Fault('unavailable', 'the database is closed')
+      }
+      worker.terminate()
+    },
+  }
+}
+
+export type { StoreError }

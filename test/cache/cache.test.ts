@@ -1,0 +1,147 @@
+import { describe, expect, test } from 'bun:test'
+import { createCache, type CacheRead } from '../../src/cache/cache.ts'
+import { createTags } from '../../src/cache/tags.ts'
+import { Fault } from '../../src/fault.ts'
+import { createTestClock } from '../clock.ts'
+
+const policy = { ttlMs: 60_000, staleMs: 600_000 }
+const bytes = (text: string): Uint8Array => new TextEncoder().encode(text)
+const textOf = (read: CacheRead): string => new TextDecoder().decode(read.entry.body)
+
+function setUp() {
+  const clock = createTestClock()
+  // 0.5 is the middle of the jitter: TTLs are exact.
+  const cache = createCache({ clock }, { random: () => 0.5 })
+  let loads = 0
+  const load = (text: string) => () => {
+    loads++
+    return Promise.resolve(bytes(text))
+  }
+  return { clock, cache, load, loads: () => loads }
+}
+
+describe('cache.read', () => {
+  test('a miss, then hits with the same bytes and ETag, until the TTL', async () => {
+    const { clock, cache, load, loads } = setUp()
+    const first = await cache.read('k', ['t'], policy, load('one'))
+    expect(first.state).toBe('miss')
+    clock.advance(59_999)
+    const second = cache.read('k', ['t'], policy, load('two'))
+    expect(second).toEqual({ state: 'hit', isCoalesced: false, entry: first.entry })
+    clock.advance(1)
+    expect(textOf(await cache.read('k', ['t'], policy, load('two')))).toBe('two')
+    expect(loads()).toBe(2)
+  })
+
+  test('a thousand callers of one cold key cost one load', async () => {
+    const { cache, load, loads } = setUp()
+    const reads = await Promise.all(
+      Array.from({ length: 1000 }, () => cache.read('k', ['t'], policy, load('one'))),
+    )
+    expect(loads()).toBe(1)
+    expect(reads.filter(({ isCoalesced }) => isCoalesced).length).toBe(999)
+  })
+
+  test('an invalidated entry is not served again', async () => {
+    const { cache, load } = setUp()
+    await cache.read('k', ['t'], policy, load('one'))
+    cache.apply(1, ['t'])
+    const again = await cache.read('k', ['t'], policy, load('two'))
+    expect([again.state, textOf(again)]).toEqual(['miss', 'two'])
+    cache.apply(2, ['other'])
+    expect((await cache.read('k', ['t'], policy, load('three'))).state).toBe('hit')
+  })
+
+  test('race: a load in flight during an invalidation is handed out and never stored', async () => {
+    const { cache, load } = setUp()
+    const old = Promise.withResolvers<Uint8Array>()
+    const early = cache.read('k', ['t'], policy, () => old.promise)
+    cache.apply(1, ['t'])
+    old.resolve(bytes('old'))
+    expect(textOf(await early)).toBe('old')
+    const late = await cache.read('k', ['t'], policy, load('new'))
+    expect([late.state, textOf(late)]).toEqual(['miss', 'new'])
+  })
+
+  test('race: who arrives after the invalidation never joins the older flight', async () => {
+    const { cache, load, loads } = setUp()
+    const old = Promise.withResolvers<Uint8Array>()
+    const early = cache.read('k', ['t'], policy, () => old.promise)
+    cache.apply(1, ['t'])
+    const late = await cache.read('k', ['t'], policy, load('new'))
+    expect([textOf(late), late.isCoalesced, loads()]).toEqual(['new', false, 1])
+    old.resolve(bytes('old'))
+    await early
+    // The older flight lands last, and must not push the newer value out.
+    const after = await cache.read('k', ['t'], policy, load('none'))
+    expect([after.state, textOf(after)]).toEqual(['hit', 'new'])
+  })
+
+  test('a failing load is shared by its callers and not kept', async () => {
+    const { cache, load } = setUp()
+    const fail = () => Promise.reject(new Fault('unavailable', 'down'))
+    const reads = [cache.read('k', [], policy, fail), cache.read('k', [], policy, fail)]
+    const outcomes = await Promise.allSettled(reads)
+    expect(outcomes.map(({ status }) => status)).toEqual(['rejected', 'rejected'])
+    expect((await cache.read('k', [], policy, load('up'))).state).toBe('miss')
+  })
+
+  test('stale: an expired entry stands in for a store that fails, an invalidated one never', async () => {
+    const { clock, cache, load } = setUp()
+    const down = () => Promise.reject(new Fault('unavailable', 'down'))
+    await cache.read('k', ['t'], policy, load('one'))
+    clock.advance(60_001)
+    const stale = await cache.read('k', ['t'], policy, down)
+    expect([stale.state, textOf(stale)]).toEqual(['stale', 'one'])
+    const bug = () => Promise.reject(new Fault('internal', 'bug'))
+    await expect((async () => await cache.read('k', ['t'], policy, bug))()).rejects.toThrow('bug')
+    cache.apply(1, ['t'])
+    await expect((async () => await cache.read('k', ['t'], policy, down))()).rejects.toThrow('down')
+  })
+
+  test('stale ends with its window', async () => {
+    const { clock, cache, load } = setUp()
+    const down = () => Promise.reject(new Fault('unavailable', 'down'))
+    await cache.read('k', ['t'], policy, load('one'))
+    clock.advance(660_001)
+    await expect((async () => await cache.read('k', ['t'], policy, down))()).rejects.toThrow('down')
+  })
+
+  test('is bounded by bytes as well as by entries', async () => {
+    const clock = createTestClock()
+    const cache = createCache({ clock }, { bytesMax: 10_000, entryBytesMax: 2_000, entriesMax: 5 })
+    const body = (length: number) => () => Promise.resolve(new Uint8Array(length))
+    for (let at = 0; at < 20; at++) await cache.read(`k${at}`, [], policy, body(100))
+    expect(cache.stats().entries).toBe(5)
+    for (let at = 0; at < 20; at++) await cache.read(`b${at}`, [], policy, body(1_000))
+    expect(cache.stats().bytes).toBeLessThanOrEqual(10_000)
+    await cache.read('large', [], policy, body(3_000))
+    expect((await cache.read('large', [], policy, body(3_000))).state).toBe('miss')
+  })
+
+  test('TTLs vary by a tenth either way', async () => {
+    const clock = createTestClock()
+    for (const [random, freshMs] of [
+      [0, 54_000],
+      [0.999999, 66_000],
+    ] as const) {
+      const cache = createCache({ clock }, { random: () => random })
+      const { entry } = await cache.read('k', [], policy, () => Promise.resolve(bytes('x')))
+      expect(Math.round(entry.freshUntilMs - clock.now())).toBe(freshMs)
+    }
+  })
+})
+
+describe('tags', () => {
+  test('forgetting a tag raises the floor: older entries are stale, never wrongly fresh', () => {
+    const tags = createTags(2)
+    tags.apply(1, ['a'])
+    tags.apply(2, ['b'])
+    tags.apply(3, ['c'])
+    expect(tags.isValid(0, ['a'])).toBe(false)
+    expect(tags.isValid(0, ['untouched'])).toBe(false)
+    expect(tags.isValid(1, ['untouched'])).toBe(true)
+    expect(tags.isValid(1, ['b'])).toBe(false)
+    expect(tags.isValid(3, ['a', 'b', 'c'])).toBe(true)
+  })
+})

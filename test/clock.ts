@@ -1,0 +1,48 @@
+/** A clock that moves by hand: `advance(ms)` runs what falls due, in order. No test waits. */
+import type { Cancel, Clock } from '../src/lib/clock.ts'
+
+export interface TestClock extends Clock {
+  advance(ms: number): void
+}
+
+interface Timer {
+  at: number
+  readonly everyMs: number | undefined
+  readonly run: () => void
+}
+
+export function createTestClock(startMs = Date.UTC(2026, 0, 1)): TestClock {
+  let now = startMs
+  const timers = new Set<Timer>()
+
+  const add = (timer: Timer): Cancel => {
+    timers.add(timer)
+    return () => void timers.delete(timer)
+  }
+
+  const nextDue = (untilMs: number): Timer | undefined => {
+    let due: Timer | undefined
+    for (const timer of timers) {
+      if (timer.at <= untilMs && (!due || timer.at < due.at)) due = timer
+    }
+    return due
+  }
+
+  return {
+    now: () => now,
+    tick: () => now - startMs,
+    after: (ms, run) => add({ at: now + ms, everyMs: undefined, run }),
+    every: (ms, run) => add({ at: now + ms, everyMs: ms, run }),
+    soon: (run) => void setImmediate(run),
+    advance(ms) {
+      const until = now + ms
+      for (let timer = nextDue(until); timer; timer = nextDue(until)) {
+        now = timer.at
+        if (timer.everyMs === undefined) timers.delete(timer)
+        else timer.at += timer.everyMs
+        timer.run()
+      }
+      now = until
+    },
+  }
+}

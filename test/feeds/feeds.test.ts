@@ -1,0 +1,132 @@
+import { describe, expect, test } from 'bun:test'
+import type { CollectionPlan } from '../../src/collections/collections.ts'
+import { createFeeds, type FeedPlan } from '../../src/feeds/feeds.ts'
+import { createTestClock } from '../clock.ts'
+import { createTestLog, until } from '../harness.ts'
+
+const prices = { path: 'prices' } as CollectionPlan
+const fcas = { path: 'fcas' } as CollectionPlan
+
+function setUp(options: Partial<FeedPlan>) {
+  const clock = createTestClock()
+  const log = createTestLog()
+  const upserts: unknown[] = []
+  const published: unknown[] = []
+  const plan: FeedPlan = {
+    name: 'f',
+    every: '1s',
+    timeoutMs: 500,
+    load: () => null,
+    into: [],
+    isSingle: false,
+    publish: undefined,
+    ...options,
+  }
+  const feeds = createFeeds(
+    {
+      collections: {
+        upsert: (batches) => {
+          upserts.push(batches)
+          return Promise.resolve([])
+        },
+      },
+      publish: (topic, data) => void published.push([topic, data]),
+      db: undefined as never,
+      stats: () => ({ connections: 0, subscriptions: 0, cacheHitShare: 0, seq: 0 }),
+      env: { UPSTREAM: 'x' },
+      clock,
+      log,
+    },
+    [plan],
+  )
+  return { clock, log, feeds, upserts, published }
+}
+
+describe('feeds', () => {
+  test('rows go into their collections, in one write', async () => {
+    const { feeds, upserts } = setUp({
+      into: [prices, fcas],
+      load: ({ env }) => ({ prices: [{ a: env['UPSTREAM'] }], fcas: [{ b: 1 }] }),
+    })
+    await feeds.tick('f')
+    expect(upserts).toEqual([
+      [
+        { plan: prices, rows: [{ a: 'x' }] },
+        { plan: fcas, rows: [{ b: 1 }] },
+      ],
+    ])
+  })
+
+  test('a value is published when it differs from the last one', async () => {
+    let value = 1
+    const { feeds, published } = setUp({ publish: 'stats', load: () => ({ value }) })
+    await feeds.tick('f')
+    await feeds.tick('f')
+    value = 2
+    await feeds.tick('f')
+    expect(published).toEqual([
+      ['stats', { value: 1 }],
+      ['stats', { value: 2 }],
+    ])
+  })
+
+  test('ticks from start to start, and never beside itself', async () => {
+    const pending: PromiseWithResolvers<null>[] = []
+    const load = () => {
+      const one = Promise.withResolvers<null>()
+      pending.push(one)
+      return one.promise
+    }
+    const { clock, feeds } = setUp({ load, timeoutMs: 60_000 })
+    feeds.start()
+    expect(pending.length).toBe(1)
+    clock.advance(5_000)
+    expect(pending.length).toBe(1)
+    pending[0]?.resolve(null)
+    await until(() => {
+      clock.advance(0)
+      return pending.length === 2
+    }, 'the late tick starts at once')
+    pending[1]?.resolve(null)
+    await Bun.sleep(0)
+    clock.advance(999)
+    expect(pending.length).toBe(2)
+    clock.advance(1)
+    expect(pending.length).toBe(3)
+    await feeds.stop()
+  })
+
+  test('a failing tick is logged once a while, and the next one comes all the same', async () => {
+    let calls = 0
+    const { clock, log, feeds } = setUp({
+      load: () => {
+        calls++
+        throw new Error('upstream is down')
+      },
+    })
+    feeds.start()
+    await until(() => {
+      clock.advance(1_000)
+      return calls > 20
+    }, 'it goes on')
+    expect(log.lines.filter(({ event }) => event === 'feed.failed').length).toBe(1)
+    await feeds.stop()
+  })
+
+  test('a load that hangs is given up, and told so by its signal', async () => {
+    let reason: unknown
+    const { clock, feeds } = setUp({
+      load: ({ signal }) =>
+        new Promise(() => signal.addEventListener('abort', () => (reason = signal.reason))),
+    })
+    const tick = feeds.tick('f')
+    clock.advance(500)
+    await expect(tick).rejects.toThrow('feed f took over 500 ms')
+    expect(String(reason)).toContain('took over')
+  })
+
+  test('what is no array of rows is refused by name', async () => {
+    const { feeds } = setUp({ into: [prices], isSingle: true, load: () => ({ rows: [] }) })
+    await expect(feeds.tick('f')).rejects.toThrow('feed f gave no array of rows for prices')
+  })
+})

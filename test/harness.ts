@@ -1,0 +1,72 @@
+/** What tests share: folders that vanish, logs that can be read, stores, awaited conditions. */
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { SQLiteTable } from 'drizzle-orm/sqlite-core'
+import { systemClock, type Clock } from '../src/lib/clock.ts'
+import type { Log, LogFields, LogLevel } from '../src/observe/log.ts'
+import { createStore, type Store } from '../src/store/store.ts'
+
+export interface TempFolder extends Disposable {
+  readonly path: string
+  file(name: string): string
+}
+
+export function tempFolder(): TempFolder {
+  const path = mkdtempSync(join(tmpdir(), 'belfry-test-'))
+  return {
+    path,
+    file: (name) => join(path, name),
+    [Symbol.dispose]: () => rmSync(path, { recursive: true, force: true }),
+  }
+}
+
+export interface LogLine {
+  readonly level: LogLevel
+  readonly event: string
+  readonly fields: LogFields
+}
+
+/** Keeps lines instead of printing them. */
+export function createTestLog(): Log & { readonly lines: LogLine[] } {
+  const lines: LogLine[] = []
+  const at =
+    (level: LogLevel) =>
+    (event: string, fields: LogFields = {}) =>
+      void lines.push({ level, event, fields })
+  return { lines, debug: at('debug'), info: at('info'), warn: at('warn'), error: at('error') }
+}
+
+export interface TestStore extends Store, AsyncDisposable {}
+
+export async function openStore(
+  file: string,
+  tables: readonly SQLiteTable[],
+  options: { readonly clock?: Clock; readonly log?: Log; readonly readers?: number } = {},
+): Promise<TestStore> {
+  const { clock = systemClock, log = createTestLog(), readers } = options
+  const store = createStore(
+    { clock, log },
+    { file, tables, ...(readers === undefined ? {} : { readers }) },
+  )
+  try {
+    await store.start()
+  } catch (cause) {
+    await store.stop()
+    throw cause
+  }
+  return { ...store, [Symbol.asyncDispose]: async () => await store.stop() }
+}
+
+/** Awaits a condition instead of a time; throws after `timeoutMs`. */
+export async function until(
+  condition: () => boolean | Promise<boolean>,
+  what: string,
+  timeoutMs = 10_000,
+): Promise<void> {
+  const deadline = Date.now() + timeoutMs
+  while (!(await condition())) {
+    if (Date.now() > deadline) throw new Error(`never came true: ${what}`)
+    await Bun.sleep(5)
+  }
+}

@@ -1,0 +1,141 @@
+import { describe, expect, test } from 'bun:test'
+import { blob, integer, primaryKey, real, sqliteTable, text } from 'drizzle-orm/sqlite-core'
+import { Fault } from '../../src/fault.ts'
+import { app, collection, desc, feed, topic } from '../../src/kit.ts'
+import { compilePlan } from '../../src/plan/plan.ts'
+
+const spot = sqliteTable(
+  'spot',
+  {
+    region: text().notNull(),
+    at: integer({ mode: 'timestamp_ms' }).notNull(),
+    price: real().notNull(),
+    note: text(),
+  },
+  (t) => [primaryKey({ columns: [t.region, t.at] })],
+)
+
+/** All of an app's problems as `key: message`. */
+function problemsOf(options: unknown): string[] {
+  try {
+    compilePlan(app(options as never))
+  } catch (thrown) {
+    if (thrown instanceof Fault && thrown.fields) {
+      return thrown.fields.map(({ field, message }) => `${field}: ${message}`)
+    }
+    throw thrown
+  }
+  return []
+}
+
+describe('compilePlan', () => {
+  test('the smallest app', () => {
+    const notes = sqliteTable('notes', { id: integer().primaryKey(), text: text().notNull() })
+    const plan = compilePlan(
+      app({ name: 'notes', collections: { notes: collection(notes, { read: 'public' }) } }),
+    )
+    expect(plan).toMatchObject({ name: 'notes', topics: [], feeds: [] })
+    expect(plan.collections[0]).toMatchObject({ path: 'notes', ttlMs: 60_000, orderDefault: 'key' })
+    expect(Object.isFrozen(plan)).toBe(true)
+  })
+
+  test('all five mistakes of a file are reported at once, each naming its key', () => {
+    const problems = problemsOf({
+      name: 'energy',
+      collections: {
+        'prices/live': collection(spot, { ttl: '60 seconds' as never, filters: ['regoin' as never] }),
+        publish: collection(spot, {}),
+      },
+      topics: { 'prices:{region': topic({}) },
+      feeds: { dispatch: feed({ every: '5m', load: () => [], into: 'prices/dead' }) },
+    })
+    expect(problems).toEqual([
+      expect.stringContaining('topics.prices:{region: '),
+      'collections.prices/live.ttl: "60 seconds" is no duration like 500ms, 60s, 5m, 1h',
+      'collections.prices/live.filters: regoin is not a column of the table',
+      'collections.publish: the name publish is reserved',
+      'feeds.dispatch.into: no collection is declared at prices/dead',
+    ])
+  })
+
+  test('what later versions will serve is refused by name, not ignored', () => {
+    expect(
+      problemsOf({
+        name: 'a',
+        jobs: {},
+        budgets: {},
+        limits: { api: '100/min' },
+        routes: () => {},
+        collections: { spot: collection(spot, { warm: [], children: {} }) },
+        topics: { chat: topic({ presence: true }) },
+      }),
+    ).toEqual(
+      [
+        ...['jobs', 'budgets', 'limits', 'routes', 'topics.chat.presence'],
+        ...['collections.spot.warm', 'collections.spot.children'],
+      ].map((key) => `${key}: is not served yet by this version: remove it`),
+    )
+  })
+
+  test('misspelt options, paths that clash, tables that cannot be served', () => {
+    const keyless = sqliteTable('keyless', { a: text() })
+    const binary = sqliteTable('binary', { id: integer().primaryKey(), data: blob({ mode: 'buffer' }) })
+    const other = sqliteTable('spot', { id: integer().primaryKey() })
+    const reserved = sqliteTable('log', { id: integer().primaryKey() })
+    const problems = problemsOf({
+      name: 'Bad Name',
+      colections: {},
+      collections: {
+        'prices/live': collection(spot, { raed: 'public' } as never),
+        '/prices/live/': collection(spot, {}),
+        keyless: collection(keyless, {}),
+        binary: collection(binary, {}),
+        other: collection(other, {}),
+        reserved: collection(reserved, {}),
+        plain: spot as never,
+        orders: collection(spot, { orders: { a: desc(keyless.a), b: desc(spot.note) } }),
+        rule: collection(spot, { read: 'everybody' as never }),
+      },
+    })
+    for (const start of [
+      'colections: is not an option',
+      'name: must be',
+      'collections.prices/live.raed: is not an option',
+      'collections./prices/live/: has the same path as prices/live',
+      'collections.keyless: table keyless needs a primary key',
+      'collections.binary.data: buffer columns are not served yet',
+      'collections.other: another table is named spot too',
+      'collections.reserved: the table name log is reserved',
+      'collections.plain: must be collection(',
+      'collections.orders.orders.a: orders by a column of another table',
+      'collections.orders.orders.b: note may be null',
+      "collections.rule.read: must be 'public'",
+    ]) {
+      expect(problems.filter((one) => one.startsWith(start)).length, start).toBe(1)
+    }
+  })
+
+  test.each([undefined, null, {}, 'app', () => {}])('%p is no app', (value) => {
+    expect(() => compilePlan(value)).toThrow('the app file has one problem')
+  })
+
+  test('a feed names its topic, has a target and a sane pace', () => {
+    expect(
+      problemsOf({
+        name: 'a',
+        topics: { stats: topic({ subscribe: 'public' }) },
+        feeds: {
+          a: feed({ every: '1s', load: () => 1, publish: 'stat' }),
+          b: feed({ every: '1s', load: () => 1 }),
+          c: feed({ every: '10ms', load: () => 1, publish: 'stats' }),
+          d: feed({ load: () => 1, publish: 'stats' } as never),
+        },
+      }),
+    ).toEqual([
+      'feeds.a.publish: no declared topic matches stat',
+      'feeds.b: needs into (collections) or publish (a topic)',
+      'feeds.c.every: must be at least 100ms',
+      'feeds.d.every: null is no duration like 500ms, 60s, 5m, 1h',
+    ])
+  })
+})

@@ -1,0 +1,184 @@
+import { describe, expect, test } from 'bun:test'
+import { mkdirSync, writeFileSync } from 'node:fs'
+import { integer, sqliteTable, text } from 'drizzle-orm/sqlite-core'
+import { Fault } from '../../src/fault.ts'
+import type { Change, ChangeOp } from '../../src/store/store.ts'
+import { openStore, tempFolder } from '../harness.ts'
+
+const notes = sqliteTable('notes', {
+  id: integer().primaryKey(),
+  text: text().notNull(),
+})
+
+function insert(id: number, body: string | null): ChangeOp {
+  return {
+    sql: 'insert into notes (id, text) values (?, ?) returning id, text',
+    params: [id, body],
+    columns: ['id', 'text'],
+    table: 'notes',
+    keyAt: [0],
+    op: 'create',
+  }
+}
+
+async function faultOf(promise: Promise<unknown>): Promise<Fault> {
+  try {
+    await promise
+  } catch (thrown) {
+    if (thrown instanceof Fault) return thrown
+    throw thrown
+  }
+  throw new Error('nothing was thrown')
+}
+
+describe('store.write', () => {
+  test('writes the row and its log entry, tells listeners before it answers', async () => {
+    using folder = tempFolder()
+    await using store = await openStore(folder.file('a.db'), [notes])
+    const told: Change[] = []
+    store.onChange((change) => void told.push(change))
+    const changes = await store.write([insert(1, 'one')])
+    expect(told).toEqual([...changes])
+    expect(changes).toMatchObject([
+      { seq: 1, table: 'notes', op: 'create', key: '1', row: [1, 'one'], tags: ['notes', 'notes:1'] },
+    ])
+    expect(await store.read({ sql: 'select * from notes', params: [] })).toEqual([[1, 'one']])
+    const log = await store.read({ sql: 'select seq, kind, subject, tags, data from log', params: [] })
+    expect(log).toEqual([
+      [1, 'row', 'notes', '["notes","notes:1"]', '{"op":"create","key":"1","row":{"id":1,"text":"one"}}'],
+    ])
+  })
+
+  test('writes queued while one commits share the next transaction', async () => {
+    using folder = tempFolder()
+    await using store = await openStore(folder.file('a.db'), [notes])
+    await Promise.all(Array.from({ length: 200 }, (_, id) => store.write([insert(id + 1, 'x')])))
+    const { writes, commits } = store.stats()
+    expect(writes).toBe(200)
+    expect(commits).toBeLessThanOrEqual(2)
+  })
+
+  test('a write that fails is undone alone, its neighbours in the group are kept', async () => {
+    using folder = tempFolder()
+    await using store = await openStore(folder.file('a.db'), [notes])
+    const outcomes = await Promise.allSettled([
+      store.write([insert(1, 'one')]),
+      store.write([insert(2, 'two'), insert(1, 'again')]),
+      store.write([insert(3, null)]),
+      store.write([insert(4, 'four')]),
+    ])
+    const statuses = outcomes.map(({ status }) => status)
+    expect(statuses).toEqual(['fulfilled', 'rejected', 'rejected', 'fulfilled'])
+    expect(await store.read({ sql: 'select id from notes order by id', params: [] })).toEqual([[1], [4]])
+    expect(await store.read({ sql: 'select count(*) from log', params: [] })).toEqual([[2]])
+    // The connection is not poisoned by the failures (libsql-js#237): it still commits.
+    await store.write([insert(5, 'five')])
+  })
+
+  test('a constraint names the columns', async () => {
+    using folder = tempFolder()
+    await using store = await openStore(folder.file('a.db'), [notes])
+    await store.write([insert(1, 'one')])
+    const taken = await faultOf(store.write([insert(1, 'one')]))
+    expect({ code: taken.code, fields: taken.fields }).toEqual({
+      code: 'conflict',
+      fields: [{ field: 'id', message: 'is taken' }],
+    })
+    const missing = await faultOf(store.write([insert(2, null)]))
+    expect({ code: missing.code, message: missing.message }).toEqual({
+      code: 'invalid',
+      message: 'text is required',
+    })
+  })
+
+  test('seq never goes back and is never given twice, over a restart too', async () => {
+    using folder = tempFolder()
+    const file = folder.file('a.db')
+    {
+      await using store = await openStore(file, [notes])
+      await store.write([insert(1, 'one')])
+      await store.write([insert(2, 'two')])
+    }
+    await using store = await openStore(file, [notes])
+    expect(store.stats().seq).toBe(2)
+    const [change] = await store.write([insert(3, 'three')])
+    expect(change?.seq).toBe(3)
+  })
+})
+
+describe('store.read', () => {
+  test('readers cannot write', async () => {
+    using folder = tempFolder()
+    await using store = await openStore(folder.file('a.db'), [notes])
+    const fault = await faultOf(store.read({ sql: 'delete from notes', params: [] }))
+    expect(fault.code).toBe('unavailable')
+  })
+
+  test('a long query leaves other reads and the event loop free', async () => {
+    using folder = tempFolder()
+    await using store = await openStore(folder.file('a.db'), [notes])
+    const slow = store.read({ sql: slowQuery(20_000_000), params: [] })
+    let isSlowDone = false
+    void slow.then(() => (isSlowDone = true))
+    for (let id = 1; id <= 50; id++) {
+      await store.write([insert(id, 'x')])
+      await store.read({ sql: 'select * from notes where id = ?', params: [id] })
+    }
+    expect(isSlowDone).toBe(false)
+    await slow
+  })
+
+  test('whole numbers are bound as integers, not as 5.0', async () => {
+    using folder = tempFolder()
+    await using store = await openStore(folder.file('a.db'), [])
+    expect(await store.read({ sql: "select typeof(?), typeof(?), ? || ''", params: [5, 5.5, 7] })).toEqual([
+      ['integer', 'real', '7'],
+    ])
+  })
+})
+
+export function slowQuery(steps: number): string {
+  return `with recursive n(i) as (select 1 union all select i + 1 from n where i < ${steps}) select count(*) from n`
+}
+
+describe('store.start refuses, with a word on how to mend it', () => {
+  test('a folder another process holds', async () => {
+    using folder = tempFolder()
+    const file = folder.file('a.db')
+    const holder = Bun.spawn({
+      cmd: [process.execPath, `${import.meta.dir}/hold-fixture.ts`, file],
+      stdout: 'pipe',
+    })
+    for await (const _ of holder.stdout) break
+    const fault = await faultOf(openStore(file, [notes]))
+    expect(fault.message).toStartWith('the data folder is in use by another belfry process')
+    holder.kill('SIGKILL')
+    await holder.exited
+    // The kernel gives the lock back, whatever way the holder went.
+    await using store = await openStore(file, [notes])
+    expect(store.stats().seq).toBe(0)
+  })
+
+  test('a file that is no database', async () => {
+    using folder = tempFolder()
+    const file = folder.file('a.db')
+    writeFileSync(file, 'this is not a database, and long enough to have a header '.repeat(100))
+    const fault = await faultOf(openStore(file, [notes]))
+    expect(fault.message).toStartWith('the database file is damaged or is no SQLite database')
+    expect(await Bun.file(file).text()).toStartWith('this is not a database')
+  })
+
+  test('a directory in place of the file', async () => {
+    using folder = tempFolder()
+    mkdirSync(folder.file('a.db'))
+    const fault = await faultOf(openStore(folder.file('a.db'), [notes]))
+    expect(fault.message).toStartWith('the database file cannot be opened')
+  })
+
+  test('a folder that cannot be made', async () => {
+    using folder = tempFolder()
+    writeFileSync(folder.file('taken'), '')
+    const fault = await faultOf(openStore(folder.file('taken/data/a.db'), [notes]))
+    expect(fault.message).toStartWith('the data folder cannot be made')
+  })
+})
