@@ -10,6 +10,7 @@ export const faultCodes = {
   unauthenticated: { meaning: 'who asks is not known', retryable: false, level: 'debug' },
   denied: { meaning: 'a rule says no', retryable: false, level: 'debug' },
   not_found: { meaning: 'there is no such thing', retryable: false, level: 'debug' },
+  not_allowed: { meaning: 'this is not done to this thing', retryable: false, level: 'debug' },
   conflict: { meaning: 'it clashes with what is stored', retryable: false, level: 'debug' },
   too_large: { meaning: 'a size limit is exceeded', retryable: false, level: 'debug' },
   too_many: { meaning: 'a rate or a count limit is exceeded', retryable: true, level: 'debug' },

@@ -163,6 +163,8 @@ function listen(plan: Plan, { host, port }: Config, fetch: (request: Request) =>
       port,
       idleTimeout: idleTimeoutS,
       maxRequestBodySize: requestBytesMax,
+      // Else Bun adds its hot-reload script to the page, and stack traces to answers.
+      development: false,
       // Bun serves a bundled page and its hashed assets itself, before any route of ours.
       ...(typeof plan.page === 'object' ? { routes: { '/': plan.page } } : {}),
       fetch: fetch as (request: Request) => Response,

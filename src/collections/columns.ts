@@ -4,7 +4,7 @@
  */
 import type { SQLiteColumn, SQLiteTable } from 'drizzle-orm/sqlite-core'
 import { getTableColumns } from 'drizzle-orm'
-import type { FieldProblem } from '../fault.ts'
+import { Fault, type FieldProblem } from '../fault.ts'
 import type { RawRow } from '../store/store.ts'
 
 /** By property name, in table order: the order in which `select` and `returning` give them. */
@@ -121,10 +121,10 @@ export interface ParsedInput {
   readonly problems: readonly FieldProblem[]
 }
 
-/** All wrong fields of a body at once; `values` are the right ones. */
+/** All wrong fields of a body at once; `values` are the right ones. Faults: `invalid` if it has none. */
 export function parseBody(columns: Columns, body: unknown): ParsedInput {
   if (typeof body !== 'object' || body === null || Array.isArray(body)) {
-    return { values: {}, problems: [{ field: '', message: 'the body must be a JSON object' }] }
+    throw new Fault('invalid', 'the body must be a JSON object')
   }
   const values: Record<string, unknown> = {}
   const problems: FieldProblem[] = []

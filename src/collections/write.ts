@@ -145,13 +145,13 @@ export function createWrites({ store, notFound }: WriteDeps): Writes {
   }
 
   return {
-    create: (plan, user, body) => create(plan, user, body),
+    create,
     // Async, so that a refusal before the first await is a rejection like every other.
-    update: async (plan, user, id, body) => update(plan, user, id, body),
-    remove: async (plan, user, id) => remove(plan, user, id),
+    update: async (plan, user, id, body) => await update(plan, user, id, body),
+    remove: async (plan, user, id) => await remove(plan, user, id),
     upsert: async (batches) => {
       const ops = batches.flatMap(({ plan, rows }) => rows.map((row) => upsertOp(plan, row)))
-      return ops.length === 0 ? [] : store.write(ops)
+      return ops.length === 0 ? [] : await store.write(ops)
     },
   }
 }

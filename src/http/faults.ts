@@ -8,6 +8,7 @@ const statuses: Record<FaultCode, { readonly status: number; readonly title: str
   unauthenticated: { status: 401, title: 'Unauthorized' },
   denied: { status: 403, title: 'Forbidden' },
   not_found: { status: 404, title: 'Not Found' },
+  not_allowed: { status: 405, title: 'Method Not Allowed' },
   conflict: { status: 409, title: 'Conflict' },
   too_large: { status: 413, title: 'Content Too Large' },
   too_many: { status: 429, title: 'Too Many Requests' },

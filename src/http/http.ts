@@ -17,6 +17,7 @@ import type { Log } from '../observe/log.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import type { Realtime } from '../realtime/realtime.ts'
 import { createEventsDoor } from './events.ts'
+import { problemResponse } from './faults.ts'
 import { createGate } from './gates.ts'
 import { createHealthDoor, createMetricsDoor, type Health } from './operations.ts'
 import { createBroadcastDoor, createHistoryDoor, createPublishDoor } from './publish.ts'
@@ -77,11 +78,11 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
     const path = `/api/${plan.path}`
     on('GET', path, doors.list)
     on('POST', path, doors.create, writes)
-    on('ALL', path, notAllowed('GET, POST'))
+    on('ALL', path, notAllowed('GET, POST', clock))
     on('GET', `${path}/:id`, doors.read)
     on('PATCH', `${path}/:id`, doors.update, writes)
     on('DELETE', `${path}/:id`, doors.remove, writes)
-    on('ALL', `${path}/:id`, notAllowed('GET, PATCH, DELETE'))
+    on('ALL', `${path}/:id`, notAllowed('GET, PATCH, DELETE', clock))
   }
 
   on('ALL', '/*', nothingHere)
@@ -92,9 +93,11 @@ const nothingHere: Door = () => {
   throw new Fault('not_found', 'nothing is served at this path')
 }
 
-function notAllowed(methods: string): Door {
-  return (request) => {
-    throw new Fault('invalid', `${request.method} is not possible here (${methods} are)`)
+/** RFC 9110 §15.5.6 wants the methods that are. */
+function notAllowed(allow: string, clock: Clock): Door {
+  return ({ method }, visit) => {
+    const fault = new Fault('not_allowed', `${method} is not served here, ${allow} are`)
+    return problemResponse(fault, visit, clock.tick(), { allow })
   }
 }
 

@@ -104,7 +104,7 @@ function cacheStatus(state: CacheRead['state'], isCoalesced: boolean, ttlLeftMs:
     case 'hit':
       return `belfry; hit; ${ttl}`
     case 'miss':
-      return isCoalesced ? 'belfry; fwd=miss; collapsed' : `belfry; fwd=miss; stored; ${ttl}`
+      return isCoalesced ? 'belfry; fwd=miss; collapsed' : 'belfry; fwd=miss'
     case 'stale':
       return `belfry; hit; ${ttl}; detail=store-failed`
   }

@@ -1,0 +1,273 @@
+/**
+ * Topics that are alive, and the one way a publication takes:
+ *
+ *   publish ─► encode once ─► offset, seq ─► history ─┬► Fan: one frame, native publish to all sockets
+ *                                                     └► listeners: one event per group of streams
+ *
+ * Invariants: offsets of a topic's epoch have no hole; whoever reads a history and starts to listen in
+ * the same tick misses nothing and hears nothing twice. A topic nobody hears and that keeps nothing is
+ * dropped; when its name comes back it has a new epoch, so that nobody takes its offsets for the old ones.
+ */
+import { Fault } from '../fault.ts'
+import type { Clock } from '../lib/clock.ts'
+import { History, Shelf } from './history.ts'
+import { isTopicName, type Params } from './pattern.ts'
+import { eventHead, publicationEvent, pushFrame, pushHead } from './protocol.ts'
+import type { TopicPlan } from './realtime.ts'
+import type { Position } from './recovery.ts'
+
+/** Sends one frame to every socket that listens to a topic. Supplied by the door. */
+export interface Fan {
+  publish(topic: string, frame: string): void
+}
+
+/** Hears the publications of a topic as events; a group of streams with the same topics. */
+export interface Listener {
+  push(event: string): void
+}
+
+/** Who is being answered: its replies must be on their way before a publication overtakes them. */
+export interface Writer {
+  flush(): void
+}
+
+export interface HubLimits {
+  /** One publication's JSON. A socket's frame is not larger either. */
+  readonly publicationBytesMax: number
+  /** All histories together. */
+  readonly historyBytesMax: number
+  /** Topics alive at once: names come from clients. A topic without history costs about 500 bytes. */
+  readonly topicsMax: number
+}
+
+/** How long a topic nobody hears stays, so that who comes back at once finds its epoch unchanged. */
+const idleMs = 60_000
+
+/** Seconds in which the sweep has looked at every topic once. */
+const sweepSeconds = 30
+
+/** Topics looked at to make room for a new one when there are too many. */
+const evictTries = 64
+
+/**
+ * Bytes published to sockets until every socket's buffer is looked at. Together with the slow mark and
+ * what native publish holds back within a tick (64 KB) it must stay below the sockets' own limit: there
+ * a publication would be dropped in silence and a smaller one after it would pass.
+ */
+const pressureBytes = 48 * 1024
+
+export class Topic {
+  readonly name: string
+  readonly plan: TopicPlan
+  readonly params: Params
+  readonly epoch: string
+  readonly history: History
+  readonly listeners = new Set<Listener>()
+  readonly pushHead: string
+  readonly eventHead: string
+  /** Of the last publication; 0 before the first. */
+  offset = 0
+  seq = 0
+  sockets = 0
+  streams = 0
+  /** `clock.tick()` when it was last heard or spoken to. */
+  usedAt: number
+
+  constructor(name: string, plan: TopicPlan, params: Params, epoch: string, history: History, now: number) {
+    this.name = name
+    this.plan = plan
+    this.params = params
+    this.epoch = epoch
+    this.history = history
+    this.pushHead = pushHead(name)
+    this.eventHead = eventHead(name)
+    this.usedAt = now
+  }
+
+  get subscriptions(): number {
+    return this.sockets + this.streams
+  }
+}
+
+export type Match = Pick<Topic, 'name' | 'plan' | 'params'>
+
+export interface Encoded {
+  readonly data: string
+  readonly bytes: number
+}
+
+export interface Hub {
+  /** Of the process: part of every epoch and of every event id. */
+  readonly epoch: string
+  /** Of the newest publication. */
+  readonly seq: number
+  /** Set while a connection's commands run. */
+  writer: Writer | undefined
+  /** The declared topic a name belongs to, alive or not. */
+  match(name: string): Match | undefined
+  /** The topic, alive from now on. Undefined: too many are, and none can go. */
+  open(match: Match): Topic | undefined
+  peek(name: string): Topic | undefined
+  encode(data: unknown): Encoded
+  /** Faults: `not_found`, `unavailable`. */
+  publish(name: string, encoded: Encoded): Position
+  eventId(seq: number): string
+  carry(fan: Fan): void
+  /** A slice of the topics; each second. */
+  sweep(): void
+  readonly topics: number
+  readonly publications: number
+  readonly historyBytes: number
+}
+
+export interface HubDeps {
+  readonly plans: readonly TopicPlan[]
+  readonly clock: Clock
+  /** Much was published to sockets: look which of them do not keep up. */
+  readonly onPressure: () => void
+}
+
+export function createHub({ plans, clock, onPressure }: HubDeps, limits: HubLimits): Hub {
+  const epoch = crypto.randomUUID().slice(0, 8)
+  const topics = new Map<string, Topic>()
+  const shelf = new Shelf(limits.historyBytesMax)
+  let fan: Fan | undefined
+  let seq = 0
+  let incarnations = 0
+  /** Newest publication among dropped topics: a name that comes back cannot vouch for anything older. */
+  let forgottenSeq = 0
+  let bytesSincePressure = 0
+  let cursor = topics.values()
+
+  const match = (name: string): Match | undefined => {
+    const topic = topics.get(name)
+    if (topic) return topic
+    if (!isTopicName(name)) return undefined
+    for (const plan of plans) {
+      const params = plan.matcher.match(name)
+      if (params) return { name, plan, params }
+    }
+    return undefined
+  }
+
+  const drop = (topic: Topic): void => {
+    forgottenSeq = Math.max(forgottenSeq, topic.seq, topic.history.lostSeq)
+    topic.history.clear()
+    topics.delete(topic.name)
+  }
+
+  /** Oldest first, as a Map iterates: one that nobody hears loses its history rather than the new one its place. */
+  const makeRoom = (): boolean => {
+    let tries = evictTries
+    for (const topic of topics.values()) {
+      if (topic.subscriptions === 0) {
+        drop(topic)
+        return true
+      }
+      tries -= 1
+      if (tries === 0) return false
+    }
+    return false
+  }
+
+  const open = ({ name, plan, params }: Match): Topic | undefined => {
+    const alive = topics.get(name)
+    if (alive) return alive
+    if (topics.size >= limits.topicsMax && !makeRoom()) return undefined
+    incarnations += 1
+    // `last` without history is a history of one that does not age.
+    const size = plan.historySize === 0 && plan.last ? 1 : plan.historySize
+    const ttlMs = plan.historySize === 0 ? 0 : plan.historyTtlMs
+    const history = new History(shelf, clock, { size, ttlMs, lostSeq: forgottenSeq })
+    const incarnation = `${epoch}${incarnations.toString(36)}`
+    const topic = new Topic(name, plan, params, incarnation, history, clock.tick())
+    topics.set(name, topic)
+    return topic
+  }
+
+  const eventId = (at: number): string => `${epoch}:${at}`
+
+  const publish = (name: string, { data, bytes }: Encoded): Position => {
+    const found = match(name)
+    if (!found) throw new Fault('not_found', `no declared topic matches ${name}`)
+    const topic = open(found)
+    if (!topic) throw new Fault('unavailable', `more than ${limits.topicsMax} topics are alive`)
+    hub.writer?.flush()
+
+    seq += 1
+    topic.offset += 1
+    topic.seq = seq
+    topic.usedAt = clock.tick()
+    const publication = { offset: topic.offset, seq, at: topic.usedAt, data, bytes }
+    topic.history.append(publication)
+
+    if (topic.sockets > 0 && fan) {
+      const frame = pushFrame(topic.pushHead, publication)
+      bytesSincePressure += frame.length
+      if (bytesSincePressure >= pressureBytes) {
+        bytesSincePressure = 0
+        onPressure()
+      }
+      fan.publish(name, frame)
+    }
+    if (topic.listeners.size > 0) {
+      const event = publicationEvent(eventId(seq), topic.eventHead, publication)
+      for (const listener of topic.listeners) listener.push(event)
+    }
+    return { offset: topic.offset, epoch: topic.epoch }
+  }
+
+  const hub: Hub = {
+    epoch,
+    writer: undefined,
+    get seq() {
+      return seq
+    },
+    match,
+    open,
+    peek: (name) => topics.get(name),
+    encode: (data) => encode(data, limits.publicationBytesMax),
+    publish,
+    eventId,
+    carry(given) {
+      fan = given
+    },
+    sweep() {
+      const before = clock.tick() - idleMs
+      for (let left = Math.ceil(topics.size / sweepSeconds); left > 0; left -= 1) {
+        const { value: topic, done } = cursor.next()
+        if (done || !topic) {
+          cursor = topics.values()
+          continue
+        }
+        // Reading the length prunes: a topic nobody asks gives its old publications back here.
+        const isEmpty = topic.history.length === 0
+        if (isEmpty && topic.subscriptions === 0 && topic.usedAt <= before) drop(topic)
+      }
+    },
+    get topics() {
+      return topics.size
+    },
+    get publications() {
+      return seq
+    },
+    get historyBytes() {
+      return shelf.bytes
+    },
+  }
+  return hub
+}
+
+/** Faults: `invalid` for what JSON cannot say, `too_large`. */
+function encode(value: unknown, bytesMax: number): Encoded {
+  let data: string | undefined
+  try {
+    data = JSON.stringify(value)
+  } catch (cause) {
+    throw new Fault('invalid', 'a publication must be JSON', { cause })
+  }
+  if (data === undefined) throw new Fault('invalid', 'a publication must be JSON')
+  const bytes = Buffer.byteLength(data)
+  if (bytes > bytesMax) throw new Fault('too_large', `a publication is larger than ${bytesMax} bytes`)
+  return { data, bytes }
+}

@@ -1,0 +1,80 @@
+/**
+ * What somebody who was away is owed. The smallest file of the room, because the promise hangs on it:
+ *
+ *   recovered ⇒ exactly the publications after the position, in order, none missing, none twice;
+ *   otherwise the subscriber is told so, and gets no part of a list that has a hole.
+ */
+import type { History, Publication } from './history.ts'
+
+export interface Position {
+  readonly offset: number
+  readonly epoch: string
+}
+
+/** As much of a topic as recovery looks at. */
+export interface Positioned extends Position {
+  readonly history: History
+}
+
+/**
+ * The publications after `since`; undefined when that cannot be told. Another epoch says that offsets
+ * were counted anew, so equal numbers mean nothing. `bytesMax`: what does not fit at once into the
+ * subscriber's buffer would make it a slow reader, and its next attempt would end the same way.
+ */
+export function recover(
+  topic: Positioned,
+  since: Position,
+  bytesMax: number,
+): Publication[] | undefined {
+  if (since.epoch !== topic.epoch) return undefined
+  const missed = topic.history.after(since.offset, topic.offset)
+  return missed && totalBytes(missed) <= bytesMax ? missed : undefined
+}
+
+function totalBytes(publications: readonly Publication[]): number {
+  let bytes = 0
+  for (const publication of publications) bytes += publication.bytes + envelopeBytes
+  return bytes
+}
+
+/** `{"data":…,"offset":1234567890},` around each. */
+const envelopeBytes = 32
+
+export interface HistoryQuery {
+  /** How many. 0: the position only. Negative: as many as allowed. */
+  readonly limit: number
+  /** Those after it, or before it with `reverse`. Absent: from the oldest, or the newest. */
+  readonly since: Position | undefined
+  readonly reverse: boolean
+}
+
+export interface HistoryBounds {
+  readonly limitMax: number
+  readonly bytesMax: number
+}
+
+/** Undefined when what comes after `since` is not kept any more, or was never of this epoch. */
+export function readHistory(
+  topic: Positioned,
+  { limit, since, reverse }: HistoryQuery,
+  { limitMax, bytesMax }: HistoryBounds,
+): Publication[] | undefined {
+  // History may be asked for without an epoch: whoever does not name it takes any.
+  if (since && since.epoch !== '' && since.epoch !== topic.epoch) return undefined
+  if (limit === 0) return []
+  let found: Publication[] | undefined
+  if (reverse) {
+    found = topic.history.all().reverse()
+    if (since) found = found.filter(({ offset }) => offset < since.offset)
+  } else {
+    found = since ? topic.history.after(since.offset, topic.offset) : topic.history.all()
+  }
+  if (!found) return undefined
+  const page = found.slice(0, limit < 0 ? limitMax : Math.min(limit, limitMax))
+  let bytes = 0
+  const fitting = page.findIndex((publication) => {
+    bytes += publication.bytes + envelopeBytes
+    return bytes > bytesMax
+  })
+  return fitting === -1 ? page : page.slice(0, fitting)
+}

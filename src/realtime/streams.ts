@@ -1,0 +1,239 @@
+/**
+ * Server-sent events. Streams with the same topics form a group; what one turn of the event loop
+ * publishes is joined to one chunk per group, and the same bytes go to every stream of it:
+ *
+ *   push ─► group.pending ─► (turn is over) ─► encode once ─► enqueue to each stream
+ *
+ * Invariant: one id, `<epoch>:<seq>`, resumes any set of topics. What came after it is replayed in
+ * order, merged over the topics; if a topic does not keep all of it, an `event: gap` says so by name.
+ */
+import type { Identity } from '../auth/auth.ts'
+import type { Clock } from '../lib/clock.ts'
+import type { Publication } from './history.ts'
+import type { Hub, Listener, Topic } from './hub.ts'
+import { gapEvent, heartbeat, positionEvent, publicationEvent } from './protocol.ts'
+import type { Sweep, Swept } from './sweep.ts'
+
+export interface StreamLimits {
+  /** Queued beyond what the kernel took; above it the stream is cut, and the browser resumes. */
+  readonly streamBufferBytesMax: number
+  /** What a resumed stream is given at once; more is a gap. Half of the buffer. */
+  readonly replayBytesMax: number
+  /** After a token's `exp`, as for sockets. */
+  readonly expiryGraceMs: number
+}
+
+/** Browsers wait this long before they reconnect; drawn per stream, so that they do not come together. */
+const retryMs = { least: 1_000, most: 5_000 } as const
+
+interface Controller {
+  enqueue(chunk: Uint8Array): void
+  close(): void
+  error(reason?: unknown): void
+  readonly desiredSize: number | null
+}
+
+const encoder = new TextEncoder()
+const heartbeatBytes = encoder.encode(heartbeat)
+
+export interface StreamContext {
+  readonly hub: Hub
+  readonly clock: Clock
+  readonly sweep: Sweep<Swept>
+  readonly limits: StreamLimits
+  readonly groups: Map<string, Group>
+  readonly counts: { streams: number; subscriptions: number; slow: number }
+}
+
+/** Streams that hear exactly the same, so that one chunk serves them all. */
+export class Group implements Listener {
+  readonly key: string
+  readonly topics: readonly Topic[]
+  readonly streams = new Set<EventStream>()
+  readonly #clock: Clock
+  #pending = ''
+
+  constructor(key: string, topics: readonly Topic[], clock: Clock) {
+    this.key = key
+    this.topics = topics
+    this.#clock = clock
+  }
+
+  push(event: string): void {
+    if (this.#pending === '') this.#clock.soon(() => this.flush())
+    this.#pending += event
+  }
+
+  flush(): void {
+    if (this.#pending === '') return
+    const chunk = encoder.encode(this.#pending)
+    this.#pending = ''
+    for (const stream of this.streams) stream.write(chunk)
+  }
+}
+
+/** An `UnderlyingSource`; one per stream, so: few fields, no closures. */
+export class EventStream implements Swept {
+  bucket = -1
+  slot = -1
+  readonly #context: StreamContext
+  readonly #expiresAtMs: number
+  readonly #group: Group
+  #since: number | undefined
+  #controller: Controller | undefined
+
+  /** `since`: the `seq` to resume after; undefined for a first visit. */
+  constructor(context: StreamContext, group: Group, identity: Identity, since: number | undefined) {
+    this.#context = context
+    this.#group = group
+    this.#since = since
+    this.#expiresAtMs = identity.kind === 'user' ? (identity.expiresAtMs ?? Infinity) : Infinity
+  }
+
+  /** Replay and first live publication meet here, in one tick: nothing comes between them. */
+  start(controller: Controller): void {
+    const { counts, groups, sweep } = this.#context
+    const group = this.#group
+    this.#controller = controller
+    groups.set(group.key, group)
+    // What waits for the end of this turn is in the histories already.
+    group.flush()
+    controller.enqueue(encoder.encode(this.#opening()))
+    this.#since = undefined
+    if (group.streams.size === 0) for (const topic of group.topics) topic.listeners.add(group)
+    group.streams.add(this)
+    for (const topic of group.topics) topic.streams += 1
+    counts.streams += 1
+    counts.subscriptions += group.topics.length
+    sweep.add(this)
+  }
+
+  /** The reader went away. */
+  cancel(): void {
+    this.#leave()
+  }
+
+  write(chunk: Uint8Array): void {
+    const controller = this.#controller
+    if (!controller) return
+    controller.enqueue(chunk)
+    if ((controller.desiredSize ?? 1) > 0) return
+    this.#context.counts.slow += 1
+    this.#leave()
+    // Not `close`: that would keep the queue until the reader has read it, or never does.
+    controller.error(new DOMException('the reader is too slow', 'AbortError'))
+  }
+
+  /** Ends it in good order; the browser reconnects after its `retry`. */
+  close(): void {
+    const controller = this.#controller
+    if (!controller) return
+    this.#leave()
+    controller.close()
+  }
+
+  beat(): void {
+    this.write(heartbeatBytes)
+  }
+
+  late(): void {}
+
+  check(): void {
+    const { clock, limits } = this.#context
+    if (clock.now() > this.#expiresAtMs + limits.expiryGraceMs) this.close()
+  }
+
+  #leave(): void {
+    if (!this.#controller) return
+    this.#controller = undefined
+    const { clock, counts, groups, sweep } = this.#context
+    const group = this.#group
+    group.streams.delete(this)
+    for (const topic of group.topics) {
+      topic.streams -= 1
+      topic.usedAt = clock.tick()
+      if (group.streams.size === 0) topic.listeners.delete(group)
+    }
+    if (group.streams.size === 0) groups.delete(group.key)
+    counts.streams -= 1
+    counts.subscriptions -= group.topics.length
+    sweep.remove(this)
+  }
+
+  #opening(): string {
+    const { hub, limits } = this.#context
+    const { topics } = this.#group
+    const { least, most } = retryMs
+    const retry = `retry: ${least + Math.floor(Math.random() * (most - least))}\n\n`
+    const replay =
+      this.#since === undefined
+        ? { events: latestOf(topics), gaps: [] }
+        : replayOf(topics, this.#since, limits.replayBytesMax)
+    let text = retry
+    const now = hub.eventId(hub.seq)
+    if (replay.gaps.length > 0) {
+      // At the position it resumed from: were the stream cut before the next event, it is told again.
+      text += gapEvent(hub.eventId(Math.max(0, this.#since ?? 0)), replay.gaps)
+    }
+    for (const { topic, publication } of replay.events) {
+      text += publicationEvent(hub.eventId(publication.seq), topic.eventHead, publication)
+    }
+    return text + positionEvent(now)
+  }
+}
+
+interface Said {
+  readonly topic: Topic
+  readonly publication: Publication
+}
+
+interface Replay {
+  /** Ordered by `seq`. */
+  readonly events: readonly Said[]
+  /** Names of topics that do not keep all of it. */
+  readonly gaps: readonly string[]
+}
+
+function replayOf(topics: readonly Topic[], since: number, bytesMax: number): Replay {
+  const isComplete = (topic: Topic) => topic.history.lostSeq <= since
+  const complete = topics.filter(isComplete)
+  const events = complete.flatMap((topic) =>
+    topic.history.afterSeq(since).map((publication) => ({ topic, publication })),
+  )
+  let bytes = 0
+  for (const { topic, publication } of events) bytes += publication.bytes + topic.name.length + 64
+  if (bytes > bytesMax) return gapOf(topics)
+  const gaps = topics.filter((topic) => !isComplete(topic))
+  return {
+    events: inOrder([...events, ...latestOf(gaps)]),
+    gaps: gaps.map(({ name }) => name),
+  }
+}
+
+function gapOf(topics: readonly Topic[]): Replay {
+  return { events: latestOf(topics), gaps: topics.map(({ name }) => name) }
+}
+
+/** The latest publication of those that declare `last`. */
+function latestOf(topics: readonly Topic[]): Said[] {
+  const said: Said[] = []
+  for (const topic of topics) {
+    const publication = topic.plan.last ? topic.history.newest : undefined
+    if (publication) said.push({ topic, publication })
+  }
+  return inOrder(said)
+}
+
+function inOrder(said: Said[]): Said[] {
+  return said.sort((a, b) => a.publication.seq - b.publication.seq)
+}
+
+/**
+ * What an id stands for: a `seq` of this process. −1 for an id of another process or of no shape at
+ * all: everything since may be missing.
+ */
+export function parseEventId(id: string, hub: Pick<Hub, 'epoch' | 'seq'>): number {
+  const match = /^([0-9a-z]{1,32}):(\d{1,15})$/.exec(id)
+  const seq = Number(match?.[2])
+  return match?.[1] === hub.epoch && seq <= hub.seq ? seq : -1
+}
