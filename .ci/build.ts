@@ -36,7 +36,10 @@ export interface Built {
 }
 
 /** Compiles. Throws with the bundler's own messages when it cannot. */
-export async function buildBinary({ outfile, entry = 'src/main.ts' }: BuildOptions): Promise<Built> {
+export async function buildBinary({
+  outfile,
+  entry = 'src/main.ts',
+}: BuildOptions): Promise<Built> {
   const startedAt = performance.now()
   const path = resolve(root, outfile)
   await mkdir(dirname(path), { recursive: true })
@@ -62,10 +65,15 @@ function embedLibsql(): BunPlugin {
       build.onLoad({ filter: /[\\/]node_modules[\\/]libsql[\\/]index\.js$/ }, async ({ path }) => {
         const source = await Bun.file(path).text()
         if (!source.includes(computedRequire)) {
-          throw new Error(`${path} no longer reads "${computedRequire}": look how it loads its native module`)
+          throw new Error(
+            `${path} no longer reads "${computedRequire}": look how it loads its native module`,
+          )
         }
         return {
-          contents: source.replace(computedRequire, `return require('${presentPackage(dirname(path))}');`),
+          contents: source.replace(
+            computedRequire,
+            `return require('${presentPackage(dirname(path))}');`,
+          ),
           loader: 'js',
         }
       })

@@ -5,6 +5,7 @@
  * last, so that nothing accepted is lost on the way down.
  */
 import { createAuth } from './auth/auth.ts'
+import type { Audience } from './auth/declare.ts'
 import { createCache } from './cache/cache.ts'
 import { createCollections } from './collections/collections.ts'
 import type { Config } from './config.ts'
@@ -12,14 +13,14 @@ import { Fault } from './fault.ts'
 import { createFeeds } from './feeds/feeds.ts'
 import type { ServerStats } from './feeds/declare.ts'
 import { createHttp } from './http/http.ts'
-import { socketOptions } from './http/socket.ts'
+import { websocket } from './http/socket.ts'
 import { systemClock, type Clock } from './lib/clock.ts'
 import { must } from './lib/assert.ts'
 import { createLimits, type LimitPolicy } from './limits/limits.ts'
 import { createLog, type Log } from './observe/log.ts'
 import { createMetrics } from './observe/metrics.ts'
 import type { Plan } from './plan/plan.ts'
-import { createRealtime } from './realtime/realtime.ts'
+import { createRealtime, type Connection } from './realtime/realtime.ts'
 import { createStore } from './store/store.ts'
 import { version } from './version.ts'
 
@@ -75,8 +76,15 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     },
   )
   const cache = createCache({ clock })
-  const realtime = createRealtime({ topics: plan.topics, identify: auth.identify, clock, log })
-  const collections = createCollections({ store, cache, topics: realtime, log }, plan.collections)
+  const realtime = createRealtime(
+    { topics: plan.topics, identify: auth.identify, clock, log },
+    { version },
+  )
+  const publish = (topic: string, data: unknown) => void realtime.publish(topic, data)
+  const collections = createCollections(
+    { store, cache, topics: { publish, audienceOf: audienceIn(plan) }, log },
+    plan.collections,
+  )
 
   // The log's followers, in the order that keeps promises: first nobody can hit the old entry any
   // more, then the event goes out, so that a client who refetches on it sees the new row.
@@ -95,11 +103,11 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     }
   }
   const feeds = createFeeds(
-    { collections, publish: realtime.publish, db: store.db, stats, env: config.env, clock, log },
+    { collections, publish, db: store.db, stats, env: config.env, clock, log },
     plan.feeds,
   )
 
-  let bun: Bun.Server<unknown> | undefined
+  let bun: Bun.Server<Connection> | undefined
   let isDraining = false
   const server = () => must(bun, () => 'a request comes after Bun.serve')
   const fetch = createHttp(
@@ -135,7 +143,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     await store.stop()
     throw cause
   }
-  realtime.start({ publish: (topic, frame) => void server().publish(topic, frame) })
+  realtime.start()
   feeds.start()
   metrics.gauges(() => gauges({ store, cache, realtime, auth }))
   log.info('server.started', { app: plan.name, url: String(bun.url), version })
@@ -148,7 +156,8 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       if (isDraining) return
       isDraining = true
       await feeds.stop()
-      await realtime.stop()
+      await realtime.drain()
+      realtime.stop()
       await server().stop(true)
       await store.stop()
       log.info('server.stopped', { app: plan.name })
@@ -156,11 +165,13 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   }
 }
 
-function listen(plan: Plan, { host, port }: Config, fetch: (request: Request) => unknown): Bun.Server<unknown> {
+function listen(plan: Plan, { host, port }: Config, fetch: (request: Request) => unknown): Bun.Server<Connection> {
   try {
     return Bun.serve({
       hostname: host,
       port,
+      // Said aloud: left out, Bun 1.4.5 lets a second process bind the same port of 0.0.0.0.
+      reusePort: false,
       idleTimeout: idleTimeoutS,
       maxRequestBodySize: requestBytesMax,
       // Else Bun adds its hot-reload script to the page, and stack traces to answers.
@@ -168,7 +179,7 @@ function listen(plan: Plan, { host, port }: Config, fetch: (request: Request) =>
       // Bun serves a bundled page and its hashed assets itself, before any route of ours.
       ...(typeof plan.page === 'object' ? { routes: { '/': plan.page } } : {}),
       fetch: fetch as (request: Request) => Response,
-      websocket: socketOptions as unknown as Bun.WebSocketHandler<unknown>,
+      websocket,
     })
   } catch (cause) {
     const code = cause instanceof Error && 'code' in cause ? String(cause.code) : 'unknown error'
@@ -177,6 +188,15 @@ function listen(plan: Plan, { host, port }: Config, fetch: (request: Request) =>
       hint: 'choose another with PORT=…, or stop what listens there',
       cause,
     })
+  }
+}
+
+/** Who may hear a topic, for rows that not everybody may read. */
+function audienceIn(plan: Plan): (topic: string) => Audience | 'rule' | 'nobody' {
+  return (topic) => {
+    const rule = plan.topics.find(({ matcher }) => matcher.match(topic))?.subscribe
+    if (rule === undefined) return 'nobody'
+    return typeof rule === 'function' ? 'rule' : rule
   }
 }
 

@@ -1,2 +1,61 @@
-/** TEMPORARY stub by the lead: overwrite freely. */
-export const createEventsDoor = (..._: any[]): any => () => new Response('stub')
+/**
+ * `GET /api/stream?topics=a,b`: server-sent events for a plain `EventSource`. It resumes by itself
+ * with `Last-Event-ID`; `last_event_id` in the query does the same for whoever cannot set a header.
+ */
+import { Fault, type FieldProblem } from '../fault.ts'
+import type { Realtime } from '../realtime/realtime.ts'
+import { searchOf, visitHeaders, type Door } from './visit.ts'
+
+export interface EventsDeps {
+  readonly realtime: Pick<Realtime, 'stream'>
+  /** Bun's own idle time-out would end a quiet stream: it is switched off for this request. */
+  readonly keepOpen: (request: Request) => void
+  /** `clock.tick()`. */
+  readonly tick: () => number
+}
+
+/** Faults: `invalid`, `not_found`, `denied`, `unavailable`. */
+export function createEventsDoor({ realtime, keepOpen, tick }: EventsDeps): Door {
+  return (request, visit) => {
+    const { topics, lastEventId } = readQuery(request)
+    const stream = realtime.stream({
+      identity: visit.identity,
+      topics,
+      lastEventId: request.headers.get('last-event-id') ?? lastEventId,
+    })
+    keepOpen(request)
+    return new Response(stream, {
+      headers: {
+        ...visitHeaders(visit, tick()),
+        'content-type': 'text/event-stream; charset=utf-8',
+        'cache-control': 'no-store',
+        // nginx would hold events back until its buffer is full.
+        'x-accel-buffering': 'no',
+      },
+    })
+  }
+}
+
+interface Query {
+  readonly topics: readonly string[]
+  readonly lastEventId: string | undefined
+}
+
+function readQuery(request: Request): Query {
+  const problems: FieldProblem[] = []
+  let topics: readonly string[] = []
+  let lastEventId: string | undefined
+  const seen = new Set<string>()
+  for (const [field, value] of new URLSearchParams(searchOf(request))) {
+    if (seen.has(field)) problems.push({ field, message: 'is given twice' })
+    else if (field === 'topics') topics = value.split(',').filter((name) => name !== '')
+    else if (field === 'last_event_id') lastEventId = value
+    else problems.push({ field, message: 'is not a parameter (topics, last_event_id)' })
+    seen.add(field)
+  }
+  if (topics.length === 0) problems.push({ field: 'topics', message: 'names no topic' })
+  if (problems.length > 0) {
+    throw new Fault('invalid', 'the query of the stream is not valid', { fields: problems })
+  }
+  return { topics, lastEventId }
+}

@@ -15,12 +15,12 @@ import type { Clock } from '../lib/clock.ts'
 import type { Limits } from '../limits/limits.ts'
 import type { Log } from '../observe/log.ts'
 import type { Metrics } from '../observe/metrics.ts'
-import type { Realtime } from '../realtime/realtime.ts'
+import type { Connection, Realtime } from '../realtime/realtime.ts'
 import { createEventsDoor } from './events.ts'
 import { problemResponse } from './faults.ts'
 import { createGate } from './gates.ts'
 import { createHealthDoor, createMetricsDoor, type Health } from './operations.ts'
-import { createBroadcastDoor, createHistoryDoor, createPublishDoor } from './publish.ts'
+import { createPublishDoors } from './publish.ts'
 import { createRecordDoors } from './records.ts'
 import { createSocketDoor } from './socket.ts'
 import { visitHeaders, type Door } from './visit.ts'
@@ -36,7 +36,7 @@ export interface HttpDeps {
   readonly clock: Clock
   readonly log: Log
   /** Known once Bun listens; doors need it to upgrade, to lift time-outs, to know the peer. */
-  readonly server: () => Bun.Server<unknown>
+  readonly server: () => Bun.Server<Connection>
 }
 
 export interface HttpOptions {
@@ -67,11 +67,14 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
   on('GET', '/api/health', createHealthDoor(deps.health, clock))
   on('GET', '/api/metrics', createMetricsDoor(deps.metrics, clock))
 
+  const { tick } = clock
+  const keepOpen = (request: Request) => deps.server().timeout(request, 0)
+  const server = createPublishDoors({ realtime, tick })
   on('GET', '/connection/websocket', createSocketDoor(realtime, deps.server))
-  on('GET', '/api/stream', createEventsDoor(realtime, deps.server))
-  on('POST', '/api/publish', createPublishDoor(realtime))
-  on('POST', '/api/broadcast', createBroadcastDoor(realtime))
-  on('POST', '/api/history', createHistoryDoor(realtime))
+  on('GET', '/api/stream', createEventsDoor({ realtime, keepOpen, tick }))
+  on('POST', '/api/publish', server.publish)
+  on('POST', '/api/broadcast', server.broadcast)
+  on('POST', '/api/history', server.history)
 
   for (const plan of collections.plans) {
     const doors = createRecordDoors(deps, plan)

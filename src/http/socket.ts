@@ -1,3 +1,58 @@
-/** TEMPORARY stub by the lead: overwrite freely. */
-export const socketOptions: any = { open() {}, message() {}, close() {} }
-export const createSocketDoor = (..._: any[]): any => () => new Response('stub')
+/**
+ * `GET /connection/websocket`: upgrades, and hands Bun's socket events to the connection in `ws.data`.
+ * The connection is a class instance: nothing is made per socket or per event here.
+ */
+import { Fault } from '../fault.ts'
+import type { Connection, Realtime } from '../realtime/realtime.ts'
+import type { Door } from './visit.ts'
+
+/** For `Bun.serve({ websocket })`. Each limit is lower than Bun's default, times 100,000 sockets. */
+export const websocket: Bun.WebSocketHandler<Connection> = {
+  /** A longer frame closes with 1009: the stock client gives up, as it should. */
+  maxPayloadLength: 64 * 1024,
+  /** The sweep cuts a slow reader at half of it; this is the backstop. */
+  backpressureLimit: 256 * 1024,
+  /** Bun's default is to drop in silence. */
+  closeOnBackpressureLimit: true,
+  /** Seconds. A backstop too: the protocol's own ping is at 25 s. */
+  idleTimeout: 120,
+  /** The protocol's own ping does it, and proves that the client is alive, not only its socket. */
+  sendPings: false,
+  /** Compresses once per subscriber: fan-out would cost a hundred times more. */
+  perMessageDeflate: false,
+  publishToSelf: false,
+  open: (ws) => ws.data.open(ws),
+  message: (ws, data) => ws.data.message(ws, data),
+  drain: (ws) => ws.data.drain(),
+  close: (ws) => ws.data.close(),
+}
+
+/** As much of Bun's server as the door uses. */
+export type SocketServer = Pick<Bun.Server<Connection>, 'upgrade' | 'publish'>
+
+/**
+ * `getServer`: the server exists only after its doors do. Faults: `invalid`, `unavailable`.
+ */
+export function createSocketDoor(
+  realtime: Pick<Realtime, 'carry' | 'connection'>,
+  getServer: () => SocketServer,
+): Door {
+  realtime.carry({ publish: (topic, frame) => void getServer().publish(topic, frame) })
+  return (request, visit) => {
+    if (request.headers.get('upgrade')?.toLowerCase() !== 'websocket') {
+      throw new Fault('invalid', 'this address speaks WebSocket: send Upgrade: websocket', {
+        fields: [{ field: 'upgrade', message: 'must be websocket' }],
+      })
+    }
+    const connection = realtime.connection(visit.identity)
+    if (!getServer().upgrade(request, { data: connection })) {
+      throw new Fault('invalid', 'the WebSocket handshake is not valid')
+    }
+    return upgraded()
+  }
+}
+
+/** Bun has answered already and ignores it; doors return something, and metrics want the status. */
+function upgraded(): Response {
+  return new Response(null, { status: 101 })
+}

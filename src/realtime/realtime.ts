@@ -1,6 +1,292 @@
-/** TEMPORARY stub by the lead: overwrite freely. */
-export type TopicPlan = any
-export type Realtime = any
-export const validatePattern = (p: string): string | undefined => /^[^{}\s]+(\{\w+\}[^{}\s]*)*$/.test(p) ? undefined : 'bad pattern'
-export const compilePattern = (pattern: string): any => ({ match: (topic: string) => (new RegExp('^' + pattern.replace(/\{\w+\}/g, '([^:]+)') + '$').test(topic) ? {} : undefined) })
-export const createRealtime = (..._: any[]): any => ({ start() {}, stop() {}, publish() {}, audienceOf: () => 'public', stats: () => ({ connections: 0, subscriptions: 0, publications: 0 }) })
+/**
+ * Topics, and everybody who listens to them over WebSocket or server-sent events.
+ *
+ * Invariant: no gap and no duplicate, or an explicit "not recovered" (`recovered: false` on a socket,
+ * `event: gap` on a stream). Each publication carries its offset, one more than the one before it in
+ * the same epoch; a subscriber that comes back with its position gets exactly what it missed.
+ *
+ *   publish ─► Hub ─► History (ring per topic, in memory)
+ *               ├──► Fan, native publish: one frame for all sockets ─► Connection (Centrifugo's protocol)
+ *               └──► Group, one chunk per turn ────────────────────► EventStream (EventSource)
+ *   clock, each second ─► Sweep: pings, pongs, expiry, slow readers, idle topics
+ *
+ * Knows no HTTP and no Bun: doors hand in sockets and requests' identities. History does not outlive
+ * the process; its epoch says so. Not here: presence, conflation, several nodes.
+ */
+import type { Identity, Verdict } from '../auth/auth.ts'
+import { Fault } from '../fault.ts'
+import { must } from '../lib/assert.ts'
+import type { Cancel, Clock } from '../lib/clock.ts'
+import type { Service } from '../lib/service.ts'
+import type { Log } from '../observe/log.ts'
+import { Connection, type ConnectionContext, type ConnectionLimits } from './connection.ts'
+import type { TopicRule } from './declare.ts'
+import { createHub, type Encoded, type Fan, type HubLimits, type Topic } from './hub.ts'
+import { isTopicName, type Matcher } from './pattern.ts'
+import { closes, frameBytesMax } from './protocol.ts'
+import { readHistory, type HistoryQuery, type Position } from './recovery.ts'
+import { ask } from './rules.ts'
+import { EventStream, Group, parseEventId, type StreamContext, type StreamLimits } from './streams.ts'
+import { createSweep, type Swept } from './sweep.ts'
+
+export { historyQueryOf } from './connection.ts'
+export { compilePattern, validatePattern } from './pattern.ts'
+export type { Connection, Socket } from './connection.ts'
+export type { Fan } from './hub.ts'
+export type { Matcher } from './pattern.ts'
+export type { HistoryQuery, Position } from './recovery.ts'
+
+/** A declared topic, checked. Made by the plan. */
+export interface TopicPlan {
+  readonly pattern: string
+  readonly matcher: Matcher
+  readonly subscribe?: TopicRule | undefined
+  readonly publish?: TopicRule | undefined
+  /** 0: nothing is kept. */
+  readonly historySize: number
+  readonly historyTtlMs: number
+  readonly last: boolean
+}
+
+export interface Limits extends HubLimits, ConnectionLimits, StreamLimits {
+  /** Sockets and streams. */
+  readonly connectionsMax: number
+}
+
+/** Centrifugo's defaults where it has one; the sizes are for 100,000 subscribers in 8 GB. */
+const limitsDefault: Limits = {
+  /** A hundred thousand and room for a reconnect storm; more files than this the process seldom has. */
+  connectionsMax: 120_000,
+  topicsPerConnectionMax: 128,
+  /** What fits a frame; a client cannot send more anyway. */
+  publicationBytesMax: frameBytesMax,
+  /** 64,000 publications of 1 KB. */
+  historyBytesMax: 64 * 1024 * 1024,
+  topicsMax: 100_000,
+  connectMs: 10_000,
+  expiryGraceMs: 25_000,
+  /** Half of what `Bun.serve` is told to hold at most (256 KB). */
+  slowBytes: 128 * 1024,
+  /** Below `slowBytes`: a recovery alone never makes a slow reader. */
+  replyBytesMax: 112 * 1024,
+  historyLimitMax: 1_000,
+  streamBufferBytesMax: 256 * 1024,
+  replayBytesMax: 128 * 1024,
+}
+
+/** The server's own read of a history: an operator's tool, so generous. */
+const serverHistoryBytesMax = 16 * 1024 * 1024
+
+/** A drain spreads what is open over this, so that not everybody reconnects at once. */
+const drainMs = 5_000
+const drainStepMs = 100
+
+/** So few that spreading them would only be waiting. */
+const drainStepLeast = 500
+
+export interface RealtimeDeps {
+  readonly topics: readonly TopicPlan[]
+  /** A bearer token. Synchronous when it is known. */
+  readonly identify: (token: string) => Verdict | Promise<Verdict>
+  readonly clock: Clock
+  readonly log: Log
+}
+
+export interface RealtimeOptions {
+  readonly limits?: Partial<Limits>
+  /** In the reply to `connect`. */
+  readonly version?: string
+}
+
+export interface StreamRequest {
+  readonly identity: Identity
+  readonly topics: readonly string[]
+  /** Last-Event-ID; undefined on a first visit. */
+  readonly lastEventId: string | undefined
+}
+
+export interface HistoryPage extends Position {
+  readonly publications: readonly { readonly offset: number; readonly data: string }[]
+}
+
+export interface RealtimeStats {
+  /** Sockets and streams. */
+  readonly connections: number
+  readonly sockets: number
+  readonly streams: number
+  readonly subscriptions: number
+  /** Alive, heard or not. */
+  readonly topics: number
+  readonly publications: number
+  readonly historyBytes: number
+  /** Readers cut because they did not keep up. */
+  readonly slow: number
+}
+
+export interface Realtime extends Service {
+  /** As the server: no rule is asked. Faults: `not_found`, `invalid`, `too_large`, `unavailable`. */
+  publish(topic: string, data: unknown): Position
+  /** One value to many topics, encoded once. Faults of the value are thrown, of a topic returned. */
+  broadcast(topics: readonly string[], data: unknown): (Position | Fault)[]
+  /** As the server. `data` is JSON text. Faults: `not_found`, `conflict` when `since` is not kept. */
+  history(topic: string, query: HistoryQuery): HistoryPage
+  /** For one socket, before it is upgraded. Faults: `unavailable`. */
+  connection(identity: Identity): Connection
+  /** Faults: `unavailable`, `not_found`, `denied`, `invalid`, `internal`. */
+  stream(request: StreamRequest): ReadableStream<Uint8Array>
+  /** Where frames for sockets go. Called once by the door that owns the sockets. */
+  carry(fan: Fan): void
+  stats(): RealtimeStats
+  start(): void
+  /** No new connections; closes what is open, spread over five seconds. */
+  drain(): Promise<void>
+  stop(): void
+}
+
+export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}): Realtime {
+  const { topics: plans, identify, clock, log } = deps
+  const limits: Limits = { ...limitsDefault, ...options.limits }
+  const counts = { sockets: 0, streams: 0, subscriptions: 0, slow: 0 }
+  let isOpen = true
+  let cancelDrain: Cancel | undefined
+
+  const hub = createHub({ plans, clock, onPressure: () => sweep.forEach(check) }, limits)
+  const sweep = createSweep<Swept>(clock, () => hub.sweep())
+  const connectionContext: ConnectionContext = {
+    hub,
+    clock,
+    log,
+    sweep,
+    limits,
+    identify,
+    counts,
+    version: options.version ?? '0',
+  }
+  const groups = new Map<string, Group>()
+  const streamContext: StreamContext = { hub, clock, sweep, limits, groups, counts }
+
+  const admit = (): void => {
+    if (!isOpen) throw new Fault('unavailable', 'the server is shutting down')
+    if (sweep.size >= limits.connectionsMax) {
+      throw new Fault('unavailable', `more than ${limits.connectionsMax} connections`)
+    }
+  }
+
+  const groupOf = (names: readonly string[]): Group => {
+    const key = names.toSorted().join(',')
+    const alive = groups.get(key)
+    if (alive) return alive
+    const topics: Topic[] = []
+    for (const name of names) {
+      const topic = hub.open(must(hub.match(name), () => `${name} was checked`))
+      if (topic) topics.push(topic)
+    }
+    // To make room for the last one an earlier one may have gone.
+    const isWhole = topics.length === names.length && topics.every((t) => hub.peek(t.name) === t)
+    if (!isWhole) throw new Fault('unavailable', 'too many topics are alive')
+    return new Group(key, topics, clock)
+  }
+
+  const checkStream = (identity: Identity, names: readonly string[]): void => {
+    if (names.length === 0 || names.length > limits.topicsPerConnectionMax) {
+      throw new Fault('invalid', `a stream has 1 to ${limits.topicsPerConnectionMax} topics`)
+    }
+    for (const name of names) {
+      const match = hub.match(name)
+      if (!match) throw unknownTopic(name)
+      const { plan, params } = match
+      const question = { rule: plan.subscribe, params, topic: name, act: 'subscribe' } as const
+      const answer = ask(log, identity, question)
+      if (answer === 'denied') throw new Fault('denied', `${name} may not be heard`)
+      if (answer === 'failed') throw new Fault('internal', 'internal error')
+    }
+  }
+
+  const closeSome = (count: number): void => {
+    let left = count
+    sweep.forEach((member) => {
+      if (left <= 0) return
+      left -= 1
+      if (member instanceof Connection) member.end(closes.shutdown)
+      else if (member instanceof EventStream) member.close()
+    })
+  }
+
+  return {
+    publish: (topic, data) => hub.publish(topic, hub.encode(data)),
+    broadcast(names, data) {
+      const encoded = hub.encode(data)
+      return names.map((name) => tryPublish(name, encoded))
+    },
+    history(name, query) {
+      const match = hub.match(name)
+      if (!match) throw unknownTopic(name)
+      const topic = hub.open(match)
+      if (!topic) throw new Fault('unavailable', 'too many topics are alive')
+      const bounds = { limitMax: limits.historyLimitMax, bytesMax: serverHistoryBytesMax }
+      const publications = readHistory(topic, query, bounds)
+      if (!publications) throw new Fault('conflict', 'what comes after this position is not kept')
+      return { publications, offset: topic.offset, epoch: topic.epoch }
+    },
+    connection(identity) {
+      admit()
+      return new Connection(connectionContext, identity)
+    },
+    stream({ identity, topics, lastEventId }) {
+      admit()
+      const names = [...new Set(topics)]
+      checkStream(identity, names)
+      const since = lastEventId === undefined ? undefined : parseEventId(lastEventId, hub)
+      const source = new EventStream(streamContext, groupOf(names), identity, since)
+      const strategy = new ByteLengthQueuingStrategy({ highWaterMark: limits.streamBufferBytesMax })
+      return new ReadableStream<Uint8Array>(source, strategy)
+    },
+    stats: () => ({
+      connections: counts.sockets + counts.streams,
+      ...counts,
+      topics: hub.topics,
+      publications: hub.publications,
+      historyBytes: hub.historyBytes,
+    }),
+    carry: (fan) => hub.carry(fan),
+    start: () => sweep.start(),
+    async drain() {
+      isOpen = false
+      const step = Math.max(drainStepLeast, Math.ceil(sweep.size / (drainMs / drainStepMs)))
+      closeSome(step)
+      if (sweep.size === 0) return
+      await new Promise<void>((resolve) => {
+        cancelDrain = clock.every(drainStepMs, () => {
+          closeSome(step)
+          if (sweep.size > 0) return
+          cancelDrain?.()
+          resolve()
+        })
+      })
+    },
+    stop() {
+      isOpen = false
+      cancelDrain?.()
+      closeSome(Infinity)
+      sweep.stop()
+    },
+  }
+
+  function tryPublish(name: string, encoded: Encoded): Position | Fault {
+    try {
+      return hub.publish(name, encoded)
+    } catch (thrown) {
+      if (thrown instanceof Fault) return thrown
+      throw thrown
+    }
+  }
+}
+
+function check(member: Swept): void {
+  member.check()
+}
+
+function unknownTopic(name: string): Fault {
+  const shown = isTopicName(name) ? name : 'this name'
+  return new Fault('not_found', `no declared topic matches ${shown}`)
+}

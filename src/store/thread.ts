@@ -56,6 +56,9 @@ function handle(request: Request): Answer {
       return { id, done: true }
     case 'close':
       connection = undefined
+      // Only the writer holds the lock, and it is the last to be closed: the file is whole without
+      // its WAL then, and can be copied.
+      if (releaseLock) db.all({ sql: 'pragma wal_checkpoint(truncate)', params: [] })
       db.close()
       releaseLock?.()
       return { id, done: true }

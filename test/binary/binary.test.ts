@@ -1,0 +1,157 @@
+import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { copyFileSync, existsSync, statSync, writeFileSync } from 'node:fs'
+import { Centrifuge } from 'centrifuge'
+import { buildBinary } from '../../.ci/build.ts'
+import { tempFolder, until, type TempFolder } from '../harness.ts'
+import { runBelfry, spawnBelfry } from '../process.ts'
+
+// One build for all; every test runs it alone in a folder of its own, with no node_modules near.
+let home: TempFolder
+beforeAll(async () => {
+  home = tempFolder()
+  await buildBinary({ outfile: home.file('belfry') })
+}, 60_000)
+afterAll(() => home[Symbol.dispose]())
+
+function emptyFolder(): { readonly folder: TempFolder; readonly command: readonly string[] } {
+  const folder = tempFolder()
+  copyFileSync(home.file('belfry'), folder.file('belfry'))
+  return { folder, command: [folder.file('belfry')] }
+}
+
+const tablesFile = `
+import { integer, sqliteTable, text } from 'drizzle-orm/sqlite-core'
+export const notes = sqliteTable('notes', { id: integer().primaryKey(), text: text().notNull() })
+`
+
+const appFile = `
+import { app, collection, desc, topic } from 'belfry'
+import { sql } from 'drizzle-orm'
+import { t } from 'elysia'
+import { notes } from './tables.ts'
+
+if (!sql || !t) throw new Error('the virtual modules are empty')
+
+export default app({
+  name: 'notes',
+  collections: {
+    notes: collection(notes, {
+      read: 'public', create: 'public', orders: { newest: desc(notes.id) }, live: () => 'notes',
+    }),
+  },
+  topics: { notes: topic({ subscribe: 'public', history: { size: 10, ttl: '1h' } }) },
+})
+`
+
+describe('the compiled binary, alone in an empty folder', () => {
+  test('serves the app inside it: page, rows, live prices', async () => {
+    const { folder, command } = emptyFolder()
+    using _ = folder
+    await using server = await spawnBelfry({
+      command,
+      args: ['serve', '--app', 'energy'],
+      cwd: folder.path,
+    })
+    const page = await fetch(server.url)
+    expect(page.headers.get('content-type')).toStartWith('text/html')
+    const html = await page.text()
+    const assets = [...html.matchAll(/(?:src|href)="(\/[^"]+\.(?:js|css))"/g)].map(([, path]) => path)
+    expect(assets.length).toBeGreaterThanOrEqual(2)
+    for (const asset of assets) expect((await fetch(server.url + asset)).status).toBe(200)
+
+    const client = new Centrifuge(`${server.url.replace('http', 'ws')}/connection/websocket`)
+    const heard: unknown[] = []
+    const subscription = client.newSubscription('prices:NSW1')
+    subscription.on('publication', ({ data }) => void heard.push(data))
+    subscription.subscribe()
+    client.connect()
+    await until(() => heard.length >= 2, 'two intervals arrive')
+    client.disconnect()
+    expect(heard.at(-1)).toMatchObject({ collection: 'prices/live', row: { region: 'NSW1' } })
+    const list = await fetch(`${server.url}/api/prices/live?region=NSW1`)
+    expect(await list.json()).toMatchObject({ items: [{ region: 'NSW1' }, { region: 'NSW1' }] })
+  }, 30_000)
+
+  test('serves an app file from disk, with relative imports and its own copies of the packages', async () => {
+    const { folder, command } = emptyFolder()
+    using _ = folder
+    writeFileSync(folder.file('app.ts'), appFile)
+    writeFileSync(folder.file('tables.ts'), tablesFile)
+    {
+      await using server = await spawnBelfry({ command, args: ['serve', './app.ts'], cwd: folder.path })
+      const post = await fetch(`${server.url}/api/notes`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body: '{"text":"hello"}',
+      })
+      expect(post.status).toBe(201)
+      expect(await (await fetch(`${server.url}/api/notes`)).json()).toEqual({
+        items: [{ id: 1, text: 'hello' }],
+        next: null,
+        prev: null,
+      })
+      server.kill('SIGTERM')
+      expect(await server.exited).toBe(0)
+    }
+    // Closed cleanly: the file is whole without its WAL.
+    const wal = folder.file('data/notes.db-wal')
+    expect(existsSync(wal) ? statSync(wal).size : 0).toBe(0)
+  }, 30_000)
+
+  test('plan prints what an app comes to, and all five mistakes of a bad one', async () => {
+    const { folder, command } = emptyFolder()
+    using _ = folder
+    writeFileSync(folder.file('app.ts'), appFile)
+    writeFileSync(folder.file('tables.ts'), tablesFile)
+    const good = await runBelfry({ command, args: ['plan', 'app.ts'], cwd: folder.path })
+    expect(good).toMatchObject({ exitCode: 0, stderr: '' })
+    expect(good.stdout).toContain('collection /api/notes  (table notes, key id)')
+    expect(existsSync(folder.file('data'))).toBe(false)
+
+    const broken = appFile
+      .replace("read: 'public'", "ttl: 'soon', filters: ['txt'], raed: 'public'")
+      .replace("{ notes: topic(", "{ 'notes:{': topic(")
+      .replace("name: 'notes'", "name: 'Notes!'")
+    writeFileSync(folder.file('app.ts'), broken)
+    const bad = await runBelfry({ command, args: ['plan', 'app.ts'], cwd: folder.path })
+    expect(bad).toMatchObject({ exitCode: 2, stdout: '' })
+    expect(bad.stderr).toStartWith('belfry plan: the app file has 5 problems\n')
+    for (const key of ['name', 'topics.notes:{', 'collections.notes.ttl', 'collections.notes.filters', 'collections.notes.raed']) {
+      expect(bad.stderr).toContain(`  ${key}: `)
+    }
+  }, 30_000)
+
+  test('says what is wrong with the world, and how to mend it', async () => {
+    const { folder, command } = emptyFolder()
+    using _ = folder
+    const cwd = folder.path
+    const serve = (env: Record<string, string>, args = ['serve', '--app', 'energy']) =>
+      runBelfry({ command, args, cwd, env: { PORT: '0', HOST: '127.0.0.1', ...env } })
+
+    await using server = await spawnBelfry({ command, args: ['serve', '--app', 'energy'], cwd })
+    const elsewhere = { DATABASE_URL: `file:${folder.file('other/a.db')}` }
+    const inUse = await serve({ ...elsewhere, PORT: String(server.port) })
+    expect(inUse.exitCode).toBe(1)
+    expect(inUse.stderr).toContain(`port ${server.port}: it is in use`)
+
+    const sameFolder = await serve({})
+    expect(sameFolder.stderr).toContain('the data folder is in use by another belfry process')
+
+    writeFileSync(folder.file('file'), 'x'.repeat(10_000))
+    const noFolder = await serve({ DATABASE_URL: `file:${folder.file('file/sub/a.db')}` })
+    expect(noFolder.stderr).toContain('the data folder cannot be made')
+    const noDatabase = await serve({ DATABASE_URL: `file:${folder.file('file')}` })
+    expect(noDatabase.stderr).toContain('the database file is damaged or is no SQLite database')
+
+    const environment = await serve({ PORT: 'x', REDIS_URL: 'redis://x', LOG_LEVEL: 'loud' })
+    expect(environment.exitCode).toBe(2)
+    for (const name of ['PORT', 'REDIS_URL', 'LOG_LEVEL']) expect(environment.stderr).toContain(`  ${name}: `)
+
+    const none = await serve({}, ['serve', 'nope.ts'])
+    expect(none.stderr).toContain(`there is no app file at ${folder.file('nope.ts')}`)
+    writeFileSync(folder.file('syntax.ts'), 'export default {')
+    const syntax = await serve({}, ['serve', 'syntax.ts'])
+    expect(syntax.stderr).toContain('the app file cannot be loaded')
+    expect((await serve({}, ['sreve'])).exitCode).toBe(2)
+  }, 30_000)
+})
