@@ -61,7 +61,10 @@ export function readConfig(appName: string, env: Env = process.env): Config {
     problem('DATABASE_URL', 'must be file:<path>; remote databases are not supported yet')
   }
 
-  const corsOrigins = (get('CORS_ORIGIN') ?? '').split(',').map((one) => one.trim()).filter(Boolean)
+  const corsOrigins = (get('CORS_ORIGIN') ?? '')
+    .split(',')
+    .map((one) => one.trim())
+    .filter(Boolean)
   for (const origin of corsOrigins) {
     if (origin !== '*' && !isOrigin(origin)) {
       problem('CORS_ORIGIN', `${origin} is no origin like https://example.com`)

@@ -12,8 +12,7 @@ import type { Config } from './config.ts'
 import { Fault } from './fault.ts'
 import { createFeeds } from './feeds/feeds.ts'
 import type { ServerStats } from './feeds/declare.ts'
-import { createHttp } from './http/http.ts'
-import { websocket } from './http/socket.ts'
+import { createHttp, websocket } from './http/http.ts'
 import { systemClock, type Clock } from './lib/clock.ts'
 import { must } from './lib/assert.ts'
 import { createLimits, type LimitPolicy } from './limits/limits.ts'
@@ -165,7 +164,11 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   }
 }
 
-function listen(plan: Plan, { host, port }: Config, fetch: (request: Request) => unknown): Bun.Server<Connection> {
+function listen(
+  plan: Plan,
+  { host, port }: Config,
+  fetch: (request: Request) => unknown,
+): Bun.Server<Connection> {
   try {
     return Bun.serve({
       hostname: host,
@@ -204,7 +207,12 @@ function defaultPage(name: string): string {
   return `<!doctype html><meta charset="utf-8"><title>${name}</title><p>${name} is served by Belfry. Its data is under <code>/api/</code>.`
 }
 
-function gauges({ store, cache, realtime, auth }: Pick<Rooms, 'store' | 'cache' | 'realtime' | 'auth'>) {
+function gauges({
+  store,
+  cache,
+  realtime,
+  auth,
+}: Pick<Rooms, 'store' | 'cache' | 'realtime' | 'auth'>) {
   const { reads, writes, commits, seq } = store.stats()
   const cached = cache.stats()
   const live = realtime.stats()

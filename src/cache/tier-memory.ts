@@ -26,8 +26,7 @@ export function createMemoryTier({ entriesMax, bytesMax, entryBytesMax }: TierOp
     max: entriesMax,
     maxSize: bytesMax,
     maxEntrySize: entryBytesMax,
-    sizeCalculation: (entry, key) =>
-      entry.body.byteLength + 2 * key.length + entryOverheadBytes,
+    sizeCalculation: (entry, key) => entry.body.byteLength + 2 * key.length + entryOverheadBytes,
   })
   return {
     get: (key) => entries.get(key),

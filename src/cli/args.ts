@@ -24,7 +24,8 @@ export function parseAppArgs(verb: string, args: readonly string[]): AppSource {
     allowPositionals: true,
   })
   const [path, ...rest] = positionals
-  if (rest.length > 0) throw new Fault('invalid', `one app file, please: ${rest.join(' ')} is too much`)
+  if (rest.length > 0)
+    throw new Fault('invalid', `one app file, please: ${rest.join(' ')} is too much`)
   if (values.app !== undefined && path === undefined) return { kind: 'inside', name: values.app }
   if (values.app === undefined && path !== undefined) return { kind: 'file', path }
   throw new Fault('invalid', 'say which app: a file, or --app <name>')

@@ -52,7 +52,7 @@ function describe(checked: Plan): string {
   return lines.join('\n')
 }
 
-function rule(value: unknown): string {
-  if (value === undefined) return 'nobody'
-  return typeof value === 'function' ? 'by rule' : String(value)
+/** Rules of every room are an audience by name, a function, or absent. */
+function rule(value: string | ((...args: never[]) => unknown) | undefined): string {
+  return typeof value === 'function' ? 'by rule' : (value ?? 'nobody')
 }

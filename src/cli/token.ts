@@ -23,7 +23,8 @@ export const token: Verb = {
     if (secret === undefined) throw new Fault('invalid', 'JWT_SECRET is not set')
     if (values.sub === undefined) throw new Fault('invalid', 'say whose token: --sub <id>')
     const ttlMs = parseDurationMs(values.ttl)
-    if (ttlMs === undefined) throw new Fault('invalid', `--ttl ${values.ttl} is no duration like 1h`)
+    if (ttlMs === undefined)
+      throw new Fault('invalid', `--ttl ${values.ttl} is no duration like 1h`)
     const claims = {
       sub: values.sub,
       ...(values.role === undefined ? {} : { role: values.role }),

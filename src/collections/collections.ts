@@ -114,7 +114,11 @@ export function createCollections(
   ): Promise<Uint8Array> => {
     const { where, orderBy } = listSql(plan, query, toSql(scope))
     // One row more than asked for tells whether there is a page beyond.
-    const select = store.db.select().from(plan.table).where(where).orderBy(...orderBy)
+    const select = store.db
+      .select()
+      .from(plan.table)
+      .where(where)
+      .orderBy(...orderBy)
     const rows = [...(await store.read(select.limit(query.limit + 1).toSQL()))]
     const isMore = rows.length > query.limit
     if (isMore) rows.pop()
@@ -142,7 +146,10 @@ export function createCollections(
     scope: Where,
   ): Promise<Uint8Array> => {
     const isRow = plan.key.map((column, at) => sql`${column} = ${key[at]}`)
-    const select = store.db.select().from(plan.table).where(and(...isRow, toSql(scope)))
+    const select = store.db
+      .select()
+      .from(plan.table)
+      .where(and(...isRow, toSql(scope)))
     const [raw] = await store.read(select.limit(1).toSQL())
     if (!raw) throw notFound(plan)
     return encoder.encode(JSON.stringify(decodeRow(plan.columns, raw)))

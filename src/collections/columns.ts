@@ -29,7 +29,9 @@ export function decodeRow(columns: Columns, raw: RawRow): RowData {
   return row
 }
 
-type Parsed = { readonly ok: true; readonly value: unknown } | { readonly ok: false; readonly message: string }
+type Parsed =
+  | { readonly ok: true; readonly value: unknown }
+  | { readonly ok: false; readonly message: string }
 
 const good = (value: unknown): Parsed => ({ ok: true, value })
 const bad = (message: string): Parsed => ({ ok: false, message })
@@ -68,7 +70,9 @@ export function parseTextValue(column: SQLiteColumn, text: string): Parsed {
         ? parseNumber(column, Number(text))
         : bad('must be a number')
     case 'boolean':
-      return text === 'true' || text === 'false' ? good(text === 'true') : bad('must be true or false')
+      return text === 'true' || text === 'false'
+        ? good(text === 'true')
+        : bad('must be true or false')
     case 'date':
       return parseDate(/^-?\d{1,16}$/.test(text) ? Number(text) : text)
     default:
@@ -156,7 +160,11 @@ export function missingColumns(columns: Columns, values: RowData): FieldProblem[
  * A primary key in a path: parts joined by commas, dates as ISO text, so `NSW1,2021-10-06T05:00:00.000Z`.
  * Only what would be misread is escaped.
  */
-export function idOf(key: readonly SQLiteColumn[], properties: readonly string[], row: RowData): string {
+export function idOf(
+  key: readonly SQLiteColumn[],
+  properties: readonly string[],
+  row: RowData,
+): string {
   return key
     .map((_, at) => {
       const value = row[properties[at] ?? '']

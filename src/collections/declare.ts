@@ -56,7 +56,10 @@ export interface CollectionOptions<T extends SQLiteTable> {
   /** Who may delete which row. Absent: denied. */
   readonly remove?:
     | Audience
-    | ((context: { readonly user: User | null; readonly row: Row<T> }) => boolean | null | undefined)
+    | ((context: {
+        readonly user: User | null
+        readonly row: Row<T>
+      }) => boolean | null | undefined)
 
   /** Columns a query may filter by (`?region=NSW1`). Any other parameter is a 400. Default: none. */
   readonly filters?: readonly (keyof Row<T> & string)[]
@@ -99,7 +102,11 @@ export function collection<T extends SQLiteTable>(
   options: CollectionOptions<T>,
 ): CollectionDeclaration<T> {
   // Rules are contravariant in the row: inside, every row is a plain record.
-  return { kind: 'collection', table, options: options as unknown as CollectionOptions<SQLiteTable> }
+  return {
+    kind: 'collection',
+    table,
+    options: options as unknown as CollectionOptions<SQLiteTable>,
+  }
 }
 
 export { and, eq, gt, gte, isNull, lt, lte, ne, not, oneOf, or, type Where } from './where.ts'

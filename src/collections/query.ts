@@ -79,7 +79,8 @@ export function parseListQuery(plan: CollectionPlan, search: string): ListQuery 
   for (const field of new Set(given.keys())) {
     problem(field, `is not a parameter of this list (${parameterNames(plan).join(', ')})`)
   }
-  if (problems.length > 0) throw new Fault('invalid', 'the query is not valid', { fields: problems })
+  if (problems.length > 0)
+    throw new Fault('invalid', 'the query is not valid', { fields: problems })
 
   const key = JSON.stringify([
     order,

@@ -18,7 +18,8 @@ const all: Where = { kind: 'always' }
 export function readScope(plan: CollectionPlan, user: User | null): Where {
   const { read } = plan.rules
   if (read === 'public') return all
-  const answer = typeof read === 'function' ? ask(plan, 'read', () => read({ user })) : isSignedIn(read, user)
+  const answer =
+    typeof read === 'function' ? ask(plan, 'read', () => read({ user })) : isSignedIn(read, user)
   if (isWhere(answer)) return answer
   if (answer === true) return all
   throw refusal(plan, 'read', user)
@@ -52,7 +53,11 @@ export function mayRemove(plan: CollectionPlan, user: User | null, row: RowData)
 }
 
 /** Refuses a write nobody like this user could do to any row, before the row is even looked up. */
-export function requireRule(plan: CollectionPlan, rule: keyof Options & Action, user: User | null): void {
+export function requireRule(
+  plan: CollectionPlan,
+  rule: keyof Options & Action,
+  user: User | null,
+): void {
   const declared = plan.rules[rule]
   if (declared === undefined || (declared === 'signed-in' && !user)) throw refusal(plan, rule, user)
 }
@@ -63,7 +68,12 @@ function isSignedIn(rule: Options[Action], user: User | null): boolean {
   return rule === 'public' || (rule === 'signed-in' && user !== null)
 }
 
-function forced(plan: CollectionPlan, rule: Action, user: User | null, answer: () => unknown): RowData {
+function forced(
+  plan: CollectionPlan,
+  rule: Action,
+  user: User | null,
+  answer: () => unknown,
+): RowData {
   const decision = ask(plan, rule, answer)
   if (decision === true) return {}
   if (typeof decision !== 'object' || decision === null) throw refusal(plan, rule, user)
@@ -105,11 +115,21 @@ export function scopeKey(where: Where): string {
   if (where.kind === 'always') return ''
   return JSON.stringify(where, (name, value: unknown) => {
     if (name !== '' && isColumn(value)) return value.name
-    if (typeof value === 'object' && value !== null && 'column' in value && isColumn(value.column)) {
+    if (
+      typeof value === 'object' &&
+      value !== null &&
+      'column' in value &&
+      isColumn(value.column)
+    ) {
       const { column } = value
-      if ('value' in value) return { ...value, column: column.name, value: toDriver(column, value.value) }
+      if ('value' in value)
+        return { ...value, column: column.name, value: toDriver(column, value.value) }
       if ('values' in value && Array.isArray(value.values)) {
-        return { ...value, column: column.name, values: value.values.map((one) => toDriver(column, one)) }
+        return {
+          ...value,
+          column: column.name,
+          values: value.values.map((one) => toDriver(column, one)),
+        }
       }
     }
     return value

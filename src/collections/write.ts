@@ -64,7 +64,11 @@ export function createWrites({ store, notFound }: WriteDeps): Writes {
     const { values, problems } = parseBody(plan.columns, body)
     const input = { ...values, ...createForced(plan, user, values) }
     refuseProblems(insertProblems(plan, without(problems, input), input))
-    const insert = store.db.insert(plan.table).values(input as never).returning().toSQL()
+    const insert = store.db
+      .insert(plan.table)
+      .values(input as never)
+      .returning()
+      .toSQL()
     const changes = await store.write([{ ...changeOp(plan, 'create'), ...insert }])
     return written(plan, changes)
   }
@@ -108,7 +112,11 @@ export function createWrites({ store, notFound }: WriteDeps): Writes {
       if (Object.keys(input).length === 0) {
         throw new Fault('invalid', 'nothing to change was given')
       }
-      return store.db.update(plan.table).set(input as never).where(isUnchanged).returning()
+      return store.db
+        .update(plan.table)
+        .set(input as never)
+        .where(isUnchanged)
+        .returning()
     })
   }
 
@@ -140,7 +148,11 @@ export function createWrites({ store, notFound }: WriteDeps): Writes {
     return {
       ...changeOp(plan, 'upsert'),
       ...statement.returning().toSQL(),
-      probe: store.db.select({ one: sql`1` }).from(plan.table).where(and(...isRow)).toSQL(),
+      probe: store.db
+        .select({ one: sql`1` })
+        .from(plan.table)
+        .where(and(...isRow))
+        .toSQL(),
     }
   }
 

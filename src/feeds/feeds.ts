@@ -140,7 +140,7 @@ export function createFeeds(deps: FeedsDeps, plans: readonly FeedPlan[]): Feeds 
         cancel?.()
         abort?.abort(new Fault('unavailable', 'the server stops'))
       }
-      await Promise.all(feeds.map(({ running }) => running))
+      for (const { running } of feeds) await running
     },
     async tick(name) {
       const feed = feeds.find(({ plan }) => plan.name === name)
@@ -162,7 +162,9 @@ function createFeed(plan: FeedPlan, env: Env): Feed {
   const everyMs = parseDurationMs(every)
   if (everyMs === undefined) {
     throw new Fault('invalid', 'the app file has one problem', {
-      fields: [{ field: `feeds.${plan.name}.every`, message: `gave ${String(every)}, no duration` }],
+      fields: [
+        { field: `feeds.${plan.name}.every`, message: `gave ${String(every)}, no duration` },
+      ],
     })
   }
   return {

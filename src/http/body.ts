@@ -22,7 +22,8 @@ export async function readJson(request: Request, bytesMax = bodyBytesMax): Promi
   try {
     return JSON.parse(text) as unknown
   } catch (cause) {
-    const detail = cause instanceof Error ? `: ${cause.message.replace(/^JSON Parse error: /, '')}` : ''
+    const detail =
+      cause instanceof Error ? `: ${cause.message.replace(/^JSON Parse error: /, '')}` : ''
     throw new Fault('invalid', `the body is not valid JSON${detail}`)
   }
 }

@@ -70,17 +70,19 @@ export function createGate({ auth, clock, log, metrics, addressOf }: GateDeps): 
       const decision = limits.take(user ? `user:${user.id}` : `address:${addressOf(request)}`)
       const headers = limitHeaders(limits, decision.left, decision.resetMs)
       if (!decision.ok) {
-        const fault = new Fault('too_many', `more than ${limits.policy.quota} requests of this kind`, {
-          retryAfterMs: decision.resetMs,
-        })
+        const fault = new Fault(
+          'too_many',
+          `more than ${limits.policy.quota} requests of this kind`,
+          {
+            retryAfterMs: decision.resetMs,
+          },
+        )
         return refuse(route, visit, fault, headers)
       }
       return settle(route, visit, enter(door, request, visit), headers)
     }
     const answer = door(request, visit)
-    return answer instanceof Promise
-      ? settle(route, visit, answer)
-      : observed(route, visit, answer)
+    return answer instanceof Promise ? settle(route, visit, answer) : observed(route, visit, answer)
   }
 
   const enter = async (door: Door, request: Request, visit: Visit): Promise<Response> =>
@@ -103,7 +105,7 @@ export function createGate({ auth, clock, log, metrics, addressOf }: GateDeps): 
   return (route, door, limits) =>
     (request, params = noParams) => {
       const visit: Mutable<Visit> = {
-        id: idPrefix + (++lastId).toString(36),
+        id: idPrefix + ++lastId,
         startedAt: clock.tick(),
         identity: anonymous,
         params,

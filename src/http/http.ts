@@ -25,6 +25,8 @@ import { createRecordDoors } from './records.ts'
 import { createSocketDoor } from './socket.ts'
 import { visitHeaders, type Door } from './visit.ts'
 
+export { websocket } from './socket.ts'
+
 export interface HttpDeps {
   readonly auth: Auth
   /** Of writes; reads are answered from memory and are not counted. */
@@ -59,7 +61,8 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
 
   const on = (method: string, path: string, door: Door, limits?: Limits): void => {
     const enter = gate(`${method} ${path}`, door, limits)
-    if (path.includes(':')) routes.route(method, path, ({ request, params }) => enter(request, params))
+    if (path.includes(':'))
+      routes.route(method, path, ({ request, params }) => enter(request, params))
     else routes.route(method, path, ({ request }) => enter(request))
   }
 
@@ -122,7 +125,13 @@ function corsOf(origins: readonly string[]) {
     origin: origins.includes('*') ? true : [...origins],
     credentials: false,
     methods: ['GET', 'POST', 'PATCH', 'DELETE'],
-    allowedHeaders: ['authorization', 'content-type', 'if-none-match', 'last-event-id', 'x-api-key'],
+    allowedHeaders: [
+      'authorization',
+      'content-type',
+      'if-none-match',
+      'last-event-id',
+      'x-api-key',
+    ],
     exposeHeaders: exposedHeaders,
     maxAge: 600,
   })

@@ -83,7 +83,9 @@ async function readBody(
   }
   const unknown = Object.keys(body).filter((field) => !fields.includes(field))
   if (unknown.length > 0) {
-    throw malformed(unknown.map((field) => ({ field, message: `is not one of ${fields.join(', ')}` })))
+    throw malformed(
+      unknown.map((field) => ({ field, message: `is not one of ${fields.join(', ')}` })),
+    )
   }
   return body as Readonly<Record<string, unknown>>
 }

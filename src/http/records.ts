@@ -24,7 +24,11 @@ export function createRecordDoors(
   const cacheControl = plan.rules.read === 'public' ? 'public, no-cache' : 'private, no-cache'
   const vary = plan.rules.read === 'public' ? undefined : 'authorization'
 
-  const answer = (request: Request, visit: Visit, { state, isCoalesced, entry }: CacheRead): Response => {
+  const answer = (
+    request: Request,
+    visit: Visit,
+    { state, isCoalesced, entry }: CacheRead,
+  ): Response => {
     const headers: Record<string, string> = {
       'content-type': 'application/json',
       etag: entry.etag,

@@ -24,7 +24,9 @@ export interface LogOptions {
 export function createLog({ level, now, write = writeStderr }: LogOptions): Log {
   const at = (line: LogLevel) => (event: string, fields?: LogFields) => {
     if (rank[line] < rank[level]) return
-    write(`${JSON.stringify({ at: new Date(now()).toISOString(), level: line, event, ...plain(fields) })}\n`)
+    write(
+      `${JSON.stringify({ at: new Date(now()).toISOString(), level: line, event, ...plain(fields) })}\n`,
+    )
   }
   return { debug: at('debug'), info: at('info'), warn: at('warn'), error: at('error') }
 }
@@ -33,7 +35,10 @@ export function createLog({ level, now, write = writeStderr }: LogOptions): Log 
 function plain(fields: LogFields | undefined): LogFields | undefined {
   if (!fields || !Object.values(fields).some((value) => value instanceof Error)) return fields
   return Object.fromEntries(
-    Object.entries(fields).map(([name, value]) => [name, value instanceof Error ? describe(value) : value]),
+    Object.entries(fields).map(([name, value]) => [
+      name,
+      value instanceof Error ? describe(value) : value,
+    ]),
   )
 }
 

@@ -57,7 +57,10 @@ export function createMetrics(): Metrics {
       readers.push(read)
     },
     text() {
-      return [...requestLines(routes), ...readers.flatMap((read) => gaugeLines(read()))].join('\n') + '\n'
+      return (
+        [...requestLines(routes), ...readers.flatMap((read) => gaugeLines(read()))].join('\n') +
+        '\n'
+      )
     },
   }
 }
@@ -72,7 +75,9 @@ function requestLines(routes: ReadonlyMap<string, Route>): string[] {
     let below = 0
     for (const [at, edge] of edgesMs.entries()) {
       below += route.buckets[at] ?? 0
-      times.push(`belfry_request_duration_seconds_bucket{route="${name}",le="${edge / 1000}"} ${below}`)
+      times.push(
+        `belfry_request_duration_seconds_bucket{route="${name}",le="${edge / 1000}"} ${below}`,
+      )
     }
     times.push(
       `belfry_request_duration_seconds_bucket{route="${name}",le="+Inf"} ${route.count}`,

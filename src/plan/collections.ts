@@ -4,9 +4,8 @@ import { getTableConfig, SQLiteTable, type SQLiteColumn } from 'drizzle-orm/sqli
 import { systemTables } from '../../db/system.ts'
 import { columnsOf, isServable, type CollectionPlan } from '../collections/collections.ts'
 import type { CollectionDeclaration, CollectionOptions, Order } from '../collections/declare.ts'
-import { parseDurationMs } from '../lib/duration.ts'
 import { primaryKey } from '../store/store.ts'
-import { reportNotYet, reportUnknownKeys, type Report } from './plan.ts'
+import { durationOf, reportNotYet, reportUnknownKeys, type Report } from './report.ts'
 
 type Options = CollectionOptions<SQLiteTable>
 type Columns = CollectionPlan['columns']
@@ -162,19 +161,10 @@ function compileOrders(
     compiled.set(name, [...parts, ...tieBreak.map((column) => ({ column, descending }))])
   }
   if (compiled.size === 0) {
-    compiled.set('key', key.map((column) => ({ column, descending: false })))
+    compiled.set(
+      'key',
+      key.map((column) => ({ column, descending: false })),
+    )
   }
   return compiled
-}
-
-export function durationOf(
-  text: unknown,
-  at: string,
-  absentMs: number,
-  report: Report,
-): number {
-  if (text === undefined) return absentMs
-  const ms = parseDurationMs(text)
-  if (ms === undefined) report(at, `${JSON.stringify(text)} is no duration like 500ms, 60s, 5m, 1h`)
-  return ms ?? absentMs
 }

@@ -3,8 +3,7 @@ import type { CollectionPlan } from '../collections/collections.ts'
 import type { FeedDeclaration } from '../feeds/declare.ts'
 import type { FeedPlan } from '../feeds/feeds.ts'
 import type { TopicPlan } from '../realtime/realtime.ts'
-import { durationOf } from './collections.ts'
-import { reportNotYet, reportUnknownKeys, type Report } from './plan.ts'
+import { durationOf, reportNotYet, reportUnknownKeys, type Report } from './report.ts'
 
 const notYet = ['budget', 'keyed', 'batch'] as const
 const known = ['every', 'timeout', 'load', 'into', 'publish', ...notYet]

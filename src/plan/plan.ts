@@ -12,6 +12,7 @@ import type { TopicPlan } from '../realtime/realtime.ts'
 import { compileCollections } from './collections.ts'
 import type { AppDeclaration, AppOptions } from './declare.ts'
 import { compileFeeds } from './feeds.ts'
+import { reportNotYet, reportUnknownKeys, type Report } from './report.ts'
 import { compileTopics } from './topics.ts'
 
 export interface Plan {
@@ -23,9 +24,6 @@ export interface Plan {
   readonly feeds: readonly FeedPlan[]
   readonly page: AppOptions['page']
 }
-
-/** `report(key, message)`: `key` is where in the app file, as `collections.prices/live.ttl`. */
-export type Report = (key: string, message: string) => void
 
 /** Parts of an app that have a name already and are served by a later version. */
 const notYet = ['auth', 'jobs', 'budgets', 'limits', 'routes'] as const
@@ -67,29 +65,4 @@ function isApp(value: unknown): value is AppDeclaration {
 function problemsFault(problems: readonly FieldProblem[]): Fault {
   const count = problems.length === 1 ? 'one problem' : `${problems.length} problems`
   return new Fault('invalid', `the app file has ${count}`, { fields: problems })
-}
-
-/** A misspelt option would otherwise be a policy that silently is not there. */
-export function reportUnknownKeys(
-  at: string,
-  value: object,
-  keys: readonly string[],
-  report: Report,
-): void {
-  for (const key of Object.keys(value)) {
-    if (!keys.includes(key)) report(`${at}${key}`, `is not an option (${keys.join(', ')})`)
-  }
-}
-
-export function reportNotYet(
-  at: string,
-  value: object,
-  keys: readonly string[],
-  report: Report,
-): void {
-  for (const key of keys) {
-    if ((value as Record<string, unknown>)[key] !== undefined) {
-      report(`${at}${key}`, 'is not served yet by this version: remove it')
-    }
-  }
 }

@@ -2,7 +2,7 @@
 import { parseDurationMs } from '../lib/duration.ts'
 import { compilePattern, validatePattern, type TopicPlan } from '../realtime/realtime.ts'
 import type { TopicDeclaration, TopicOptions, TopicRule } from '../realtime/declare.ts'
-import { reportNotYet, reportUnknownKeys, type Report } from './plan.ts'
+import { reportNotYet, reportUnknownKeys, type Report } from './report.ts'
 
 /** Publications of history per topic: with 1 KB each, 10 MB. */
 const historySizeMax = 10_000

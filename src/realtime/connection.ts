@@ -191,7 +191,10 @@ export class Connection implements Swept, Writer {
         if (this.#state === 'closed') return
         if (waiting) {
           this.#queue = { commands: commands.slice(index + 1), frames: [], bytes: 0 }
-          detach(waiting.then(() => this.#resume()), (error) => this.#fail(command.id, error))
+          detach(
+            waiting.then(() => this.#resume()),
+            (error) => this.#fail(command.id, error),
+          )
           break
         }
       }
@@ -377,7 +380,9 @@ export class Connection implements Swept, Writer {
     }
     const latest = plan.last ? history.newest : undefined
     const list =
-      latest && latest.bytes <= this.#room() ? `,"publications":${encodePublications([latest])}` : ''
+      latest && latest.bytes <= this.#room()
+        ? `,"publications":${encodePublications([latest])}`
+        : ''
     const was = since ? '"recovered":false,"was_recovering":true,' : ''
     return `{${kept}${was}"epoch":"${epoch}","offset":${offset}${list}}`
   }
@@ -512,7 +517,9 @@ function positionOf(params: Readonly<Record<string, unknown>>): Position | undef
 }
 
 /** `{limit?, since?, reverse?}` of the client's `history` and of the server API's. */
-export function historyQueryOf(params: Readonly<Record<string, unknown>>): HistoryQuery | undefined {
+export function historyQueryOf(
+  params: Readonly<Record<string, unknown>>,
+): HistoryQuery | undefined {
   const { limit = 0, since, reverse = false } = params
   if (typeof limit !== 'number' || !Number.isInteger(limit)) return undefined
   if (typeof reverse !== 'boolean') return undefined
@@ -520,4 +527,3 @@ export function historyQueryOf(params: Readonly<Record<string, unknown>>): Histo
   const position = isRecord(since) ? positionOf(since) : undefined
   return position && { limit, since: position, reverse }
 }
-

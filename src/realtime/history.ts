@@ -160,7 +160,7 @@ export class History {
   #prune(): void {
     if (this.#ttlMs === 0) return
     const before = this.#clock.tick() - this.#ttlMs
-    for (let kept = this.#items[this.#head]; kept && kept.at <= before; ) {
+    for (let kept = this.#items[this.#head]; kept && kept.at <= before;) {
       this.evict()
       kept = this.#items[this.#head]
     }

@@ -73,7 +73,14 @@ export class Topic {
   /** `clock.tick()` when it was last heard or spoken to. */
   usedAt: number
 
-  constructor(name: string, plan: TopicPlan, params: Params, epoch: string, history: History, now: number) {
+  constructor(
+    name: string,
+    plan: TopicPlan,
+    params: Params,
+    epoch: string,
+    history: History,
+    now: number,
+  ) {
     this.name = name
     this.plan = plan
     this.params = params
@@ -268,6 +275,7 @@ function encode(value: unknown, bytesMax: number): Encoded {
   }
   if (data === undefined) throw new Fault('invalid', 'a publication must be JSON')
   const bytes = Buffer.byteLength(data)
-  if (bytes > bytesMax) throw new Fault('too_large', `a publication is larger than ${bytesMax} bytes`)
+  if (bytes > bytesMax)
+    throw new Fault('too_large', `a publication is larger than ${bytesMax} bytes`)
   return { data, bytes }
 }

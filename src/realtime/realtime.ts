@@ -26,7 +26,13 @@ import { isTopicName, type Matcher } from './pattern.ts'
 import { closes, frameBytesMax } from './protocol.ts'
 import { readHistory, type HistoryQuery, type Position } from './recovery.ts'
 import { ask } from './rules.ts'
-import { EventStream, Group, parseEventId, type StreamContext, type StreamLimits } from './streams.ts'
+import {
+  EventStream,
+  Group,
+  parseEventId,
+  type StreamContext,
+  type StreamLimits,
+} from './streams.ts'
 import { createSweep, type Swept } from './sweep.ts'
 
 export { historyQueryOf } from './connection.ts'
@@ -163,6 +169,7 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
     version: options.version ?? '0',
   }
   const groups = new Map<string, Group>()
+  const strategy = new ByteLengthQueuingStrategy({ highWaterMark: limits.streamBufferBytesMax })
   const streamContext: StreamContext = { hub, clock, sweep, limits, groups, counts }
 
   const admit = (): void => {
@@ -238,7 +245,6 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
       checkStream(identity, names)
       const since = lastEventId === undefined ? undefined : parseEventId(lastEventId, hub)
       const source = new EventStream(streamContext, groupOf(names), identity, since)
-      const strategy = new ByteLengthQueuingStrategy({ highWaterMark: limits.streamBufferBytesMax })
       return new ReadableStream<Uint8Array>(source, strategy)
     },
     stats: () => ({

@@ -121,7 +121,7 @@ export class EventStream implements Swept {
     this.#context.counts.slow += 1
     this.#leave()
     // Not `close`: that would keep the queue until the reader has read it, or never does.
-    controller.error(new DOMException('the reader is too slow', 'AbortError'))
+    controller.error()
   }
 
   /** Ends it in good order; the browser reconnects after its `retry`. */

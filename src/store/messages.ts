@@ -55,7 +55,12 @@ export interface ThreadOptions {
 export type Request =
   | { readonly kind: 'open'; readonly id: number; readonly options: ThreadOptions }
   | { readonly kind: 'read'; readonly id: number; readonly query: Query }
-  | { readonly kind: 'write'; readonly id: number; readonly atMs: number; readonly writes: readonly Write[] }
+  | {
+      readonly kind: 'write'
+      readonly id: number
+      readonly atMs: number
+      readonly writes: readonly Write[]
+    }
   /** Statements in one transaction, for migrations. */
   | { readonly kind: 'script'; readonly id: number; readonly statements: readonly string[] }
   | { readonly kind: 'close'; readonly id: number }

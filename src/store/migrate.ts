@@ -8,7 +8,13 @@ import { systemMigrations } from '../../db/system.ts'
 import { Fault } from '../fault.ts'
 import type { Log } from '../observe/log.ts'
 import type { RawRow } from './messages.ts'
-import { compareSchema, quote, type Refusal, type StoredColumn, type StoredSchema } from './schema.ts'
+import {
+  compareSchema,
+  quote,
+  type Refusal,
+  type StoredColumn,
+  type StoredSchema,
+} from './schema.ts'
 import type { ThreadClient } from './thread-client.ts'
 
 export async function migrate(
@@ -63,7 +69,7 @@ function storedColumn([, name, type, isNotNull, fallback, keyAt]: RawRow): Store
     name: String(name),
     type: String(type),
     isNotNull: isNotNull === 1,
-    defaultSql: fallback === null ? null : String(fallback),
+    defaultSql: typeof fallback === 'string' ? fallback : null,
     keyAt: Number(keyAt),
   }
 }

@@ -43,7 +43,10 @@ export interface SchemaDifference {
 
 const dialect = new SQLiteSyncDialect()
 
-export function compareSchema(tables: readonly SQLiteTable[], stored: StoredSchema): SchemaDifference {
+export function compareSchema(
+  tables: readonly SQLiteTable[],
+  stored: StoredSchema,
+): SchemaDifference {
   const apply: string[] = []
   const refuse: Refusal[] = []
   for (const table of tables) {
@@ -138,7 +141,8 @@ export function primaryKey(table: SQLiteTable): readonly SQLiteColumn[] {
 }
 
 function createTable(table: SQLiteTable, as?: string): string {
-  const { name, columns, primaryKeys, uniqueConstraints, foreignKeys, checks } = getTableConfig(table)
+  const { name, columns, primaryKeys, uniqueConstraints, foreignKeys, checks } =
+    getTableConfig(table)
   const parts = columns.map(columnSql)
   for (const key of primaryKeys) parts.push(`primary key (${list(key.columns)})`)
   for (const unique of uniqueConstraints) parts.push(`unique (${list(unique.columns)})`)
@@ -153,7 +157,8 @@ function createTable(table: SQLiteTable, as?: string): string {
       `foreign key (${list(own)}) references ${quote(target)} (${list(foreignColumns)})${actions}`,
     )
   }
-  for (const check of checks) parts.push(`constraint ${quote(check.name)} check (${render(check.value)})`)
+  for (const check of checks)
+    parts.push(`constraint ${quote(check.name)} check (${render(check.value)})`)
   return `create table ${quote(as ?? name)} (\n  ${parts.join(',\n  ')}\n)`
 }
 

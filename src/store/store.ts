@@ -121,7 +121,8 @@ export function createStore(
     }
     return new Promise((resolve, reject) => {
       queue.push({ ops, resolve, reject })
-      if (!isCommitting) detach(commitQueued(), (cause) => log.error('store.commit_failed', { cause }))
+      if (!isCommitting)
+        detach(commitQueued(), (cause) => log.error('store.commit_failed', { cause }))
     })
   }
 
@@ -181,7 +182,9 @@ export function createStore(
     stats: () => ({ ...counts }),
     db: drizzle(async (sql, params, method) => {
       const rows = await read({ sql, params })
-      return { rows: method === 'get' ? ((rows[0] as unknown[]) ?? undefined) : (rows as unknown[][]) }
+      return {
+        rows: method === 'get' ? ((rows[0] as unknown[]) ?? undefined) : (rows as unknown[][]),
+      }
     }),
     async stop() {
       while (isCommitting) await new Promise<void>((resolve) => clock.soon(resolve))

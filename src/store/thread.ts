@@ -142,7 +142,11 @@ const insertLog =
 
 function change(db: Connection, { sql, params, ...spec }: ChangeOp, atMs: number): Change[] {
   const op =
-    spec.op !== 'upsert' ? spec.op : spec.probe && db.all(spec.probe).length > 0 ? 'update' : 'create'
+    spec.op !== 'upsert'
+      ? spec.op
+      : spec.probe && db.all(spec.probe).length > 0
+        ? 'update'
+        : 'create'
   return db.all({ sql, params }).map((row) => {
     const key = keyOf(spec.keyAt.map((at) => row[at]))
     const tags = [tableTag(spec.table), rowTag(spec.table, key)]

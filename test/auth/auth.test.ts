@@ -41,7 +41,13 @@ describe('auth.identify', () => {
     const last = token.at(-1) ?? ''
     const alphabet = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_'
     const twin = token.slice(0, -1) + alphabet[alphabet.indexOf(last) + 1]
-    for (const spelling of [`${token}=`, ` ${token}`, `${token}\n`, twin, token.replace('.', '..')]) {
+    for (const spelling of [
+      `${token}=`,
+      ` ${token}`,
+      `${token}\n`,
+      twin,
+      token.replace('.', '..'),
+    ]) {
       expect(await auth.identify(spelling)).toMatchObject({ ok: false, reason: 'invalid' })
     }
   })
@@ -92,9 +98,15 @@ describe('auth.identify', () => {
 
   test('issuer and audience are checked when configured', async () => {
     const { auth, sign } = await setUp({ secret, issuer: 'me', audience: 'belfry' })
-    expect(await auth.identify(await sign({ sub: 'u', iss: 'me', aud: 'belfry' }))).toMatchObject({ ok: true })
-    expect(await auth.identify(await sign({ sub: 'u', iss: 'me', aud: 'other' }))).toMatchObject({ ok: false })
-    expect(await auth.identify(await sign({ sub: 'u', aud: 'belfry' }))).toMatchObject({ ok: false })
+    expect(await auth.identify(await sign({ sub: 'u', iss: 'me', aud: 'belfry' }))).toMatchObject({
+      ok: true,
+    })
+    expect(await auth.identify(await sign({ sub: 'u', iss: 'me', aud: 'other' }))).toMatchObject({
+      ok: false,
+    })
+    expect(await auth.identify(await sign({ sub: 'u', aud: 'belfry' }))).toMatchObject({
+      ok: false,
+    })
   })
 
   test('keys that cannot be used stop the start, naming their variable', async () => {

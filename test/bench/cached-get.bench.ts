@@ -47,7 +47,9 @@ export async function run(): Promise<void> {
     for (const { process: one } of children) one.kill()
   }
   const raw = median(children[0]?.microseconds ?? [])
-  console.log(`cached GET, ${children[0]?.bytes} bytes, ${connections} connections, median of ${rounds} rounds of ${requests}`)
+  console.log(
+    `cached GET, ${children[0]?.bytes} bytes, ${connections} connections, median of ${rounds} rounds of ${requests}`,
+  )
   console.table(
     children.map(({ name, microseconds }) => ({
       peer: name,

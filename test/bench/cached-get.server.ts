@@ -35,7 +35,10 @@ const [plan] = belfry.rooms.collections.plans
 if (!plan) throw new Error('the app has a collection')
 const note = 'a note of some length, so that twenty of these rows make about two kilobytes'
 await belfry.rooms.collections.upsert([
-  { plan, rows: Array.from({ length: 20 }, (_, id) => ({ id, region: 'NSW1', price: id / 3, note })) },
+  {
+    plan,
+    rows: Array.from({ length: 20 }, (_, id) => ({ id, region: 'NSW1', price: id / 3, note })),
+  },
 ])
 const url = `${path}?region=NSW1`
 const bytes = new Uint8Array(await (await belfry.get(url)).arrayBuffer())

@@ -9,9 +9,17 @@ export interface LoadOptions {
 }
 
 /** Resolves when all requests are answered; throws at the first answer that is not 200. */
-export async function httpLoad({ port, path, connections, requests, headers = {} }: LoadOptions): Promise<void> {
+export async function httpLoad({
+  port,
+  path,
+  connections,
+  requests,
+  headers = {},
+}: LoadOptions): Promise<void> {
   const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`)
-  const request = Buffer.from(`GET ${path} HTTP/1.1\r\nhost: 127.0.0.1:${port}\r\n${lines.join('')}\r\n`)
+  const request = Buffer.from(
+    `GET ${path} HTTP/1.1\r\nhost: 127.0.0.1:${port}\r\n${lines.join('')}\r\n`,
+  )
   let toSend = requests
   let toCome = requests
   const done = Promise.withResolvers<void>()

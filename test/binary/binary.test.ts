@@ -55,7 +55,9 @@ describe('the compiled binary, alone in an empty folder', () => {
     const page = await fetch(server.url)
     expect(page.headers.get('content-type')).toStartWith('text/html')
     const html = await page.text()
-    const assets = [...html.matchAll(/(?:src|href)="(\/[^"]+\.(?:js|css))"/g)].map(([, path]) => path)
+    const assets = [...html.matchAll(/(?:src|href)="(\/[^"]+\.(?:js|css))"/g)].map(
+      ([, path]) => path,
+    )
     expect(assets.length).toBeGreaterThanOrEqual(2)
     for (const asset of assets) expect((await fetch(server.url + asset)).status).toBe(200)
 
@@ -78,7 +80,11 @@ describe('the compiled binary, alone in an empty folder', () => {
     writeFileSync(folder.file('app.ts'), appFile)
     writeFileSync(folder.file('tables.ts'), tablesFile)
     {
-      await using server = await spawnBelfry({ command, args: ['serve', './app.ts'], cwd: folder.path })
+      await using server = await spawnBelfry({
+        command,
+        args: ['serve', './app.ts'],
+        cwd: folder.path,
+      })
       const post = await fetch(`${server.url}/api/notes`, {
         method: 'POST',
         headers: { 'content-type': 'application/json' },
@@ -110,13 +116,19 @@ describe('the compiled binary, alone in an empty folder', () => {
 
     const broken = appFile
       .replace("read: 'public'", "ttl: 'soon', filters: ['txt'], raed: 'public'")
-      .replace("{ notes: topic(", "{ 'notes:{': topic(")
+      .replace('{ notes: topic(', "{ 'notes:{': topic(")
       .replace("name: 'notes'", "name: 'Notes!'")
     writeFileSync(folder.file('app.ts'), broken)
     const bad = await runBelfry({ command, args: ['plan', 'app.ts'], cwd: folder.path })
     expect(bad).toMatchObject({ exitCode: 2, stdout: '' })
     expect(bad.stderr).toStartWith('belfry plan: the app file has 5 problems\n')
-    for (const key of ['name', 'topics.notes:{', 'collections.notes.ttl', 'collections.notes.filters', 'collections.notes.raed']) {
+    for (const key of [
+      'name',
+      'topics.notes:{',
+      'collections.notes.ttl',
+      'collections.notes.filters',
+      'collections.notes.raed',
+    ]) {
       expect(bad.stderr).toContain(`  ${key}: `)
     }
   }, 30_000)
@@ -145,7 +157,8 @@ describe('the compiled binary, alone in an empty folder', () => {
 
     const environment = await serve({ PORT: 'x', REDIS_URL: 'redis://x', LOG_LEVEL: 'loud' })
     expect(environment.exitCode).toBe(2)
-    for (const name of ['PORT', 'REDIS_URL', 'LOG_LEVEL']) expect(environment.stderr).toContain(`  ${name}: `)
+    for (const name of ['PORT', 'REDIS_URL', 'LOG_LEVEL'])
+      expect(environment.stderr).toContain(`  ${name}: `)
 
     const none = await serve({}, ['serve', 'nope.ts'])
     expect(none.stderr).toContain(`there is no app file at ${folder.file('nope.ts')}`)

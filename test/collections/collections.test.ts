@@ -100,10 +100,19 @@ async function setUp(
       plan.collections.find((one) => one.path === path),
       () => path,
     )
-  return { store, cache, collections, published, hold, spot: planOf('prices/live'), posts: planOf('posts') }
+  return {
+    store,
+    cache,
+    collections,
+    published,
+    hold,
+    spot: planOf('prices/live'),
+    posts: planOf('posts'),
+  }
 }
 
-const jsonOf = (read: CacheRead): never => JSON.parse(new TextDecoder().decode(read.entry.body)) as never
+const jsonOf = (read: CacheRead): never =>
+  JSON.parse(new TextDecoder().decode(read.entry.body)) as never
 
 interface Page {
   items: Record<string, unknown>[]
@@ -179,7 +188,11 @@ describe('lists', () => {
     const { store, collections, spot: plan } = await setUp(folder)
     await using _ = store
     const fault = await faultOf(() =>
-      collections.list(plan, null, 'limit=101&order=best&page=2&region=a&region=b&after=x&before=y'),
+      collections.list(
+        plan,
+        null,
+        'limit=101&order=best&page=2&region=a&region=b&after=x&before=y',
+      ),
     )
     expect(fault.fields?.map(({ field }) => field).toSorted()).toEqual([
       'after',
@@ -195,9 +208,14 @@ describe('lists', () => {
     using folder = tempFolder()
     const { store, collections, spot: plan } = await setUp(folder)
     await using _ = store
-    for (const n of [1, 2]) await collections.create(plan, null, { region: 'A', at: at(n), price: n })
+    for (const n of [1, 2])
+      await collections.create(plan, null, { region: 'A', at: at(n), price: n })
     const { next }: Page = jsonOf(await collections.list(plan, null, 'limit=1'))
-    for (const cursor of [next, 'bm90IG91cnM', Buffer.from('["price",{},1,1]').toString('base64url')]) {
+    for (const cursor of [
+      next,
+      'bm90IG91cnM',
+      Buffer.from('["price",{},1,1]').toString('base64url'),
+    ]) {
       const fault = await faultOf(() => collections.list(plan, null, `order=price&after=${cursor}`))
       expect(fault.fields?.[0]?.field).toBe('after')
     }
@@ -298,7 +316,11 @@ describe('rules', () => {
 
   test('a rule that throws, or is async, denies and shows nothing of itself', async () => {
     using folder = tempFolder()
-    const { store, collections, posts: plan } = await setUp(folder, {
+    const {
+      store,
+      collections,
+      posts: plan,
+    } = await setUp(folder, {
       posts: {
         read: (() => Promise.resolve(true)) as never,
         create: () => {
@@ -400,7 +422,11 @@ describe('live', () => {
     expect(await collections.upsert([{ plan, rows: [{ ...rows[0], price: 3 }] }])).toMatchObject([
       { op: 'update' },
     ])
-    expect(published.map(({ topic }) => topic)).toEqual(['prices:NSW1', 'prices:VIC1', 'prices:NSW1'])
+    expect(published.map(({ topic }) => topic)).toEqual([
+      'prices:NSW1',
+      'prices:VIC1',
+      'prices:NSW1',
+    ])
     expect(JSON.parse(JSON.stringify(published[2]?.data))).toEqual({
       collection: 'prices/live',
       op: 'update',
@@ -414,7 +440,10 @@ describe('live', () => {
     using folder = tempFolder()
     const { store, collections, spot: plan } = await setUp(folder)
     await using _ = store
-    const rows = [{ region: 'NSW1', at: at(0), price: 1 }, { region: 'VIC1', at: at(0) }]
+    const rows = [
+      { region: 'NSW1', at: at(0), price: 1 },
+      { region: 'VIC1', at: at(0) },
+    ]
     const fault = await faultOf(() => collections.upsert([{ plan, rows }]))
     expect(fault.message).toBe('a row for prices/live is not valid: price is required')
     const page: Page = jsonOf(await collections.list(plan, null, ''))

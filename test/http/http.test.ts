@@ -159,20 +159,84 @@ describe('bad input gets a clear problem and loses nothing', () => {
   const cases: [string, RequestInit & { path?: string }, number, string, string[]?][] = [
     ['malformed JSON', { body: '{"id": 1,' }, 400, 'the body is not valid JSON'],
     ['broken UTF-8', { body: Buffer.from([0x22, 0xff, 0x22]) }, 400, 'the body is not valid UTF-8'],
-    ['no JSON type', { body: '{}', headers: { 'content-type': 'text/plain' } }, 400, 'the body must be application/json', ['content-type']],
-    ['wrong types', { body: '{"id":"1","region":5,"price":null}' }, 400, 'the row is not valid', ['id', 'region', 'price']],
-    ['unknown fields', { body: '{"id":1,"region":"a","price":1,"x":1}' }, 400, 'the row is not valid', ['x']],
+    [
+      'no JSON type',
+      { body: '{}', headers: { 'content-type': 'text/plain' } },
+      400,
+      'the body must be application/json',
+      ['content-type'],
+    ],
+    [
+      'wrong types',
+      { body: '{"id":"1","region":5,"price":null}' },
+      400,
+      'the row is not valid',
+      ['id', 'region', 'price'],
+    ],
+    [
+      'unknown fields',
+      { body: '{"id":1,"region":"a","price":1,"x":1}' },
+      400,
+      'the row is not valid',
+      ['x'],
+    ],
     ['an array', { body: '[]' }, 400, 'the body must be a JSON object'],
-    ['10 MB', { body: `"${'x'.repeat(10 * 1024 * 1024)}"` }, 413, 'the body is larger than 1048576 bytes'],
-    ['an unknown parameter', { method: 'GET', path: '/api/prices/live?page=2' }, 400, 'the query is not valid', ['page']],
-    ['a path of 10,000 characters', { method: 'GET', path: `/${'x'.repeat(10_000)}` }, 413, 'the URL is longer than 4096 characters'],
-    ['a bad token', { method: 'GET', path: '/api/prices/live', headers: { authorization: 'Bearer x' } }, 401, 'the token is malformed'],
-    ['a bad scheme', { method: 'GET', path: '/api/prices/live', headers: { authorization: 'Basic eA==' } }, 401, 'authorization must be: Bearer <token>'],
-    ['a bad key', { method: 'GET', path: '/api/prices/live', headers: { 'x-api-key': 'x' } }, 401, 'the API key is not valid'],
-    ['a method that is not served', { method: 'PUT', path: '/api/prices/live' }, 405, 'PUT is not served here, GET, POST are'],
+    [
+      '10 MB',
+      { body: `"${'x'.repeat(10 * 1024 * 1024)}"` },
+      413,
+      'the body is larger than 1048576 bytes',
+    ],
+    [
+      'an unknown parameter',
+      { method: 'GET', path: '/api/prices/live?page=2' },
+      400,
+      'the query is not valid',
+      ['page'],
+    ],
+    [
+      'a path of 10,000 characters',
+      { method: 'GET', path: `/${'x'.repeat(10_000)}` },
+      413,
+      'the URL is longer than 4096 characters',
+    ],
+    [
+      'a bad token',
+      { method: 'GET', path: '/api/prices/live', headers: { authorization: 'Bearer x' } },
+      401,
+      'the token is malformed',
+    ],
+    [
+      'a bad scheme',
+      { method: 'GET', path: '/api/prices/live', headers: { authorization: 'Basic eA==' } },
+      401,
+      'authorization must be: Bearer <token>',
+    ],
+    [
+      'a bad key',
+      { method: 'GET', path: '/api/prices/live', headers: { 'x-api-key': 'x' } },
+      401,
+      'the API key is not valid',
+    ],
+    [
+      'a method that is not served',
+      { method: 'PUT', path: '/api/prices/live' },
+      405,
+      'PUT is not served here, GET, POST are',
+    ],
     ['nothing there', { method: 'GET', path: '/nope' }, 404, 'nothing is served at this path'],
-    ['no such row', { method: 'GET', path: '/api/prices/live/abc' }, 404, 'no such row in prices/live'],
-    ['a bad escape in an id', { method: 'GET', path: '/api/prices/live/%E0%A4%A' }, 404, 'no such row in prices/live'],
+    [
+      'no such row',
+      { method: 'GET', path: '/api/prices/live/abc' },
+      404,
+      'no such row in prices/live',
+    ],
+    [
+      'a bad escape in an id',
+      { method: 'GET', path: '/api/prices/live/%E0%A4%A' },
+      404,
+      'no such row in prices/live',
+    ],
   ]
 
   for (const [name, init, status, detail, fields] of cases) {
@@ -213,7 +277,11 @@ describe('bad input gets a clear problem and loses nothing', () => {
         else controller.close()
       },
     })
-    const response = await server.get('/api/prices/live', { method: 'POST', headers: await scraper(), body })
+    const response = await server.get('/api/prices/live', {
+      method: 'POST',
+      headers: await scraper(),
+      body,
+    })
     expect(response.status).toBe(413)
   })
 
@@ -260,9 +328,9 @@ describe('cross-origin', () => {
     const ask = (origin: string) => server.get('/api/prices/live', { headers: { origin } })
     const allowed = await ask('https://app.example.com')
     expect(allowed.headers.get('access-control-allow-origin')).toBe('https://app.example.com')
-    expect((await ask('https://evil.example.com')).headers.get('access-control-allow-origin')).not.toBe(
-      'https://evil.example.com',
-    )
+    expect(
+      (await ask('https://evil.example.com')).headers.get('access-control-allow-origin'),
+    ).not.toBe('https://evil.example.com')
     const preflight = await server.get('/api/prices/live', {
       method: 'OPTIONS',
       headers: { origin: 'https://app.example.com', 'access-control-request-method': 'POST' },

@@ -43,7 +43,10 @@ describe('compilePlan', () => {
     const problems = problemsOf({
       name: 'energy',
       collections: {
-        'prices/live': collection(spot, { ttl: '60 seconds' as never, filters: ['regoin' as never] }),
+        'prices/live': collection(spot, {
+          ttl: '60 seconds' as never,
+          filters: ['regoin' as never],
+        }),
         publish: collection(spot, {}),
       },
       topics: { 'prices:{region': topic({}) },
@@ -79,7 +82,10 @@ describe('compilePlan', () => {
 
   test('misspelt options, paths that clash, tables that cannot be served', () => {
     const keyless = sqliteTable('keyless', { a: text() })
-    const binary = sqliteTable('binary', { id: integer().primaryKey(), data: blob({ mode: 'buffer' }) })
+    const binary = sqliteTable('binary', {
+      id: integer().primaryKey(),
+      data: blob({ mode: 'buffer' }),
+    })
     const other = sqliteTable('spot', { id: integer().primaryKey() })
     const reserved = sqliteTable('log', { id: integer().primaryKey() })
     const problems = problemsOf({

@@ -1,5 +1,10 @@
 /** The promise of the room, kept towards the stock `centrifuge` client: exact recovery, or a word about it. */
-import { Centrifuge, type PublicationContext, type Subscription, type SubscribedContext } from 'centrifuge'
+import {
+  Centrifuge,
+  type PublicationContext,
+  type Subscription,
+  type SubscribedContext,
+} from 'centrifuge'
 import { describe, expect, test } from 'bun:test'
 import { createTestClock } from '../clock.ts'
 import { RawClient, serve, until, type TestServer } from './serve.ts'
@@ -39,8 +44,10 @@ function publish(server: TestServer, topic: string, from: number, count: number)
   for (let n = from; n < from + count; n += 1) server.realtime.publish(topic, { n })
 }
 
-const numbers = ({ publications }: Heard) => publications.map(({ data }) => (data as { n: number }).n)
-const range = (from: number, to: number) => Array.from({ length: to - from + 1 }, (_, i) => from + i)
+const numbers = ({ publications }: Heard) =>
+  publications.map(({ data }) => (data as { n: number }).n)
+const range = (from: number, to: number) =>
+  Array.from({ length: to - from + 1 }, (_, i) => from + i)
 
 describe('the stock client', () => {
   test('misses 50 publications, comes back, and gets exactly those 50 in order', async () => {
@@ -194,7 +201,9 @@ describe('subscribe', () => {
     await using server = serve(topics)
     publish(server, 'short:A', 1, 12)
     const client = await RawClient.connect(server.wsUrl)
-    const { epoch } = (await client.call({ subscribe: { channel: 'short:A' } })).subscribe ?? { epoch: '' }
+    const { epoch } = (await client.call({ subscribe: { channel: 'short:A' } })).subscribe ?? {
+      epoch: '',
+    }
     const ask = async (offset: number, of = epoch) => {
       await client.call({ unsubscribe: { channel: 'short:A' } })
       const subscribe = { channel: 'short:A', recover: true, offset, epoch: of }
@@ -214,7 +223,9 @@ describe('subscribe', () => {
   test('does not recover what would overrun the buffer of its own socket', async () => {
     await using server = serve(topics)
     const client = await RawClient.connect(server.wsUrl)
-    const { epoch } = (await client.call({ subscribe: { channel: 'short:A' } })).subscribe ?? { epoch: '' }
+    const { epoch } = (await client.call({ subscribe: { channel: 'short:A' } })).subscribe ?? {
+      epoch: '',
+    }
     await client.call({ unsubscribe: { channel: 'short:A' } })
     for (let n = 0; n < 3; n += 1) server.realtime.publish('short:A', 'x'.repeat(50_000))
     const subscribe = { channel: 'short:A', recover: true, epoch }
@@ -233,14 +244,18 @@ describe('subscribe', () => {
       { clock },
     )
     const client = await RawClient.connect(server.wsUrl)
-    const { epoch } = (await client.call({ subscribe: { channel: 'aged' } })).subscribe ?? { epoch: '' }
+    const { epoch } = (await client.call({ subscribe: { channel: 'aged' } })).subscribe ?? {
+      epoch: '',
+    }
     await client.call({ unsubscribe: { channel: 'aged' } })
     publish(server, 'aged', 1, 1)
     clock.advance(3_000)
     publish(server, 'aged', 2, 1)
     clock.advance(3_000)
     const subscribe = { channel: 'aged', recover: true, epoch }
-    expect((await client.call({ subscribe: { ...subscribe, offset: 0 } })).subscribe?.recovered).toBe(false)
+    expect(
+      (await client.call({ subscribe: { ...subscribe, offset: 0 } })).subscribe?.recovered,
+    ).toBe(false)
     await client.call({ unsubscribe: { channel: 'aged' } })
     const one = (await client.call({ subscribe: { ...subscribe, offset: 1 } })).subscribe
     expect(one).toMatchObject({ recovered: true, publications: [{ data: { n: 2 }, offset: 2 }] })
@@ -266,7 +281,11 @@ describe('subscribe', () => {
       expect(server.realtime.stats().historyBytes).toBeLessThanOrEqual(20_000)
     }
     const kept = range(0, 6).flatMap((n) => {
-      const { publications } = server.realtime.history(`prices:${n}`, { limit: -1, since: undefined, reverse: false })
+      const { publications } = server.realtime.history(`prices:${n}`, {
+        limit: -1,
+        since: undefined,
+        reverse: false,
+      })
       return publications.length
     })
     expect(kept.reduce((sum, count) => sum + count, 0)).toBe(17)

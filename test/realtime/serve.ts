@@ -79,7 +79,12 @@ export function serve(declared: Declared, options: ServeOptions = {}): TestServe
     port,
     websocket,
     async fetch(request) {
-      const visit: Visit = { id: 'r', startedAt: 0, identity: whoAsks(request, identify), params: {} }
+      const visit: Visit = {
+        id: 'r',
+        startedAt: 0,
+        identity: whoAsks(request, identify),
+        params: {},
+      }
       try {
         const door = doors[new URL(request.url).pathname]
         return door ? await door(request, visit) : new Response('no door', { status: 404 })

@@ -40,12 +40,28 @@ describe('store.write', () => {
     const changes = await store.write([insert(1, 'one')])
     expect(told).toEqual([...changes])
     expect(changes).toMatchObject([
-      { seq: 1, table: 'notes', op: 'create', key: '1', row: [1, 'one'], tags: ['notes', 'notes:1'] },
+      {
+        seq: 1,
+        table: 'notes',
+        op: 'create',
+        key: '1',
+        row: [1, 'one'],
+        tags: ['notes', 'notes:1'],
+      },
     ])
     expect(await store.read({ sql: 'select * from notes', params: [] })).toEqual([[1, 'one']])
-    const log = await store.read({ sql: 'select seq, kind, subject, tags, data from log', params: [] })
+    const log = await store.read({
+      sql: 'select seq, kind, subject, tags, data from log',
+      params: [],
+    })
     expect(log).toEqual([
-      [1, 'row', 'notes', '["notes","notes:1"]', '{"op":"create","key":"1","row":{"id":1,"text":"one"}}'],
+      [
+        1,
+        'row',
+        'notes',
+        '["notes","notes:1"]',
+        '{"op":"create","key":"1","row":{"id":1,"text":"one"}}',
+      ],
     ])
   })
 
@@ -69,7 +85,10 @@ describe('store.write', () => {
     ])
     const statuses = outcomes.map(({ status }) => status)
     expect(statuses).toEqual(['fulfilled', 'rejected', 'rejected', 'fulfilled'])
-    expect(await store.read({ sql: 'select id from notes order by id', params: [] })).toEqual([[1], [4]])
+    expect(await store.read({ sql: 'select id from notes order by id', params: [] })).toEqual([
+      [1],
+      [4],
+    ])
     expect(await store.read({ sql: 'select count(*) from log', params: [] })).toEqual([[2]])
     // The connection is not poisoned by the failures (libsql-js#237): it still commits.
     await store.write([insert(5, 'five')])
@@ -131,9 +150,9 @@ describe('store.read', () => {
   test('whole numbers are bound as integers, not as 5.0', async () => {
     using folder = tempFolder()
     await using store = await openStore(folder.file('a.db'), [])
-    expect(await store.read({ sql: "select typeof(?), typeof(?), ? || ''", params: [5, 5.5, 7] })).toEqual([
-      ['integer', 'real', '7'],
-    ])
+    expect(
+      await store.read({ sql: "select typeof(?), typeof(?), ? || ''", params: [5, 5.5, 7] }),
+    ).toEqual([['integer', 'real', '7']])
   })
 })
 

@@ -1,0 +1,111 @@
+/**
+ * Fan-out of 128-byte JSON to S subscribers of one topic: this room behind its own doors against raw
+ * `Bun.serve` publish of the same frames. One publication outstanding, and sixteen published in a tick.
+ */
+import { median } from './load.ts'
+import { openAudience, peerNames, sample, startPeer, topicName, type PeerName } from './peer.ts'
+
+const sizes = (process.env['SIZES'] ?? '1000,5000,15000').split(',').map(Number)
+const ticks = [1, 16] as const
+const rounds = Number(process.env['ROUNDS'] ?? 3)
+
+/** Deliveries per measurement: about two seconds of work each way. */
+const deliveries = { 1: 300_000, 16: 4_800_000 } as const
+
+/**
+ * Publications before it counts. A child that just took its connections in is still compiling and
+ * collecting; measured without this, a thousand subscribers showed that and not the fan-out (0.78 of
+ * raw, and 1.03 in the steady state).
+ */
+const warmUpPublications = 3_000
+const warmUpDeliveries = 4_800_000
+
+/** Header and frame of publication `offset`, as a socket receives it. */
+function frameBytes(offset: number): number {
+  return 4 + socketFrame.length + String(offset).length
+}
+const socketFrame = `{"push":{"channel":"${topicName}","pub":{"data":${JSON.stringify(sample)},"offset":}}}`
+
+interface Figures {
+  readonly perCpuSecond: number
+  readonly perSecond: number
+}
+
+async function measure(name: PeerName, size: number): Promise<Figures[]> {
+  const peer = await startPeer(name)
+  try {
+    const audience = await openAudience(peer, size)
+    const figures: Figures[] = []
+    let offset = 0
+    let expected = audience.bytes()
+    const bytesOf = name === 'belfry-sse' ? eventBytes : frameBytes
+    const publish = async (count: number) => {
+      let chunk = 0
+      for (let n = 1; n <= count; n += 1) chunk += bytesOf(offset + n)
+      if (name === 'belfry-sse') chunk += chunkBytes(chunk)
+      offset += count
+      expected += size * chunk
+      await Promise.all([peer.publish(count), audience.reach(expected)])
+    }
+    const warmUps = Math.min(warmUpPublications, warmUpDeliveries / size)
+    for (let n = 0; n < warmUps; n += 16) await publish(16)
+    for (const perTick of ticks) {
+      const times = Math.max(3, Math.ceil(deliveries[perTick] / size / perTick))
+      const cpu = await peer.cpuSeconds()
+      const at = performance.now()
+      for (let n = 0; n < times; n += 1) await publish(perTick)
+      const seconds = (performance.now() - at) / 1_000
+      const cpuUsed = (await peer.cpuSeconds()) - cpu
+      const sent = times * perTick * size
+      figures.push({ perCpuSecond: sent / cpuUsed, perSecond: sent / seconds })
+    }
+    audience.close()
+    return figures
+  } finally {
+    peer.stop()
+  }
+}
+
+/** An event, as a stream receives it. */
+function eventBytes(offset: number): number {
+  const id = `id: 00000000:${offset}\n`
+  const data = `data: {"channel":"${topicName}","data":${JSON.stringify(sample)},"offset":${offset}}\n\n`
+  return id.length + data.length
+}
+
+/** What HTTP/1.1's chunked coding puts around each chunk. */
+function chunkBytes(length: number): number {
+  return length.toString(16).length + 4
+}
+
+const names = (process.env['PEERS']?.split(',') ?? peerNames) as readonly PeerName[]
+
+export async function run(): Promise<void> {
+  for (const size of sizes) {
+    const results = new Map<PeerName, Figures[][]>(names.map((name) => [name, []]))
+    for (let round = 0; round < rounds; round += 1) {
+      for (const name of names) results.get(name)?.push(await measure(name, size))
+    }
+    console.log(`fan-out to ${size} subscribers, thousand deliveries, median of ${rounds} rounds`)
+    const of = (name: PeerName, tick: number, key: keyof Figures) =>
+      median(results.get(name)?.map((figures) => figures[tick]?.[key] ?? 0) ?? [])
+    console.table(
+      names.flatMap((name) =>
+        ticks.map((perTick, tick) => ({
+          peer: name,
+          'per tick': perTick,
+          'per server CPU-second': Math.round(of(name, tick, 'perCpuSecond') / 1_000),
+          'per second': Math.round(of(name, tick, 'perSecond') / 1_000),
+          'of raw, CPU': ratio(of(name, tick, 'perCpuSecond'), of('raw', tick, 'perCpuSecond')),
+          'of raw, wall': ratio(of(name, tick, 'perSecond'), of('raw', tick, 'perSecond')),
+        })),
+      ),
+    )
+  }
+}
+
+function ratio(a: number, b: number): number {
+  return Math.round((a / b) * 100) / 100
+}
+
+if (import.meta.main) await run()

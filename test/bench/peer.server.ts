@@ -1,0 +1,118 @@
+/** The child of `peer.ts`: one server by name, told over IPC what to publish. */
+import { createEventsDoor } from '../../src/http/events.ts'
+import { createSocketDoor, websocket } from '../../src/http/socket.ts'
+import type { Visit } from '../../src/http/visit.ts'
+import { systemClock } from '../../src/lib/clock.ts'
+import { createLog } from '../../src/observe/log.ts'
+import { compilePattern, createRealtime, type Connection } from '../../src/realtime/realtime.ts'
+import { sample, topicName, type Order, type PeerName, type Report } from './peer.ts'
+
+interface Served {
+  readonly port: number
+  publish(): void
+  subscribers(): number
+}
+
+const served = process.argv[2] === ('raw' satisfies PeerName) ? serveRaw() : serveBelfry()
+const report = (): Report => ({
+  port: served.port,
+  rssBytes: process.memoryUsage.rss(),
+  subscribers: served.subscribers(),
+})
+
+process.on('message', (order: Order) => {
+  if (order.kind === 'publish') for (let n = 0; n < order.count; n += 1) served.publish()
+  else Bun.gc(true)
+  process.send?.(report())
+})
+process.send?.(report())
+
+/** The least that fans out: the same frames, native publish, nothing else. */
+function serveRaw(): Served {
+  let open = 0
+  let offset = 0
+  const server = Bun.serve<{ id: number }>({
+    hostname: '127.0.0.1',
+    port: 0,
+    fetch(request, self) {
+      if (self.upgrade(request, { data: { id: 0 } })) return undefined
+      return new Response('not a WebSocket', { status: 400 })
+    },
+    websocket: {
+      ...limitsOnly(),
+      closeOnBackpressureLimit: true,
+      publishToSelf: false,
+      perMessageDeflate: false,
+      open(ws) {
+        open += 1
+        ws.subscribe(topicName)
+        // So that the load knows that the handshake is over, as Belfry's replies tell it.
+        ws.send('{}')
+      },
+      message() {},
+      close() {
+        open -= 1
+      },
+    },
+  })
+  return {
+    port: server.port ?? 0,
+    subscribers: () => open,
+    publish() {
+      offset += 1
+      const data = JSON.stringify(sample)
+      server.publish(
+        topicName,
+        `{"push":{"channel":"${topicName}","pub":{"data":${data},"offset":${offset}}}}`,
+      )
+    },
+  }
+}
+
+function limitsOnly() {
+  const { maxPayloadLength, backpressureLimit, idleTimeout, sendPings } = websocket
+  return { maxPayloadLength, backpressureLimit, idleTimeout, sendPings } as const satisfies object
+}
+
+function serveBelfry(): Served {
+  const realtime = createRealtime({
+    topics: [
+      {
+        pattern: topicName,
+        matcher: compilePattern(topicName),
+        subscribe: 'public',
+        historySize: 100,
+        historyTtlMs: 60_000,
+        last: false,
+      },
+    ],
+    identify: () => ({ ok: false, reason: 'invalid', message: 'no tokens here' }),
+    clock: systemClock,
+    log: createLog({ level: 'error', now: Date.now }),
+  })
+  const visit: Visit = {
+    id: '',
+    startedAt: 0,
+    identity: { kind: 'anonymous', user: null },
+    params: {},
+  }
+  const socket = createSocketDoor(realtime, () => server)
+  const events = createEventsDoor({
+    realtime,
+    tick: systemClock.tick,
+    keepOpen: (request) => server.timeout(request, 0),
+  })
+  const server: Bun.Server<Connection> = Bun.serve<Connection>({
+    hostname: '127.0.0.1',
+    port: 0,
+    websocket,
+    fetch: (request) =>
+      request.url.includes('/api/stream') ? events(request, visit) : socket(request, visit),
+  })
+  realtime.start()
+  return {
+    port: server.port ?? 0,
+    subscribers: () => realtime.stats().subscriptions,
+    publish: () => void realtime.publish(topicName, sample),
+  }
+}
