@@ -68,28 +68,28 @@ function compareColumns(
   const { name, columns } = getTableConfig(table)
   const byName = new Map(stored.map((column) => [column.name, column]))
   const kept = columns.filter((column) => byName.has(column.name))
-  const rebuild = (problem: string): void => {
-    refuse.push({ table: name, problem, statements: rebuildTable(table, kept) })
-  }
+  const rebuildReasons: string[] = []
 
   for (const column of columns) {
     const existing = byName.get(column.name)
     byName.delete(column.name)
-    if (!existing) {
-      const canAdd = !column.primary && !column.isUnique && (!column.notNull || isConstant(column))
-      if (canAdd) apply.push(`alter table ${quote(name)} add column ${columnSql(column)}`)
-      else rebuild(`column ${column.name} is new and must have a value in the rows that exist`)
+    if (existing) {
+      const changed = changesOf(table, column, existing)
+      if (changed) rebuildReasons.push(`column ${column.name}: ${changed}`)
       continue
     }
-    const changed = changesOf(table, column, existing)
-    if (changed) rebuild(`column ${column.name}: ${changed}`)
+    const canAdd = !column.primary && !column.isUnique && (!column.notNull || isConstant(column))
+    if (canAdd) apply.push(`alter table ${quote(name)} add column ${columnSql(column)}`)
+    else rebuildReasons.push(`column ${column.name} is new and the rows that exist have no value for it`)
   }
-  for (const gone of byName.keys()) {
-    refuse.push({
-      table: name,
-      problem: `column ${gone} is stored but no longer declared`,
-      statements: [`alter table ${quote(name)} drop column ${quote(gone)}`],
-    })
+  const gone = [...byName.keys()]
+  const goneReasons = gone.map((column) => `column ${column} is stored but no longer declared`)
+  if (rebuildReasons.length > 0) {
+    const problem = [...rebuildReasons, ...goneReasons].join('; ')
+    refuse.push({ table: name, problem, statements: rebuildTable(table, kept) })
+  } else if (gone.length > 0) {
+    const statements = gone.map((column) => `alter table ${quote(name)} drop column ${quote(column)}`)
+    refuse.push({ table: name, problem: goneReasons.join('; '), statements })
   }
 }
 
@@ -100,7 +100,8 @@ function changesOf(
   stored: StoredColumn,
 ): string | undefined {
   const type = column.getSQLType()
-  if (type.toLowerCase() !== stored.type.toLowerCase()) return `is ${stored.type}, declared ${type}`
+  const storedType = stored.type.toLowerCase()
+  if (type.toLowerCase() !== storedType) return `is ${storedType}, declared ${type}`
   const keyAt = primaryKey(table).findIndex(({ name }) => name === column.name) + 1
   if (keyAt !== stored.keyAt) return 'its part in the primary key differs'
   const isRowid = keyAt === 1 && primaryKey(table).length === 1
@@ -218,7 +219,8 @@ function bare(text: string | null): string | null {
 }
 
 function render(value: SQL): string {
-  return dialect.sqlToQuery(value.inlineParams()).sql
+  // As for indexes: column names alone, which is all that index, check and default expressions allow.
+  return dialect.sqlToQuery(value.inlineParams(), 'indexes').sql
 }
 
 function list(columns: readonly { readonly name: string }[]): string {

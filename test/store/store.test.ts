@@ -4,6 +4,7 @@ import { integer, sqliteTable, text } from 'drizzle-orm/sqlite-core'
 import { Fault } from '../../src/fault.ts'
 import type { Change, ChangeOp } from '../../src/store/store.ts'
 import { openStore, tempFolder } from '../harness.ts'
+import { slowQuery } from './slow.ts'
 
 const notes = sqliteTable('notes', {
   id: integer().primaryKey(),
@@ -155,10 +156,6 @@ describe('store.read', () => {
     ).toEqual([['integer', 'real', '7']])
   })
 })
-
-export function slowQuery(steps: number): string {
-  return `with recursive n(i) as (select 1 union all select i + 1 from n where i < ${steps}) select count(*) from n`
-}
 
 describe('store.start refuses, with a word on how to mend it', () => {
   test('a folder another process holds', async () => {

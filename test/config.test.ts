@@ -1,0 +1,58 @@
+import { describe, expect, test } from 'bun:test'
+import { resolve } from 'node:path'
+import { readConfig } from '../src/config.ts'
+import { Fault } from '../src/fault.ts'
+
+describe('readConfig', () => {
+  test('defaults', () => {
+    const { env, ...config } = readConfig('energy', {})
+    expect(config).toEqual({
+      host: '0.0.0.0',
+      port: 3000,
+      databaseFile: resolve('data/energy.db'),
+      auth: {
+        secret: undefined,
+        publicKey: undefined,
+        issuer: undefined,
+        audience: undefined,
+        apiKey: undefined,
+      },
+      corsOrigins: [],
+      logLevel: 'info',
+    })
+    expect(env).toEqual({})
+  })
+
+  test.each([
+    ['file:./a.db', resolve('a.db')],
+    ['file:a.db', resolve('a.db')],
+    ['file:/srv/a.db', '/srv/a.db'],
+    ['file:///srv/a.db', '/srv/a.db'],
+  ])('DATABASE_URL %s is %s', (url, file) => {
+    expect(readConfig('a', { DATABASE_URL: url }).databaseFile).toBe(file)
+  })
+
+  test('every wrong variable is named at once', () => {
+    const env = {
+      PORT: '70000',
+      LOG_LEVEL: 'loud',
+      DATABASE_URL: 'libsql://db.example',
+      CORS_ORIGIN: 'example.com',
+      REDIS_URL: 'redis://localhost',
+      JWKS_URL: '',
+    }
+    let fields: readonly { field: string }[] = []
+    try {
+      readConfig('a', env)
+    } catch (thrown) {
+      if (thrown instanceof Fault) fields = thrown.fields ?? []
+    }
+    expect(fields.map(({ field }) => field).toSorted()).toEqual([
+      'CORS_ORIGIN',
+      'DATABASE_URL',
+      'LOG_LEVEL',
+      'PORT',
+      'REDIS_URL',
+    ])
+  })
+})
