@@ -1,5 +1,6 @@
 /**
- * Recorded real days as if they happened now, one five-minute interval per tick. An interval is
+ * Recorded real days as if they happened now: the first day at once, as history, then one five-minute
+ * interval per tick. An interval is
  * first written out as the text of an AEMO dispatch file and then read by the parser that reads live
  * files: what the replay shows is the very path that a live market takes.
  *
@@ -35,6 +36,8 @@ export interface DispatchUpdate {
 
 const sourcePrefix = 'AEMO recorded '
 
+const intervalsPerDay = 288
+
 export async function loadReplay({ db }: Pick<FeedContext, 'db'>): Promise<DispatchUpdate> {
   const [newest] = await db
     .select({ at: spot.at })
@@ -42,12 +45,25 @@ export async function loadReplay({ db }: Pick<FeedContext, 'db'>): Promise<Dispa
     .where(like(spot.source, `${sourcePrefix}%`))
     .orderBy(desc(spot.at))
     .limit(1)
-  return replayAfter({ spot: await sample('spot'), fcas: await sample('fcas') }, newest?.at)
+  const recordings = { spot: await sample('spot'), fcas: await sample('fcas') }
+  return newest ? replayAfter(recordings, newest.at) : firstDay(recordings)
+}
+
+/** An empty database starts with a day of history, so that there is a day to look at from the first second. */
+export function firstDay(recordings: Recordings): DispatchUpdate {
+  const updates = Array.from({ length: intervalsPerDay }, (_, index) => replayAt(recordings, index))
+  return {
+    'prices/live': updates.flatMap((update) => update['prices/live']),
+    'prices/fcas': updates.flatMap((update) => update['prices/fcas']),
+  }
 }
 
 /** The rows that follow `newest`; the first ones when there is none. */
 export function replayAfter(recordings: Recordings, newest: Date | undefined): DispatchUpdate {
-  const index = nextIndex(recordings.spot, newest)
+  return replayAt(recordings, nextIndex(recordings.spot, newest))
+}
+
+function replayAt(recordings: Recordings, index: number): DispatchUpdate {
   const energy = moment(recordings.spot, index)
   const control = moment(recordings.fcas, index)
   const dispatched = parseDispatch(renderDispatch(energy))

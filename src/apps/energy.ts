@@ -1,7 +1,8 @@
 /**
  * The National Electricity Market of Australia, live: `belfry serve --app energy`.
  *
- * Without `NEM_URL` it replays recorded real days, a five-minute interval every two seconds; with it
+ * Without `NEM_URL` it replays recorded real days, one at once and then a five-minute interval every
+ * two seconds; with it
  * (`NEM_URL=http://nemweb.com.au/Reports/Current/DispatchIS_Reports/`) it follows the market.
  * Source: AEMO (Australian Energy Market Operator).
  */

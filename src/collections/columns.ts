@@ -156,6 +156,17 @@ export function missingColumns(columns: Columns, values: RowData): FieldProblem[
   return problems
 }
 
+/** What is wrong with an insert, and what is missing; a wrong field is not missing, too. */
+export function insertProblems(
+  columns: Columns,
+  problems: readonly FieldProblem[],
+  values: RowData,
+): FieldProblem[] {
+  const wrong = new Set(problems.map(({ field }) => field))
+  const missing = missingColumns(columns, values).filter(({ field }) => !wrong.has(field))
+  return [...problems, ...missing]
+}
+
 /**
  * A primary key in a path: parts joined by commas, dates as ISO text, so `NSW1,2021-10-06T05:00:00.000Z`.
  * Only what would be misread is escaped.

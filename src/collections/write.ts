@@ -3,24 +3,15 @@
  * stored: the statement carries every column's old value, so a row that changed meanwhile is read and
  * judged again instead of being overwritten by a decision made on another version of it.
  */
-import { and, getTableColumns, or, sql, type SQL } from 'drizzle-orm'
-import type { SQLiteColumn } from 'drizzle-orm/sqlite-core'
+import { and, sql, type SQL } from 'drizzle-orm'
 import type { User } from '../auth/declare.ts'
 import { Fault, type FieldProblem } from '../fault.ts'
 import { must } from '../lib/assert.ts'
-import type { Change, ChangeOp, RawRow, Store } from '../store/store.ts'
+import type { Change, RawRow, Store } from '../store/store.ts'
 import type { CollectionPlan } from './collections.ts'
-import {
-  decodeRow,
-  idOf,
-  missingColumns,
-  parseBody,
-  parseId,
-  parseJsonValue,
-  toDriver,
-  type RowData,
-} from './columns.ts'
+import { decodeRow, idOf, insertProblems, parseBody, parseId, type RowData } from './columns.ts'
 import { createForced, mayRemove, requireRule, updateForced } from './rules.ts'
+import { changeOp, createUpserts } from './upsert.ts'
 
 /** Rounds of read, judge, write before a row that keeps changing is called a conflict. */
 const attemptsMax = 5
@@ -55,6 +46,8 @@ interface WriteDeps {
 }
 
 export function createWrites({ store, notFound }: WriteDeps): Writes {
+  const upsert = createUpserts(store.db)
+
   const create = async (
     plan: CollectionPlan,
     user: User | null,
@@ -63,7 +56,7 @@ export function createWrites({ store, notFound }: WriteDeps): Writes {
     requireRule(plan, 'create', user)
     const { values, problems } = parseBody(plan.columns, body)
     const input = { ...values, ...createForced(plan, user, values) }
-    refuseProblems(insertProblems(plan, without(problems, input), input))
+    refuseProblems(insertProblems(plan.columns, without(problems, input), input))
     const insert = store.db
       .insert(plan.table)
       .values(input as never)
@@ -128,41 +121,13 @@ export function createWrites({ store, notFound }: WriteDeps): Writes {
     })
   }
 
-  const upsertOp = (plan: CollectionPlan, row: RowData): ChangeOp => {
-    const input = checkedRow(plan, row)
-    const given = [...plan.columns].filter(([property]) => input[property] !== undefined)
-    const rest = given.filter(([, column]) => !plan.key.includes(column))
-    const isOther = rest.map(([, column]) => sql`${column} is not ${excluded(column)}`)
-    const insert = store.db.insert(plan.table).values(input as never)
-    const statement =
-      rest.length === 0
-        ? insert.onConflictDoNothing()
-        : insert.onConflictDoUpdate({
-            target: [...plan.key],
-            set: Object.fromEntries(rest.map(([property, column]) => [property, excluded(column)])),
-            setWhere: must(or(...isOther), () => 'there is a column beside the key'),
-          })
-    const isRow = plan.key.map(
-      (column, at) => sql`${column} = ${toDriver(column, input[plan.keyProperties[at] ?? ''])}`,
-    )
-    return {
-      ...changeOp(plan, 'upsert'),
-      ...statement.returning().toSQL(),
-      probe: store.db
-        .select({ one: sql`1` })
-        .from(plan.table)
-        .where(and(...isRow))
-        .toSQL(),
-    }
-  }
-
   return {
     create,
     // Async, so that a refusal before the first await is a rejection like every other.
     update: async (plan, user, id, body) => await update(plan, user, id, body),
     remove: async (plan, user, id) => await remove(plan, user, id),
     upsert: async (batches) => {
-      const ops = batches.flatMap(({ plan, rows }) => rows.map((row) => upsertOp(plan, row)))
+      const ops = batches.flatMap(({ plan, rows }) => rows.map((row) => upsert(plan, row)))
       return ops.length === 0 ? [] : await store.write(ops)
     },
   }
@@ -172,27 +137,10 @@ interface Statement {
   toSQL(): { readonly sql: string; readonly params: readonly unknown[] }
 }
 
-function changeOp(
-  plan: CollectionPlan,
-  op: ChangeOp['op'],
-): Pick<ChangeOp, 'columns' | 'table' | 'keyAt' | 'op'> {
-  const columns = Object.values(getTableColumns(plan.table)) as SQLiteColumn[]
-  return {
-    columns: columns.map(({ name }) => name),
-    table: plan.tableName,
-    keyAt: plan.key.map((column) => columns.indexOf(column)),
-    op,
-  }
-}
-
 /** The row as it was read, every column of it; `is` because null equals null here. */
 function stillIs(plan: CollectionPlan, raw: RawRow): SQL {
   const same = [...plan.columns.values()].map((column, at) => sql`${column} is ${raw[at]}`)
   return must(and(...same), () => 'a table has columns')
-}
-
-function excluded(column: SQLiteColumn): SQL {
-  return sql`excluded.${sql.identifier(column.name)}`
 }
 
 /** Problems of fields that a rule has filled in are none. */
@@ -200,42 +148,8 @@ function without(problems: readonly FieldProblem[], input: RowData): FieldProble
   return problems.filter(({ field }) => input[field] === undefined)
 }
 
-/** With what is missing; a field that is wrong is not missing, too. */
-function insertProblems(
-  plan: CollectionPlan,
-  problems: readonly FieldProblem[],
-  values: RowData,
-): FieldProblem[] {
-  const wrong = new Set(problems.map(({ field }) => field))
-  const missing = missingColumns(plan.columns, values).filter(({ field }) => !wrong.has(field))
-  return [...problems, ...missing]
-}
-
 function refuseProblems(fields: readonly FieldProblem[]): void {
   if (fields.length > 0) throw new Fault('invalid', 'the row is not valid', { fields })
-}
-
-/** A feed's row: dates may be Date objects already; everything else as in JSON. */
-function checkedRow(plan: CollectionPlan, row: RowData): RowData {
-  const values: Record<string, unknown> = {}
-  const problems: FieldProblem[] = []
-  for (const [field, value] of Object.entries(row)) {
-    if (value === undefined) continue
-    const column = plan.columns.get(field)
-    if (!column) {
-      problems.push({ field, message: 'is not a column' })
-      continue
-    }
-    const parsed = parseJsonValue(column, value instanceof Date ? value.getTime() : value)
-    if (parsed.ok) values[field] = parsed.value
-    else problems.push({ field, message: parsed.message })
-  }
-  const fields = insertProblems(plan, problems, values)
-  if (fields.length > 0) {
-    const text = fields.map(({ field, message }) => `${field} ${message}`).join(', ')
-    throw new Fault('invalid', `a row for ${plan.path} is not valid: ${text}`, { fields })
-  }
-  return values
 }
 
 function written(plan: CollectionPlan, changes: readonly Change[]): Written {

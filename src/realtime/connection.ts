@@ -20,7 +20,6 @@ import {
   errorReply,
   errors,
   frameBytesMax,
-  isRecord,
   parseFrame,
   pingFrame,
   reply,
@@ -30,7 +29,7 @@ import {
   type Command,
   type ProtocolError,
 } from './protocol.ts'
-import { readHistory, recover, type HistoryQuery, type Position } from './recovery.ts'
+import { historyQueryOf, positionOf, readHistory, recover, type Position } from './recovery.ts'
 import { ask, type Answer } from './rules.ts'
 import { pingSeconds, type Sweep, type Swept } from './sweep.ts'
 
@@ -121,7 +120,12 @@ export class Connection implements Swept, Writer {
     } catch {
       return this.end(closes.badRequest)
     }
-    if (text.length > frameBytesMax) return this.end(closes.badRequest)
+    if (text.length > frameBytesMax) this.end(closes.badRequest)
+    else this.#receive(text)
+  }
+
+  #receive(text: string): void {
+    if (this.#state === 'closed') return
     if (this.#queue) return this.#enqueue(this.#queue, text)
     const commands = parseFrame(text)
     if (commands) this.#run(commands)
@@ -139,7 +143,7 @@ export class Connection implements Swept, Writer {
   end({ code, reason }: Close): void {
     const socket = this.#socket
     if (this.#state === 'closed') return
-    this.#flush()
+    this.flush()
     this.#leave()
     socket?.close(code, reason)
   }
@@ -169,11 +173,6 @@ export class Connection implements Swept, Writer {
     }
   }
 
-  /** A publication is about to leave in the middle of a frame's commands. */
-  flush(): void {
-    this.#flush()
-  }
-
   #enqueue(queue: Queue, text: string): void {
     queue.bytes += text.length
     if (queue.frames.push(text) <= queueFramesMax && queue.bytes <= queueBytesMax) return
@@ -198,7 +197,7 @@ export class Connection implements Swept, Writer {
           break
         }
       }
-      this.#flush()
+      this.flush()
     } finally {
       hub.writer = before
     }
@@ -210,7 +209,7 @@ export class Connection implements Swept, Writer {
     this.#queue = undefined
     if (this.#state === 'closed' || !queue) return
     this.#run(queue.commands)
-    for (const frame of queue.frames) this.message(this.#socket ?? nowhere, frame)
+    for (const frame of queue.frames) this.#receive(frame)
   }
 
   #fail(id: number, error: unknown): void {
@@ -431,9 +430,8 @@ export class Connection implements Swept, Writer {
     if (!topic || bytesMax === 0) return this.#error(id, errors.tooMany)
     const found = readHistory(topic, query, { limitMax: limits.historyLimitMax, bytesMax })
     if (!found) return this.#error(id, errors.unrecoverable)
-    const { epoch, offset } = topic
-    const list = `"publications":${encodePublications(found)}`
-    this.#reply(reply(id, 'history', `{${list},"epoch":"${epoch}","offset":${offset}}`))
+    const position = `"epoch":"${topic.epoch}","offset":${topic.offset}`
+    this.#reply(reply(id, 'history', `{"publications":${encodePublications(found)},${position}}`))
   }
 
   /** The topic, when it is declared and its rule lets in; otherwise the error is answered. */
@@ -457,7 +455,7 @@ export class Connection implements Swept, Writer {
   /** Bytes that a reply may add; what was replied before goes first, so that the kernel may take it. */
   #room(): number {
     const { replyBytesMax } = this.#context.limits
-    if (this.#out.length > replyOverheadBytes) this.#flush()
+    if (this.#out.length > replyOverheadBytes) this.flush()
     const buffered = this.#socket?.getBufferedAmount() ?? 0
     return Math.max(0, replyBytesMax - replyOverheadBytes - this.#out.length - buffered)
   }
@@ -471,7 +469,8 @@ export class Connection implements Swept, Writer {
     this.#out = this.#out === '' ? text : `${this.#out}\n${text}`
   }
 
-  #flush(): void {
+  /** Also when a publication is about to leave in the middle of a frame's commands. */
+  flush(): void {
     if (this.#out === '') return
     const text = this.#out
     this.#out = ''
@@ -499,31 +498,3 @@ export class Connection implements Swept, Writer {
 
 /** Shared by all that listen to nothing: an idle visitor costs no array. Never written to. */
 const noTopics: Topic[] = []
-
-/** Stands in where a frame is handled after its socket went away. */
-const nowhere: Socket = {
-  send: () => 0,
-  subscribe: () => false,
-  unsubscribe: () => false,
-  close: () => {},
-  getBufferedAmount: () => 0,
-}
-
-/** `{offset?, epoch?}`: what a client never had counts as none. Undefined: of the wrong type. */
-function positionOf(params: Readonly<Record<string, unknown>>): Position | undefined {
-  const { offset = 0, epoch = '' } = params
-  if (typeof offset !== 'number' || !Number.isSafeInteger(offset) || offset < 0) return undefined
-  return typeof epoch === 'string' ? { offset, epoch } : undefined
-}
-
-/** `{limit?, since?, reverse?}` of the client's `history` and of the server API's. */
-export function historyQueryOf(
-  params: Readonly<Record<string, unknown>>,
-): HistoryQuery | undefined {
-  const { limit = 0, since, reverse = false } = params
-  if (typeof limit !== 'number' || !Number.isInteger(limit)) return undefined
-  if (typeof reverse !== 'boolean') return undefined
-  if (since === undefined || since === null) return { limit, since: undefined, reverse }
-  const position = isRecord(since) ? positionOf(since) : undefined
-  return position && { limit, since: position, reverse }
-}

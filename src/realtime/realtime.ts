@@ -35,8 +35,8 @@ import {
 } from './streams.ts'
 import { createSweep, type Swept } from './sweep.ts'
 
-export { historyQueryOf } from './connection.ts'
 export { compilePattern, validatePattern } from './pattern.ts'
+export { historyQueryOf } from './recovery.ts'
 export type { Connection, Socket } from './connection.ts'
 export type { Fan } from './hub.ts'
 export type { Matcher } from './pattern.ts'
@@ -169,7 +169,6 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
     version: options.version ?? '0',
   }
   const groups = new Map<string, Group>()
-  const strategy = new ByteLengthQueuingStrategy({ highWaterMark: limits.streamBufferBytesMax })
   const streamContext: StreamContext = { hub, clock, sweep, limits, groups, counts }
 
   const admit = (): void => {
@@ -245,7 +244,7 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
       checkStream(identity, names)
       const since = lastEventId === undefined ? undefined : parseEventId(lastEventId, hub)
       const source = new EventStream(streamContext, groupOf(names), identity, since)
-      return new ReadableStream<Uint8Array>(source, strategy)
+      return new ReadableStream<Uint8Array>(source)
     },
     stats: () => ({
       connections: counts.sockets + counts.streams,

@@ -5,6 +5,7 @@
  *   otherwise the subscriber is told so, and gets no part of a list that has a hole.
  */
 import type { History, Publication } from './history.ts'
+import { isRecord } from './protocol.ts'
 
 export interface Position {
   readonly offset: number
@@ -77,4 +78,23 @@ export function readHistory(
     return bytes > bytesMax
   })
   return fitting === -1 ? page : page.slice(0, fitting)
+}
+
+/** `{offset?, epoch?}`: what a client never had counts as none. Undefined: of the wrong type. */
+export function positionOf(params: Readonly<Record<string, unknown>>): Position | undefined {
+  const { offset = 0, epoch = '' } = params
+  if (typeof offset !== 'number' || !Number.isSafeInteger(offset) || offset < 0) return undefined
+  return typeof epoch === 'string' ? { offset, epoch } : undefined
+}
+
+/** `{limit?, since?, reverse?}` of the client's `history` and of the server API's. */
+export function historyQueryOf(
+  params: Readonly<Record<string, unknown>>,
+): HistoryQuery | undefined {
+  const { limit = 0, since, reverse = false } = params
+  if (typeof limit !== 'number' || !Number.isInteger(limit)) return undefined
+  if (typeof reverse !== 'boolean') return undefined
+  if (since === undefined || since === null) return { limit, since: undefined, reverse }
+  const position = isRecord(since) ? positionOf(since) : undefined
+  return position && { limit, since: position, reverse }
 }

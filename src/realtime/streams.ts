@@ -80,6 +80,9 @@ export class EventStream implements Swept {
   readonly #expiresAtMs: number
   readonly #group: Group
   #since: number | undefined
+  /** Given to the stream since its queue was last seen to be short: at least what is in it. */
+  #queuedBytes = 0
+  #lastBytes = 0
   #controller: Controller | undefined
 
   /** `since`: the `seq` to resume after; undefined for a first visit. */
@@ -116,11 +119,19 @@ export class EventStream implements Swept {
   write(chunk: Uint8Array): void {
     const controller = this.#controller
     if (!controller) return
+    // Chunks in the queue: without a strategy of its own a stream counts them, not their bytes. One
+    // that counts bytes would cost 4 KB per stream (measured: 7.9 against 3.8 KB).
+    const queued = 1 - (controller.desiredSize ?? 1)
+    if (queued <= 0) this.#queuedBytes = 0
+    else if (queued === 1) this.#queuedBytes = this.#lastBytes
+    this.#lastBytes = chunk.byteLength
+    this.#queuedBytes += chunk.byteLength
     controller.enqueue(chunk)
-    if ((controller.desiredSize ?? 1) > 0) return
+    if (queued <= 0 || this.#queuedBytes <= this.#context.limits.streamBufferBytesMax) return
     this.#context.counts.slow += 1
     this.#leave()
-    // Not `close`: that would keep the queue until the reader has read it, or never does.
+    // Not `close`: that would keep the queue until the reader has read it, or never does. Without a
+    // reason: Bun prints one to stderr.
     controller.error()
   }
 

@@ -80,7 +80,10 @@ function compareColumns(
     }
     const canAdd = !column.primary && !column.isUnique && (!column.notNull || isConstant(column))
     if (canAdd) apply.push(`alter table ${quote(name)} add column ${columnSql(column)}`)
-    else rebuildReasons.push(`column ${column.name} is new and the rows that exist have no value for it`)
+    else
+      rebuildReasons.push(
+        `column ${column.name} is new and the rows that exist have no value for it`,
+      )
   }
   const gone = [...byName.keys()]
   const goneReasons = gone.map((column) => `column ${column} is stored but no longer declared`)
@@ -88,7 +91,9 @@ function compareColumns(
     const problem = [...rebuildReasons, ...goneReasons].join('; ')
     refuse.push({ table: name, problem, statements: rebuildTable(table, kept) })
   } else if (gone.length > 0) {
-    const statements = gone.map((column) => `alter table ${quote(name)} drop column ${quote(column)}`)
+    const statements = gone.map(
+      (column) => `alter table ${quote(name)} drop column ${quote(column)}`,
+    )
     refuse.push({ table: name, problem: goneReasons.join('; '), statements })
   }
 }

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'bun:test'
 import { parseDispatch } from '../../src/apps/energy-dispatch.ts'
 import { forecastAfter } from '../../src/apps/energy-forecast.ts'
-import { nextIndex, renderDispatch, replayAfter } from '../../src/apps/energy-replay.ts'
+import { firstDay, nextIndex, renderDispatch, replayAfter } from '../../src/apps/energy-replay.ts'
 import { sample } from '../../src/apps/energy-samples.ts'
 
 const recordings = { spot: await sample('spot'), fcas: await sample('fcas') }
@@ -51,6 +51,14 @@ describe('replayAfter', () => {
       lowerreg: 1,
       source: 'AEMO recorded 2025-01-01T00:05+10:00, replayed',
     })
+  })
+
+  test('an empty database gets the first day at once, and goes on after it', () => {
+    const day = firstDay(recordings)
+    expect([day['prices/live'].length, day['prices/fcas'].length]).toEqual([5 * 288, 2 * 288])
+    const last = day['prices/live'].at(-1)
+    expect(last?.at).toEqual(at('2021-10-07T14:55'))
+    expect(replayAfter(recordings, last?.at)['prices/live'][0]?.at).toEqual(at('2021-10-07T15:00'))
   })
 
   test('goes on after the newest stored interval', () => {

@@ -39,10 +39,10 @@ function serveRaw(): Served {
       return new Response('not a WebSocket', { status: 400 })
     },
     websocket: {
-      ...limitsOnly(),
+      maxPayloadLength: 64 * 1024,
+      backpressureLimit: 256 * 1024,
       closeOnBackpressureLimit: true,
-      publishToSelf: false,
-      perMessageDeflate: false,
+      sendPings: false,
       open(ws) {
         open += 1
         ws.subscribe(topicName)
@@ -67,11 +67,6 @@ function serveRaw(): Served {
       )
     },
   }
-}
-
-function limitsOnly() {
-  const { maxPayloadLength, backpressureLimit, idleTimeout, sendPings } = websocket
-  return { maxPayloadLength, backpressureLimit, idleTimeout, sendPings } as const satisfies object
 }
 
 function serveBelfry(): Served {

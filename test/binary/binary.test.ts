@@ -71,7 +71,8 @@ describe('the compiled binary, alone in an empty folder', () => {
     client.disconnect()
     expect(heard.at(-1)).toMatchObject({ collection: 'prices/live', row: { region: 'NSW1' } })
     const list = await fetch(`${server.url}/api/prices/live?region=NSW1`)
-    expect(await list.json()).toMatchObject({ items: [{ region: 'NSW1' }, { region: 'NSW1' }] })
+    const { items } = (await list.json()) as { items: { region: string }[] }
+    expect(new Set(items.map(({ region }) => region))).toEqual(new Set(['NSW1']))
   }, 30_000)
 
   test('serves an app file from disk, with relative imports and its own copies of the packages', async () => {

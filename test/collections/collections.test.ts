@@ -436,6 +436,41 @@ describe('live', () => {
     })
   })
 
+  test('rows of a feed may give different columns; what is not given keeps its value, or its default', async () => {
+    const items = sqliteTable('items', {
+      id: integer().primaryKey(),
+      name: text().notNull().default('?'),
+      note: text(),
+      at: integer({ mode: 'timestamp_ms' }),
+      uid: text()
+        .notNull()
+        .$defaultFn(() => crypto.randomUUID()),
+      tags: text({ mode: 'json' }),
+    })
+    using folder = tempFolder()
+    const plan = must(
+      compilePlan(
+        app({ name: 'items', collections: { items: collection(items, { read: 'public' }) } }),
+      ).collections[0],
+      () => 'declared',
+    )
+    await using store = await openStore(folder.file('a.db'), [items])
+    const cache = createCache({ clock: systemClock })
+    const topics = { publish: () => {}, audienceOf: () => 'public' as const }
+    const collections = createCollections({ store, cache, topics, log: createTestLog() }, [plan])
+    const upsert = (...rows: Record<string, unknown>[]) => collections.upsert([{ plan, rows }])
+    await upsert({ id: 1, name: 'a' }, { id: 2, at: null, tags: ['x'] }, { id: 3, at: at(3) })
+    await upsert({ id: 1, note: 'n' }, { id: 2, at: at(2) }, { id: 3, at: null })
+    store.onChange(({ seq, tags }) => cache.apply(seq, tags))
+    const page: Page = jsonOf(await collections.list(plan, null, ''))
+    expect(page.items).toMatchObject([
+      { id: 1, name: 'a', note: 'n', at: null, tags: null },
+      { id: 2, name: '?', note: null, at: at(2), tags: ['x'] },
+      { id: 3, name: '?', note: null, at: null, tags: null },
+    ])
+    expect(new Set(page.items.map(({ uid }) => uid)).size).toBe(3)
+  })
+
   test('one bad row of a feed leaves none of them', async () => {
     using folder = tempFolder()
     const { store, collections, spot: plan } = await setUp(folder)

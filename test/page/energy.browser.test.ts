@@ -32,7 +32,11 @@ test.skipIf(isMissing)(
         expect(await text(`price-${region}`)).toMatch(/\d/)
       }
       const prices = new Set<string>()
-      await until(async () => prices.add(await text('price-NSW1')).size > 1, 'a price changes', 20_000)
+      await until(
+        async () => prices.add(await text('price-NSW1')).size > 1,
+        'a price changes',
+        20_000,
+      )
       await until(async () => /\d/.test(await text('stats')), 'the stats arrive')
 
       server.kill('SIGKILL')

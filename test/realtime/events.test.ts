@@ -35,7 +35,7 @@ class Reader implements AsyncDisposable {
   readonly #reader: ReadableStreamDefaultReader<Uint8Array>
 
   constructor(body: ReadableStream<Uint8Array>) {
-    this.#reader = body.getReader()
+    this.#reader = body.getReader() as ReadableStreamDefaultReader<Uint8Array>
     void this.#read()
   }
 

@@ -28,10 +28,14 @@ const posts = sqliteTable(
       .notNull()
       .references(() => users.id, { onDelete: 'cascade' }),
     slug: text({ length: 40 }).notNull(),
-    kind: text({ enum: ['a', 'b'] }).notNull().default('a'),
+    kind: text({ enum: ['a', 'b'] })
+      .notNull()
+      .default('a'),
     isPublic: integer('is_public', { mode: 'boolean' }).notNull().default(false),
     at: integer({ mode: 'timestamp_ms' }).notNull().default(new Date(1000)),
-    made: integer().notNull().default(sql`(unixepoch() * 1000)`),
+    made: integer()
+      .notNull()
+      .default(sql`(unixepoch() * 1000)`),
     score: real().default(-1.5),
     meta: text({ mode: 'json' }).$type<string[]>().default([]),
   },
@@ -40,7 +44,9 @@ const posts = sqliteTable(
     unique('posts_slug_kind').on(t.slug, t.kind),
     index('posts_at').on(t.at, t.slug),
     uniqueIndex('posts_lower').on(sql`lower(${t.slug})`),
-    index('posts_public').on(t.at).where(sql`${t.isPublic} = 1`),
+    index('posts_public')
+      .on(t.at)
+      .where(sql`${t.isPublic} = 1`),
     check('posts_score', sql`${t.score} > -10`),
     foreignKey({ columns: [t.authorId], foreignColumns: [users.id] }).onUpdate('cascade'),
   ],
