@@ -2,19 +2,28 @@
  * `collection()`: a Drizzle table as REST routes with rules, cache policy and live events.
  *
  * @example
+ * import { app, collection, desc, topic } from 'belfry'
+ * import { integer, primaryKey, real, sqliteTable, text } from 'drizzle-orm/sqlite-core'
+ *
  * export const spot = sqliteTable('spot', {
  *   region: text().notNull(),
  *   at: integer({ mode: 'timestamp_ms' }).notNull(),
  *   price: real().notNull(),
  * }, (t) => [primaryKey({ columns: [t.region, t.at] })])
  *
- * collection(spot, {
- *   ttl: '60s',
- *   read: 'public',
- *   create: ({ user }) => user?.role === 'scraper',
- *   filters: ['region'],
- *   orders: { newest: desc(spot.at) },
- *   live: (row) => `prices:${row.region}`,
+ * export default app({
+ *   name: 'energy',
+ *   collections: {
+ *     'prices/live': collection(spot, {
+ *       ttl: '60s',
+ *       read: 'public',
+ *       create: ({ user }) => user?.role === 'scraper',
+ *       filters: ['region'],
+ *       orders: { newest: desc(spot.at) },
+ *       live: (row) => `prices:${row.region}`,
+ *     }),
+ *   },
+ *   topics: { 'prices:{region}': topic({ subscribe: 'public' }) },
  * })
  */
 import type { SQLiteColumn, SQLiteTable } from 'drizzle-orm/sqlite-core'

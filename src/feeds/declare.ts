@@ -2,14 +2,25 @@
  * `feed()`: ask upstream once, on a clock; everybody hears what changed.
  *
  * @example
- * feeds: {
- *   dispatch: feed({
- *     every: '5m',
- *     load: async ({ fetch }) => parse(await (await fetch('https://upstream.example/latest')).text()),
- *     into: 'prices/live',                      // rows are upserted; only changed ones are written and published
- *   }),
- *   stats: feed({ every: '2s', load: ({ stats }) => stats(), publish: 'stats' }),
- * }
+ * import { app, collection, feed, topic } from 'belfry'
+ * import { real, sqliteTable, text } from 'drizzle-orm/sqlite-core'
+ *
+ * const rates = sqliteTable('rates', { currency: text().primaryKey(), rate: real().notNull() })
+ *
+ * export default app({
+ *   name: 'rates',
+ *   collections: { rates: collection(rates, { read: 'public', live: () => 'rates' }) },
+ *   topics: { rates: topic({ subscribe: 'public' }), stats: topic({ subscribe: 'public', last: true }) },
+ *   feeds: {
+ *     // Rows are upserted; only changed ones are written and published.
+ *     rates: feed({
+ *       every: '5m',
+ *       load: async ({ fetch, env }) => (await fetch(env.RATES_URL ?? '')).json(),
+ *       into: 'rates',
+ *     }),
+ *     stats: feed({ every: '2s', load: ({ stats }) => stats(), publish: 'stats' }),
+ *   },
+ * })
  */
 import type { BaseSQLiteDatabase } from 'drizzle-orm/sqlite-core'
 import type { Duration } from '../lib/duration.ts'

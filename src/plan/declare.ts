@@ -2,13 +2,13 @@
  * `app()`: the whole backend as one plain object. Declaring has no side effect: importing an app file
  * opens no socket and reads no environment. `belfry plan ./app.ts` shows what it comes to.
  *
- * @example The smallest legal app
+ * @example
  * import { app, collection } from 'belfry'
  * import { integer, sqliteTable, text } from 'drizzle-orm/sqlite-core'
  *
  * const notes = sqliteTable('notes', { id: integer().primaryKey(), text: text().notNull() })
  *
- * export default app({ name: 'notes', collections: { notes: collection(notes, { read: 'public', create: 'public' }) } })
+ * export default app({ name: 'notes', collections: { notes: collection(notes, { read: 'public' }) } })
  */
 import type { CollectionDeclaration } from '../collections/declare.ts'
 import type { FeedDeclaration } from '../feeds/declare.ts'

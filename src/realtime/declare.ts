@@ -2,11 +2,16 @@
  * `topic()`: a named stream of publications, heard over WebSocket and SSE.
  *
  * @example
- * topics: {
- *   'prices:{region}': topic({ subscribe: 'public', history: { size: 288, ttl: '24h' }, last: true }),
- *   'chat:{room}': topic({ subscribe: 'signed-in', publish: 'signed-in', history: { size: 100, ttl: '1h' } }),
- *   'inbox:{user}': topic({ subscribe: ({ user, params }) => user?.id === params.user }),
- * }
+ * import { app, topic } from 'belfry'
+ *
+ * export default app({
+ *   name: 'live',
+ *   topics: {
+ *     'prices:{region}': topic({ subscribe: 'public', history: { size: 288, ttl: '24h' }, last: true }),
+ *     'chat:{room}': topic({ subscribe: 'signed-in', publish: 'signed-in' }),
+ *     'inbox:{user}': topic({ subscribe: ({ user, params }) => user?.id === params.user }),
+ *   },
+ * })
  */
 import type { Audience, User } from '../auth/declare.ts'
 import type { Duration } from '../lib/duration.ts'
