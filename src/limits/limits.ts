@@ -58,7 +58,7 @@ export function createLimits(deps: { readonly clock: Clock }, policy: LimitPolic
 
       const isFree = times.length < policy.quota
       if (isFree) times.push(now)
-      const resetMs = (times[0] ?? now) + policy.windowMs - now
+      const resetMs = policy.windowMs - (now - (times[0] ?? now))
       return isFree
         ? { ok: true, left: policy.quota - times.length, resetMs }
         : { ok: false, left: 0, resetMs }

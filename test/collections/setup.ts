@@ -1,0 +1,136 @@
+/** Two collections over a real store and a real cache; topics only note what they were told. */
+import { integer, primaryKey, real, sqliteTable, text } from 'drizzle-orm/sqlite-core'
+import type { User } from '../../src/auth/declare.ts'
+import { createCache, type CacheRead } from '../../src/cache/cache.ts'
+import {
+  createCollections,
+  type CollectionPlan,
+  type CollectionsDeps,
+} from '../../src/collections/collections.ts'
+import { collection, desc, eq, or, type CollectionOptions } from '../../src/collections/declare.ts'
+import { Fault } from '../../src/fault.ts'
+import { systemClock } from '../../src/lib/clock.ts'
+import { must } from '../../src/lib/assert.ts'
+import { app } from '../../src/plan/declare.ts'
+import { compilePlan } from '../../src/plan/plan.ts'
+import type { tempFolder } from '../harness.ts'
+import { createTestLog, openStore } from '../harness.ts'
+
+export const spot = sqliteTable(
+  'spot',
+  {
+    region: text().notNull(),
+    at: integer({ mode: 'timestamp_ms' }).notNull(),
+    price: real().notNull(),
+  },
+  (t) => [primaryKey({ columns: [t.region, t.at] })],
+)
+
+export const posts = sqliteTable('posts', {
+  id: integer().primaryKey({ autoIncrement: true }),
+  authorId: text('author_id').notNull(),
+  title: text({ length: 20 }).notNull(),
+  isPublic: integer('is_public', { mode: 'boolean' }).notNull().default(false),
+})
+
+type Audience = ReturnType<CollectionsDeps['topics']['audienceOf']>
+
+export async function setUp(
+  folder: ReturnType<typeof tempFolder>,
+  options: {
+    readonly spot?: Partial<CollectionOptions<typeof spot>>
+    readonly posts?: Partial<CollectionOptions<typeof posts>>
+    readonly audience?: Audience
+  } = {},
+) {
+  const plan = compilePlan(
+    app({
+      name: 'test',
+      collections: {
+        'prices/live': collection(spot, {
+          read: 'public',
+          create: 'public',
+          update: 'public',
+          remove: 'public',
+          filters: ['region'],
+          orders: { newest: desc(spot.at), price: [desc(spot.price)] },
+          live: (row) => `prices:${row.region}`,
+          ...options.spot,
+        }),
+        posts: collection(posts, {
+          read: ({ user }) => or(eq(posts.isPublic, true), eq(posts.authorId, user?.id)),
+          create: ({ user }) => user && { authorId: user.id },
+          update: ({ user, row }) => row.authorId === user?.id,
+          remove: ({ user, row }) => row.authorId === user?.id,
+          live: (row) => `posts:${row.id}`,
+          ...options.posts,
+        }),
+      },
+    }),
+  )
+  const store = await openStore(folder.file('a.db'), plan.tables)
+  const cache = createCache({ clock: systemClock })
+  const published: { topic: string; data: unknown }[] = []
+  /** What a reader thread brings waits here, so that a test decides what happens meanwhile. */
+  const hold = { until: Promise.resolve() }
+  const collections = createCollections(
+    {
+      store: {
+        write: store.write,
+        db: store.db,
+        read: async (query) => {
+          const rows = await store.read(query)
+          await hold.until
+          return rows
+        },
+      },
+      cache,
+      topics: {
+        publish: (topic, data) => void published.push({ topic, data }),
+        audienceOf: () => options.audience ?? 'public',
+      },
+      log: createTestLog(),
+    },
+    plan.collections,
+  )
+  store.onChange(({ seq, tags }) => cache.apply(seq, tags))
+  store.onChange((change) => collections.changed(change))
+  const planOf = (path: string): CollectionPlan =>
+    must(
+      plan.collections.find((one) => one.path === path),
+      () => path,
+    )
+  return {
+    store,
+    cache,
+    collections,
+    published,
+    hold,
+    spot: planOf('prices/live'),
+    posts: planOf('posts'),
+  }
+}
+
+export const jsonOf = (read: CacheRead): never =>
+  JSON.parse(new TextDecoder().decode(read.entry.body)) as never
+
+export interface Page {
+  items: Record<string, unknown>[]
+  next: string | null
+  prev: string | null
+}
+
+export async function faultOf(run: () => unknown): Promise<Fault> {
+  try {
+    await run()
+  } catch (thrown) {
+    if (thrown instanceof Fault) return thrown
+    throw thrown
+  }
+  throw new Error('nothing was thrown')
+}
+
+export const at = (minutes: number): string =>
+  new Date(Date.UTC(2021, 9, 6, 5, minutes)).toISOString()
+export const alice: User = { id: 'alice' }
+export const bob: User = { id: 'bob' }
