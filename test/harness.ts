@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { SQLiteTable } from 'drizzle-orm/sqlite-core'
+import { Fault } from '../src/fault.ts'
 import { systemClock, type Clock } from '../src/lib/clock.ts'
 import type { Log, LogFields, LogLevel } from '../src/observe/log.ts'
 import { createStore, type Store } from '../src/store/store.ts'
@@ -69,4 +70,15 @@ export async function until(
     if (Date.now() > deadline) throw new Error(`never came true: ${what}`)
     await Bun.sleep(5)
   }
+}
+
+/** The fault that `run` ends in, now or later. Anything else that is thrown goes on. */
+export async function faultOf(run: () => unknown): Promise<Fault> {
+  try {
+    await run()
+  } catch (thrown) {
+    if (thrown instanceof Fault) return thrown
+    throw thrown
+  }
+  throw new Error('nothing was thrown')
 }

@@ -1,6 +1,7 @@
 /** `belfry serve`: an app file from disk, or one that ships inside, served until a signal. */
 import { readConfig } from '../config.ts'
 import { systemClock } from '../lib/clock.ts'
+import { createLog } from '../observe/log.ts'
 import { compilePlan } from '../plan/plan.ts'
 import { startServer } from '../server.ts'
 import type { Verb } from './cli.ts'
@@ -13,7 +14,10 @@ export const serve: Verb = {
   async run(args) {
     const plan = compilePlan(await loadApp(parseAppArgs('serve', args)))
     const config = readConfig(plan.name)
-    const server = await startServer({ plan, config, clock: systemClock })
+    const log = createLog({ level: config.logLevel, now: systemClock.now })
+    // A promise that an app's own code dropped must not take everybody's connections down.
+    process.on('unhandledRejection', (error) => log.error('app.unhandled_rejection', { error }))
+    const server = await startServer({ plan, config, log })
     const first = plan.collections[0]
     console.log(`${plan.name} is live at ${server.url}
   data      ${config.databaseFile}

@@ -1,6 +1,7 @@
 /**
- * Structured log lines for operators: one JSON object a line on stderr (stdout belongs to the CLI's
- * answers). Secrets are never passed in; unknown errors are, with their stack.
+ * Structured log lines for operators on stderr (stdout belongs to the CLI's answers): one JSON object a
+ * line, or, on a terminal, the same for people. Secrets are never passed in; unknown errors are, with
+ * their stack.
  */
 export type LogLevel = 'debug' | 'info' | 'warn' | 'error'
 
@@ -19,16 +20,34 @@ export interface LogOptions {
   readonly level: LogLevel
   readonly now: () => number
   readonly write?: (line: string) => void
+  /** Default: whether stderr is a terminal. */
+  readonly isForPeople?: boolean
 }
 
-export function createLog({ level, now, write = writeStderr }: LogOptions): Log {
+export function createLog({
+  level,
+  now,
+  write = writeStderr,
+  isForPeople = process.stderr.isTTY,
+}: LogOptions): Log {
+  const format = isForPeople ? formatForPeople : formatJson
   const at = (line: LogLevel) => (event: string, fields?: LogFields) => {
     if (rank[line] < rank[level]) return
-    write(
-      `${JSON.stringify({ at: new Date(now()).toISOString(), level: line, event, ...plain(fields) })}\n`,
-    )
+    write(format(new Date(now()), line, event, plain(fields) ?? {}))
   }
   return { debug: at('debug'), info: at('info'), warn: at('warn'), error: at('error') }
+}
+
+function formatJson(at: Date, level: LogLevel, event: string, fields: LogFields): string {
+  return `${JSON.stringify({ at: at.toISOString(), level, event, ...fields })}\n`
+}
+
+function formatForPeople(at: Date, level: LogLevel, event: string, fields: LogFields): string {
+  const parts = Object.entries(fields).map(([name, value]) => {
+    const text = typeof value === 'string' ? value.replace(/\s+/g, ' ') : JSON.stringify(value)
+    return ` ${name}=${text}`
+  })
+  return `${at.toISOString().slice(11, 19)} ${level.padEnd(5)} ${event}${parts.join('')}\n`
 }
 
 /** Errors have no enumerable fields: without this a log line would say `{}` of the one that matters. */

@@ -5,7 +5,13 @@ import { systemTables } from '../../db/system.ts'
 import { columnsOf, isServable, type CollectionPlan } from '../collections/collections.ts'
 import type { CollectionDeclaration, CollectionOptions, Order } from '../collections/declare.ts'
 import { primaryKey } from '../store/store.ts'
-import { durationOf, reportNotYet, reportUnknownKeys, type Report } from './report.ts'
+import {
+  durationOf,
+  reportNotYet,
+  reportUnknownKeys,
+  type IsDeclared,
+  type Report,
+} from './report.ts'
 
 type Options = CollectionOptions<SQLiteTable>
 type Columns = CollectionPlan['columns']
@@ -27,6 +33,7 @@ const ttlDefaultMs = 60_000
 
 export function compileCollections(
   declared: Readonly<Record<string, CollectionDeclaration>>,
+  isDeclared: IsDeclared,
   report: Report,
 ): CollectionPlan[] {
   const plans: CollectionPlan[] = []
@@ -42,7 +49,9 @@ export function compileCollections(
     const other = tables.get(name)
     if (other && other !== declaration.table) report(at, `another table is named ${name} too`)
     tables.set(name, declaration.table)
-    plans.push(compileCollection(path, declaration, at, report))
+    const plan = compileCollection(path, declaration, at, report)
+    checkLive(plan, isDeclared, at, report)
+    plans.push(plan)
   }
   return plans
 }
@@ -91,6 +100,44 @@ function compileCollection(
     orderDefault: orders.keys().next().value ?? '',
     live: options.live,
   })
+}
+
+/**
+ * `live` is asked about a made-up row: the topic it names must be declared. What it does with such a
+ * row otherwise (nothing, or throw) is its own affair.
+ */
+function checkLive(
+  { live, columns }: CollectionPlan,
+  isDeclared: IsDeclared,
+  at: string,
+  report: Report,
+): void {
+  if (typeof live !== 'function') return
+  const row = Object.fromEntries([...columns].map(([name, column]) => [name, sampleOf(column)]))
+  let topic: unknown
+  try {
+    topic = live(row)
+  } catch {
+    return
+  }
+  if (topic === null || topic === undefined) return
+  if (typeof topic === 'string' && isDeclared(topic)) return
+  report(`${at}.live`, `no declared topic matches ${JSON.stringify(topic)}`)
+}
+
+function sampleOf({ dataType, enumValues }: SQLiteColumn): unknown {
+  switch (dataType) {
+    case 'number':
+      return 1
+    case 'boolean':
+      return true
+    case 'date':
+      return new Date(0)
+    case 'json':
+      return {}
+    default:
+      return enumValues?.[0] ?? 'x'
+  }
 }
 
 function checkTable(

@@ -2,8 +2,13 @@
 import type { CollectionPlan } from '../collections/collections.ts'
 import type { FeedDeclaration } from '../feeds/declare.ts'
 import type { FeedPlan } from '../feeds/feeds.ts'
-import type { TopicPlan } from '../realtime/realtime.ts'
-import { durationOf, reportNotYet, reportUnknownKeys, type Report } from './report.ts'
+import {
+  durationOf,
+  reportNotYet,
+  reportUnknownKeys,
+  type IsDeclared,
+  type Report,
+} from './report.ts'
 
 const notYet = ['budget', 'keyed', 'batch'] as const
 const known = ['every', 'timeout', 'load', 'into', 'publish', ...notYet]
@@ -15,7 +20,7 @@ const everyMsMin = 100
 
 interface Named {
   readonly collections: readonly CollectionPlan[]
-  readonly topics: readonly TopicPlan[]
+  readonly isDeclared: IsDeclared
 }
 
 export function compileFeeds(
@@ -47,7 +52,7 @@ function compileFeed(
     const everyMs = durationOf(every ?? null, `${at}.every`, everyMsMin, report)
     if (everyMs < everyMsMin) report(`${at}.every`, `must be at least ${everyMsMin}ms`)
   }
-  if (publish !== undefined && !named.topics.some(({ matcher }) => matcher.match(publish))) {
+  if (publish !== undefined && !named.isDeclared(publish)) {
     report(`${at}.publish`, `no declared topic matches ${publish}`)
   }
   if (options.into === undefined && publish === undefined) {

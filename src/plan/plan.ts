@@ -12,7 +12,7 @@ import type { TopicPlan } from '../realtime/realtime.ts'
 import { compileCollections } from './collections.ts'
 import type { AppDeclaration, AppOptions } from './declare.ts'
 import { compileFeeds } from './feeds.ts'
-import { reportNotYet, reportUnknownKeys, type Report } from './report.ts'
+import { reportNotYet, reportUnknownKeys, type IsDeclared, type Report } from './report.ts'
 import { compileTopics } from './topics.ts'
 
 export interface Plan {
@@ -51,11 +51,18 @@ function compile(declaration: unknown, report: Report): Plan | undefined {
     report('name', 'must be 1 to 40 lower-case letters, digits and dashes, and start with a letter')
   }
   const topics = compileTopics(options.topics ?? {}, report)
-  const collections = compileCollections(options.collections ?? {}, report)
-  const feeds = compileFeeds(options.feeds ?? {}, { collections, topics }, report)
+  const isDeclared = namesIn(options, topics)
+  const collections = compileCollections(options.collections ?? {}, isDeclared, report)
+  const feeds = compileFeeds(options.feeds ?? {}, { collections, isDeclared }, report)
   const tables = [...new Set(collections.map(({ table }) => table))]
   const { page } = options
   return Object.freeze({ name: options.name, collections, tables, topics, feeds, page })
+}
+
+/** A pattern that is wrong has been reported: what names its topics is not wrong as well. */
+function namesIn({ topics = {} }: AppOptions, compiled: readonly TopicPlan[]): IsDeclared {
+  const isWhole = compiled.length === Object.keys(topics).length
+  return (topic) => !isWhole || compiled.some(({ matcher }) => matcher.match(topic))
 }
 
 function isApp(value: unknown): value is AppDeclaration {

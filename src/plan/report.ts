@@ -4,6 +4,9 @@ import { parseDurationMs } from '../lib/duration.ts'
 /** `key` is where in the app file, as `collections.prices/live.ttl`. */
 export type Report = (key: string, message: string) => void
 
+/** Whether a topic of this name can exist. */
+export type IsDeclared = (topic: string) => boolean
+
 /** A misspelt option would otherwise be a policy that silently is not there. */
 export function reportUnknownKeys(
   at: string,

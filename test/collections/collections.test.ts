@@ -1,9 +1,9 @@
 import { describe, expect, test } from 'bun:test'
 import type { User } from '../../src/auth/declare.ts'
-import { tempFolder } from '../harness.ts'
+import { faultOf, tempFolder } from '../harness.ts'
 import { createRandom } from '../lib/random.ts'
 
-import { alice, at, bob, faultOf, jsonOf, setUp, type Page } from './setup.ts'
+import { alice, at, bob, jsonOf, setUp, type Page } from './setup.ts'
 
 describe('lists', () => {
   test('property: pages both ways give every row once, in order, for any page size', async () => {

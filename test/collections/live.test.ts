@@ -7,8 +7,8 @@ import { must } from '../../src/lib/assert.ts'
 import { systemClock } from '../../src/lib/clock.ts'
 import { app } from '../../src/plan/declare.ts'
 import { compilePlan } from '../../src/plan/plan.ts'
-import { createTestLog, openStore, tempFolder } from '../harness.ts'
-import { alice, at, faultOf, jsonOf, setUp, type Page } from './setup.ts'
+import { faultOf, createTestLog, openStore, tempFolder } from '../harness.ts'
+import { alice, at, jsonOf, setUp, type Page } from './setup.ts'
 
 describe('live', () => {
   test('a change is published after the cache was told; unchanged rows are neither written nor published', async () => {

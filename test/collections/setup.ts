@@ -8,10 +8,10 @@ import {
   type CollectionsDeps,
 } from '../../src/collections/collections.ts'
 import { collection, desc, eq, or, type CollectionOptions } from '../../src/collections/declare.ts'
-import { Fault } from '../../src/fault.ts'
 import { systemClock } from '../../src/lib/clock.ts'
 import { must } from '../../src/lib/assert.ts'
 import { app } from '../../src/plan/declare.ts'
+import { topic } from '../../src/realtime/declare.ts'
 import { compilePlan } from '../../src/plan/plan.ts'
 import type { tempFolder } from '../harness.ts'
 import { createTestLog, openStore } from '../harness.ts'
@@ -66,6 +66,7 @@ export async function setUp(
           ...options.posts,
         }),
       },
+      topics: { 'prices:{region}': topic({}), 'posts:{id}': topic({}) },
     }),
   )
   const store = await openStore(folder.file('a.db'), plan.tables)
@@ -118,16 +119,6 @@ export interface Page {
   items: Record<string, unknown>[]
   next: string | null
   prev: string | null
-}
-
-export async function faultOf(run: () => unknown): Promise<Fault> {
-  try {
-    await run()
-  } catch (thrown) {
-    if (thrown instanceof Fault) return thrown
-    throw thrown
-  }
-  throw new Error('nothing was thrown')
 }
 
 export const at = (minutes: number): string =>

@@ -39,6 +39,19 @@ function connect(server: TestServer, options: { token?: string } = {}): Centrifu
   return client
 }
 
+/** A subscriber to `notes`: what it heard, and how each of its subscriptions began. */
+async function listen(server: TestServer) {
+  const client = connect(server)
+  const heard: number[] = []
+  const subscribed: SubscribedContext[] = []
+  const subscription = client.newSubscription('notes')
+  subscription.on('publication', ({ data }) => void heard.push((data as Note).row.id))
+  subscription.on('subscribed', (context) => void subscribed.push(context))
+  subscription.subscribe()
+  await subscription.ready()
+  return { client, heard, subscribed }
+}
+
 const create = (server: TestServer, id: number) =>
   server.rooms.collections.create(planOf(server), null, { id, text: `note ${id}` })
 
@@ -76,14 +89,7 @@ describe('a change of a collection', () => {
   test('missed by a client that was away: exactly those 50 come, in order', async () => {
     using folder = tempFolder()
     await using server = await runServer({ app, folder })
-    const client = connect(server)
-    const heard: number[] = []
-    const subscribed: SubscribedContext[] = []
-    const subscription = client.newSubscription('notes')
-    subscription.on('publication', ({ data }) => void heard.push((data as Note).row.id))
-    subscription.on('subscribed', (context) => void subscribed.push(context))
-    subscription.subscribe()
-    await subscription.ready()
+    const { client, heard, subscribed } = await listen(server)
     await create(server, 1)
     await until(() => heard.length === 1, 'the first is heard')
     client.disconnect()
@@ -101,14 +107,7 @@ describe('a change of a collection', () => {
   test('missed for longer than the history reaches: told so, no silent hole', async () => {
     using folder = tempFolder()
     await using server = await runServer({ app, folder })
-    const client = connect(server)
-    const heard: number[] = []
-    const subscribed: SubscribedContext[] = []
-    const subscription = client.newSubscription('notes')
-    subscription.on('publication', ({ data }) => void heard.push((data as Note).row.id))
-    subscription.on('subscribed', (context) => void subscribed.push(context))
-    subscription.subscribe()
-    await subscription.ready()
+    const { client, heard, subscribed } = await listen(server)
     client.disconnect()
     await until(() => server.rooms.realtime.stats().connections === 0, 'it is away')
     await create(server, 1)
@@ -129,12 +128,7 @@ describe('a change of a collection', () => {
 test('while a reader runs a long query, publications arrive and other reads go on', async () => {
   using folder = tempFolder()
   await using server = await runServer({ app, folder })
-  const client = connect(server)
-  const heard: number[] = []
-  const subscription = client.newSubscription('notes')
-  subscription.on('publication', ({ data }) => void heard.push((data as Note).row.id))
-  subscription.subscribe()
-  await subscription.ready()
+  const { client, heard } = await listen(server)
   let isSlowDone = false
   const slow = server.rooms.store.read({ sql: slowQuery(20_000_000), params: [] })
   void slow.then(() => (isSlowDone = true))

@@ -125,6 +125,22 @@ describe('compilePlan', () => {
     expect(() => compilePlan(value)).toThrow('the app file has one problem')
   })
 
+  test('the topic a collection is live on must be declared', () => {
+    const topics = { 'prices:{region}': topic({}) }
+    const live = (topicOf: (row: { region: string; note: string | null }) => string | null) =>
+      problemsOf({ name: 'a', topics, collections: { spot: collection(spot, { live: topicOf }) } })
+    expect(live((row) => `prices:${row.region}`)).toEqual([])
+    expect(live(() => null)).toEqual([])
+    expect(live((row) => `price:${row.region}`)).toEqual([
+      'collections.spot.live: no declared topic matches "price:x"',
+    ])
+    expect(
+      live((row) => {
+        throw new Error(row.region)
+      }),
+    ).toEqual([])
+  })
+
   test('a feed names its topic, has a target and a sane pace', () => {
     expect(
       problemsOf({

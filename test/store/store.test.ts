@@ -1,9 +1,8 @@
 import { describe, expect, test } from 'bun:test'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { integer, sqliteTable, text } from 'drizzle-orm/sqlite-core'
-import { Fault } from '../../src/fault.ts'
 import type { Change, ChangeOp } from '../../src/store/store.ts'
-import { openStore, tempFolder } from '../harness.ts'
+import { faultOf, openStore, tempFolder } from '../harness.ts'
 import { slowQuery } from './slow.ts'
 
 const notes = sqliteTable('notes', {
@@ -20,16 +19,6 @@ function insert(id: number, body: string | null): ChangeOp {
     keyAt: [0],
     op: 'create',
   }
-}
-
-async function faultOf(promise: Promise<unknown>): Promise<Fault> {
-  try {
-    await promise
-  } catch (thrown) {
-    if (thrown instanceof Fault) return thrown
-    throw thrown
-  }
-  throw new Error('nothing was thrown')
 }
 
 describe('store.write', () => {
@@ -99,12 +88,12 @@ describe('store.write', () => {
     using folder = tempFolder()
     await using store = await openStore(folder.file('a.db'), [notes])
     await store.write([insert(1, 'one')])
-    const taken = await faultOf(store.write([insert(1, 'one')]))
+    const taken = await faultOf(() => store.write([insert(1, 'one')]))
     expect({ code: taken.code, fields: taken.fields }).toEqual({
       code: 'conflict',
       fields: [{ field: 'id', message: 'is taken' }],
     })
-    const missing = await faultOf(store.write([insert(2, null)]))
+    const missing = await faultOf(() => store.write([insert(2, null)]))
     expect({ code: missing.code, message: missing.message }).toEqual({
       code: 'invalid',
       message: 'text is required',
@@ -130,7 +119,7 @@ describe('store.read', () => {
   test('readers cannot write', async () => {
     using folder = tempFolder()
     await using store = await openStore(folder.file('a.db'), [notes])
-    const fault = await faultOf(store.read({ sql: 'delete from notes', params: [] }))
+    const fault = await faultOf(() => store.read({ sql: 'delete from notes', params: [] }))
     expect(fault.code).toBe('unavailable')
   })
 
@@ -166,7 +155,7 @@ describe('store.start refuses, with a word on how to mend it', () => {
       stdout: 'pipe',
     })
     for await (const _ of holder.stdout) break
-    const fault = await faultOf(openStore(file, [notes]))
+    const fault = await faultOf(() => openStore(file, [notes]))
     expect(fault.message).toStartWith('the data folder is in use by another belfry process')
     holder.kill('SIGKILL')
     await holder.exited
@@ -179,7 +168,7 @@ describe('store.start refuses, with a word on how to mend it', () => {
     using folder = tempFolder()
     const file = folder.file('a.db')
     writeFileSync(file, 'this is not a database, and long enough to have a header '.repeat(100))
-    const fault = await faultOf(openStore(file, [notes]))
+    const fault = await faultOf(() => openStore(file, [notes]))
     expect(fault.message).toStartWith('the database file is damaged or is no SQLite database')
     expect(await Bun.file(file).text()).toStartWith('this is not a database')
   })
@@ -187,14 +176,14 @@ describe('store.start refuses, with a word on how to mend it', () => {
   test('a directory in place of the file', async () => {
     using folder = tempFolder()
     mkdirSync(folder.file('a.db'))
-    const fault = await faultOf(openStore(folder.file('a.db'), [notes]))
+    const fault = await faultOf(() => openStore(folder.file('a.db'), [notes]))
     expect(fault.message).toStartWith('the database file cannot be opened')
   })
 
   test('a folder that cannot be made', async () => {
     using folder = tempFolder()
     writeFileSync(folder.file('taken'), '')
-    const fault = await faultOf(openStore(folder.file('taken/data/a.db'), [notes]))
+    const fault = await faultOf(() => openStore(folder.file('taken/data/a.db'), [notes]))
     expect(fault.message).toStartWith('the data folder cannot be made')
   })
 })
