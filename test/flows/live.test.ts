@@ -208,3 +208,17 @@ test('a stream resumes where it was, for a plain EventSource', async () => {
   const data = resumed.filter((line) => line.startsWith('data: {"channel"'))
   expect(data.map((line) => JSON.parse(line.slice(6)).data.row.id)).toEqual([3, 4])
 })
+
+test('a server that stops tells its subscribers to come back, and lets streams end', async () => {
+  using folder = tempFolder()
+  await using server = await runServer({ app, folder })
+  const { client } = await listen(server)
+  const codes: number[] = []
+  client.on('connecting', ({ code }) => void codes.push(code))
+  const stream = await server.get('/api/stream?topics=notes')
+  const ended = stream.text()
+  await server.stop()
+  await until(() => codes.includes(3001), 'the client is told')
+  expect(await ended).toStartWith('retry: ')
+  client.disconnect()
+})
