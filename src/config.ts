@@ -1,7 +1,8 @@
 /**
  * The only reader of the environment. Everything wrong is reported at once, by variable name.
  */
-import { isAbsolute, resolve } from 'node:path'
+import { resolve } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import type { AuthConfig } from './auth/auth.ts'
 import { Fault, type FieldProblem } from './fault.ts'
 import type { LogLevel } from './observe/log.ts'
@@ -56,8 +57,8 @@ export function readConfig(appName: string, env: Env = process.env): Config {
   if (!logLevel) problem('LOG_LEVEL', `must be one of ${logLevels.join(', ')}`)
 
   const url = get('DATABASE_URL') ?? `file:./data/${appName}.db`
-  const path = url.replace(/^file:(\/\/)?/, '')
-  if (!url.startsWith('file:') || path === '' || path.includes('?')) {
+  const path = databasePath(url)
+  if (path === undefined || /[/\\]$|:memory:/.test(path)) {
     problem('DATABASE_URL', 'must be file:<path>; remote databases are not supported yet')
   }
 
@@ -77,7 +78,7 @@ export function readConfig(appName: string, env: Env = process.env): Config {
   return {
     host: get('HOST') ?? '0.0.0.0',
     port,
-    databaseFile: isAbsolute(path) ? path : resolve(path),
+    databaseFile: resolve(path ?? ''),
     auth: {
       secret: get('JWT_SECRET'),
       publicKey: get('JWT_PUBLIC_KEY'),
@@ -88,6 +89,24 @@ export function readConfig(appName: string, env: Env = process.env): Config {
     corsOrigins,
     logLevel,
     env: Object.freeze({ ...env }),
+  }
+}
+
+/** Where this machine reaches a server that listens on `host`; fit for a URL. */
+export function reachableHost(host: string): string {
+  if (host === '0.0.0.0') return '127.0.0.1'
+  if (host === '::') return '[::1]'
+  return host.includes(':') ? `[${host}]` : host
+}
+
+/** A path after `file:`, or a `file://` URL of this machine. */
+function databasePath(url: string): string | undefined {
+  if (!url.startsWith('file:') || url.includes('?')) return undefined
+  if (!url.startsWith('file://')) return url.slice('file:'.length) || undefined
+  try {
+    return fileURLToPath(url)
+  } catch {
+    return undefined
   }
 }
 

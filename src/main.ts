@@ -1,4 +1,5 @@
 #!/usr/bin/env bun
 import { run } from './cli/cli.ts'
 
-process.exitCode = await run(process.argv.slice(2))
+// Exits although a reader thread may still be in a query that nobody waits for any more.
+process.exit(await run(process.argv.slice(2)))

@@ -8,7 +8,7 @@ import { createAuth } from './auth/auth.ts'
 import type { Audience } from './auth/declare.ts'
 import { createCache } from './cache/cache.ts'
 import { createCollections } from './collections/collections.ts'
-import type { Config } from './config.ts'
+import { reachableHost, type Config } from './config.ts'
 import { Fault } from './fault.ts'
 import { createFeeds } from './feeds/feeds.ts'
 import type { ServerStats } from './feeds/declare.ts'
@@ -28,6 +28,9 @@ export const writePolicyDefault: LimitPolicy = { name: 'writes', quota: 600, win
 
 /** Above our own limit of 1 MiB, which answers with a problem; Bun's answer has no body. */
 const requestBytesMax = 32 * 1024 * 1024
+
+/** A drain waits so long for requests that are under way. */
+const finishMs = 5_000
 
 /** Seconds a quiet HTTP connection stays open. SSE streams lift it for themselves. */
 const idleTimeoutS = 60
@@ -148,7 +151,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   log.info('server.started', { app: plan.name, url: String(bun.url), version })
 
   return {
-    url: `http://${bun.hostname === '0.0.0.0' ? '127.0.0.1' : bun.hostname}:${bun.port}`,
+    url: `http://${reachableHost(config.host)}:${bun.port}`,
     port: bun.port ?? config.port,
     rooms: { store, cache, realtime, collections, feeds, auth },
     async stop() {
@@ -157,11 +160,22 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       await feeds.stop()
       await realtime.drain()
       realtime.stop()
-      await server().stop(true)
+      await finishRequests(server(), clock)
       await store.stop()
       log.info('server.stopped', { app: plan.name })
     },
   }
+}
+
+/** What was accepted is answered: a write that is committed and then cut off looks like one that failed. */
+async function finishRequests(server: Bun.Server<Connection>, clock: Clock): Promise<void> {
+  // Closes the listener; its promise waits for idle keep-alive connections too, so nobody awaits it.
+  void server.stop(false)
+  const deadline = clock.tick() + finishMs
+  while (server.pendingRequests > 0 && clock.tick() < deadline) {
+    await new Promise<void>((resolve) => void clock.after(5, resolve))
+  }
+  await server.stop(true)
 }
 
 function listen(

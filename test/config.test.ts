@@ -28,8 +28,22 @@ describe('readConfig', () => {
     ['file:a.db', resolve('a.db')],
     ['file:/srv/a.db', '/srv/a.db'],
     ['file:///srv/a.db', '/srv/a.db'],
+    ['file:///srv/a%20b.db', '/srv/a b.db'],
+    ['file://localhost/srv/a.db', '/srv/a.db'],
+    ['file:a b.db', resolve('a b.db')],
   ])('DATABASE_URL %s is %s', (url, file) => {
     expect(readConfig('a', { DATABASE_URL: url }).databaseFile).toBe(file)
+  })
+
+  test.each([
+    'file:',
+    'file://elsewhere/a.db',
+    'file:data/',
+    'file::memory:',
+    'a.db',
+    'file:a.db?x=1',
+  ])('DATABASE_URL %s is refused', (url) => {
+    expect(() => readConfig('a', { DATABASE_URL: url })).toThrow('the environment is not valid')
   })
 
   test('every wrong variable is named at once', () => {

@@ -129,7 +129,9 @@ export function createCache(deps: { readonly clock: Clock }, options: CacheOptio
     try {
       return { state: 'miss', isCoalesced, entry: await flight.landing }
     } catch (failure) {
-      if (!spare || !isOutage(failure) || clock.now() >= spare.staleUntilMs) throw failure
+      // Looked at again: a write may have been applied while the load ran.
+      const isUsable = spare && isValid(spare) && clock.now() < spare.staleUntilMs
+      if (!isUsable || !isOutage(failure)) throw failure
       counts.stale++
       return { state: 'stale', isCoalesced, entry: spare }
     }

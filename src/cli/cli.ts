@@ -30,6 +30,10 @@ export async function run([name = 'help', ...args]: readonly string[]): Promise<
     help()
     return 2
   }
+  if (args.includes('--help') || args.includes('-h')) {
+    console.log(`belfry ${verb.usage}\n    ${verb.about}`)
+    return 0
+  }
   try {
     return await verb.run(args)
   } catch (thrown) {

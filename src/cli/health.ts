@@ -1,5 +1,5 @@
 /** `belfry health`: asks the server on this machine, for container health checks without curl. */
-import { readConfig } from '../config.ts'
+import { reachableHost, readConfig } from '../config.ts'
 import type { Verb } from './cli.ts'
 
 /** A server that takes longer is not healthy. */
@@ -9,9 +9,9 @@ export const health: Verb = {
   usage: 'health',
   about: 'exit 0 if the server on PORT answers that it is well',
   async run() {
-    const { port } = readConfig('belfry')
+    const { host, port } = readConfig('belfry')
     try {
-      const response = await fetch(`http://127.0.0.1:${port}/api/health`, {
+      const response = await fetch(`http://${reachableHost(host)}:${port}/api/health`, {
         signal: AbortSignal.timeout(timeoutMs),
       })
       console.log(await response.text())

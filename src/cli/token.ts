@@ -21,7 +21,7 @@ export const token: Verb = {
     })
     const { secret, issuer, audience } = readConfig('belfry').auth
     if (secret === undefined) throw new Fault('invalid', 'JWT_SECRET is not set')
-    if (values.sub === undefined) throw new Fault('invalid', 'say whose token: --sub <id>')
+    if (!values.sub) throw new Fault('invalid', 'say whose token: --sub <id>')
     const ttlMs = parseDurationMs(values.ttl)
     if (ttlMs === undefined)
       throw new Fault('invalid', `--ttl ${values.ttl} is no duration like 1h`)

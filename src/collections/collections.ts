@@ -16,7 +16,7 @@ import type { User } from '../auth/declare.ts'
 import type { Cache, CacheRead } from '../cache/cache.ts'
 import { Fault } from '../fault.ts'
 import type { Log } from '../observe/log.ts'
-import { keyOf, rowTag, tableTag, type Change, type Store } from '../store/store.ts'
+import { anyRowTag, keyOf, rowTag, tableTag, type Change, type Store } from '../store/store.ts'
 import { decodeRow, idOf, parseId, type Columns, type RowData } from './columns.ts'
 import type { CollectionOptions, Order } from './declare.ts'
 import { encodeCursor, listSql, parseListQuery, type ListQuery } from './query.ts'
@@ -45,6 +45,8 @@ export interface CollectionPlan {
   readonly orders: ReadonlyMap<string, readonly Order[]>
   readonly orderDefault: string
   readonly live: CollectionOptions<SQLiteTable>['live']
+  /** Tags of what foreign-key actions change along with a row of this table. */
+  readonly alsoTags: Readonly<Record<'update' | 'remove', readonly string[]>>
 }
 
 /** What rooms beside this one must offer; the root fits them. */
@@ -183,7 +185,7 @@ export function createCollections(
       if (!key) throw notFound(plan)
       const rowKey = keyOf(key)
       const cacheKey = `${plan.path}/${rowKey} ${scopeKey(scope)}`
-      const tags = [rowTag(plan.tableName, rowKey)]
+      const tags = [rowTag(plan.tableName, rowKey), anyRowTag(plan.tableName)]
       return cache.read(cacheKey, tags, plan, () => loadRow(plan, key, scope))
     },
     changed(change) {

@@ -36,9 +36,16 @@ type Parsed =
 const good = (value: unknown): Parsed => ({ ok: true, value })
 const bad = (message: string): Parsed => ({ ok: false, message })
 
-/** Column kinds that have a JSON form and a text form; the plan refuses tables with others. */
+/**
+ * Column kinds that have a JSON form and a text form; the plan refuses tables with others. `numeric` is
+ * none of them: SQLite takes '05' and '5' for the same there, and two ids for one row are two cache keys.
+ */
 export function isServable(column: SQLiteColumn): boolean {
-  return ['string', 'number', 'boolean', 'date', 'json'].includes(column.dataType)
+  return (
+    ['string', 'number', 'boolean', 'date', 'json'].includes(column.dataType) &&
+    column.getSQLType().toLowerCase() !== 'numeric' &&
+    column.generated === undefined
+  )
 }
 
 /** One JSON value against its column. */
@@ -56,8 +63,16 @@ export function parseJsonValue(column: SQLiteColumn, value: unknown): Parsed {
         ? parseDate(value)
         : bad(dateForm)
     default:
-      return good(value)
+      return isShallow(value, jsonDepthMax) ? good(value) : bad(`nests deeper than ${jsonDepthMax}`)
   }
+}
+
+/** What is stored must be printable again: `JSON.stringify` recurses. */
+const jsonDepthMax = 64
+
+function isShallow(value: unknown, depthMax: number): boolean {
+  if (typeof value !== 'object' || value === null) return true
+  return depthMax > 0 && Object.values(value).every((part) => isShallow(part, depthMax - 1))
 }
 
 /** One value out of a path or a query string against its column. */
@@ -88,6 +103,8 @@ function parseText(column: SQLiteColumn, text: string): Parsed {
   const lengthMax = declaredLength(column) ?? textLengthMax
   if (text.length > lengthMax) return bad(`must be at most ${lengthMax} characters`)
   if (!text.isWellFormed()) return bad('must be well-formed Unicode')
+  // libSQL reads a text up to its first U+0000.
+  if (text.includes('\0')) return bad('must not contain U+0000')
   return good(text)
 }
 
@@ -104,13 +121,23 @@ function parseNumber(column: SQLiteColumn, value: number): Parsed {
 
 const dateForm = 'must be a date like 2026-01-31T12:00:00Z or milliseconds since 1970'
 
-/** ISO 8601 with a zone only: a local time would mean another instant on every machine. */
+/** ISO 8601 with a zone only: a local time would mean another instant on every machine. Years 0 to 9999. */
 function parseDate(value: string | number): Parsed {
-  if (typeof value === 'string' && !/^\d{4}-\d\d-\d\dT\d\d:\d\d.*(Z|[+-]\d\d:?\d\d)$/.test(value)) {
-    return bad(dateForm)
+  if (typeof value === 'string') {
+    const match = /^(\d{4})-(\d\d)-(\d\d)T\d\d:\d\d.*(?:Z|[+-]\d\d:?\d\d)$/.exec(value)
+    if (!match) return bad(dateForm)
+    const [year, month, day] = [Number(match[1]), Number(match[2]), Number(match[3])]
+    // JavaScript takes the 31st of February for the 3rd of March.
+    if (day > new Date(Date.UTC(year, month, 0)).getUTCDate()) return bad(dateForm)
   }
   const date = new Date(value)
-  return Number.isNaN(date.getTime()) ? bad(dateForm) : good(date)
+  const isPlain = !Number.isNaN(date.getTime()) && /^\d/.test(date.toISOString())
+  return isPlain ? good(date) : bad(dateForm)
+}
+
+/** A value made by the app's own code: as in JSON, but dates may be Date objects. */
+export function parseOwnValue(column: SQLiteColumn, value: unknown): Parsed {
+  return parseJsonValue(column, value instanceof Date ? value.getTime() : value)
 }
 
 /** What the database holds for a checked value. */
@@ -149,7 +176,7 @@ export function parseBody(columns: Columns, body: unknown): ParsedInput {
 export function missingColumns(columns: Columns, values: RowData): FieldProblem[] {
   const problems: FieldProblem[] = []
   for (const [field, column] of columns) {
-    if (values[field] !== undefined || !column.notNull || column.hasDefault) continue
+    if (Object.hasOwn(values, field) || !column.notNull || column.hasDefault) continue
     if (column.primary && column.getSQLType().toLowerCase() === 'integer') continue
     problems.push({ field, message: 'is required' })
   }
@@ -168,8 +195,8 @@ export function insertProblems(
 }
 
 /**
- * A primary key in a path: parts joined by commas, dates as ISO text, so `NSW1,2021-10-06T05:00:00.000Z`.
- * Only what would be misread is escaped.
+ * A primary key as it stands in a URL: parts joined by commas, dates as ISO text, what a URL cannot hold
+ * escaped, so `NSW1,2021-10-06T05:00:00.000Z` or `a%2Cb`.
  */
 export function idOf(
   key: readonly SQLiteColumn[],
@@ -180,12 +207,20 @@ export function idOf(
     .map((_, at) => {
       const value = row[properties[at] ?? '']
       const text = value instanceof Date ? value.toISOString() : String(value)
-      return text.replace(/[%,/]/g, encodeURIComponent)
+      return encodeURIComponent(text).replaceAll('%3A', ':')
     })
     .join(',')
 }
 
-/** The key's driver values, or undefined when no row can have this id. */
+/** A path of these means another one: browsers and servers fold them away. */
+const unaddressable = new Set(['', '.', '..'])
+
+/** Whether a row with this id could be asked for. */
+export function isAddressable(id: string): boolean {
+  return !unaddressable.has(id)
+}
+
+/** The key's driver values out of a path's last part, still escaped; undefined when no row has this id. */
 export function parseId(key: readonly SQLiteColumn[], id: string): unknown[] | undefined {
   const parts = id.split(',')
   if (parts.length !== key.length) return undefined

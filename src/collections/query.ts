@@ -165,7 +165,8 @@ function decodeCursor(
   }
   const values: unknown[] = parts.slice(1)
   const isOurs = values.every((value, at) => {
-    const wanted = columns[at]?.column.getSQLType().toLowerCase() === 'text' ? 'string' : 'number'
+    // As the database holds it: dates and booleans are numbers there.
+    const wanted = columns[at]?.column.dataType === 'string' ? 'string' : 'number'
     return typeof value === wanted
   })
   return isOurs ? (values as (string | number)[]) : undefined

@@ -4,7 +4,7 @@
  */
 import type { User } from '../auth/declare.ts'
 import { Fault } from '../fault.ts'
-import { toDriver, type RowData } from './columns.ts'
+import { parseOwnValue, toDriver, type RowData } from './columns.ts'
 import type { CollectionPlan } from './collections.ts'
 import type { CollectionOptions } from './declare.ts'
 import { isWhere, type Where } from './where.ts'
@@ -77,11 +77,16 @@ function forced(
   const decision = ask(plan, rule, answer)
   if (decision === true) return {}
   if (typeof decision !== 'object' || decision === null) throw refusal(plan, rule, user)
-  for (const column of Object.keys(decision)) {
-    if (plan.columns.has(column)) continue
-    throw ruleFault(plan, rule, `forces ${column}, which is no column`)
+  const values: Record<string, unknown> = {}
+  for (const [property, value] of Object.entries(decision)) {
+    if (value === undefined) continue
+    const column = plan.columns.get(property)
+    if (!column) throw ruleFault(plan, rule, `forces ${property}, which is no column`)
+    const parsed = parseOwnValue(column, value)
+    if (!parsed.ok) throw ruleFault(plan, rule, `forces ${property}, which ${parsed.message}`)
+    values[property] = parsed.value
   }
-  return decision as RowData
+  return values
 }
 
 function ask(plan: CollectionPlan, rule: Action, answer: () => unknown): unknown {
@@ -110,34 +115,38 @@ function refusal(plan: CollectionPlan, rule: Action, user: User | null): Fault {
     : new Fault('unauthenticated', `sign in to ${rule} in ${plan.path}`)
 }
 
-/** A `Where` as text, for cache keys: readers who see the same rows share the same bytes. */
+/** A `Where` as text, for cache keys: readers who see the same rows share the same bytes, and only they. */
 export function scopeKey(where: Where): string {
-  if (where.kind === 'always') return ''
-  return JSON.stringify(where, (name, value: unknown) => {
-    if (name !== '' && isColumn(value)) return value.name
-    if (
-      typeof value === 'object' &&
-      value !== null &&
-      'column' in value &&
-      isColumn(value.column)
-    ) {
-      const { column } = value
-      if ('value' in value)
-        return { ...value, column: column.name, value: toDriver(column, value.value) }
-      if ('values' in value && Array.isArray(value.values)) {
-        return {
-          ...value,
-          column: column.name,
-          values: value.values.map((one) => toDriver(column, one)),
-        }
-      }
-    }
-    return value
-  })
+  return where.kind === 'always' ? '' : JSON.stringify(plain(where))
 }
 
-type Column = Parameters<typeof toDriver>[0]
+function plain(where: Where): unknown {
+  switch (where.kind) {
+    case 'always':
+    case 'never':
+      return where.kind
+    case 'and':
+    case 'or':
+      return [where.kind, ...where.parts.map(plain)]
+    case 'not':
+      return [where.kind, plain(where.part)]
+    case 'isNull':
+      return [where.kind, where.column.name]
+    case 'oneOf':
+      return [
+        where.kind,
+        where.column.name,
+        ...where.values.map((one) => keyValue(where.column, one)),
+      ]
+    default:
+      return [where.kind, where.column.name, keyValue(where.column, where.value)]
+  }
+}
 
-function isColumn(value: unknown): value is Column {
-  return typeof value === 'object' && value !== null && 'getSQLType' in value
+/** JSON makes one `null` of Infinity, −Infinity and NaN, and has no bigint: these must stay apart. */
+function keyValue(column: Parameters<typeof toDriver>[0], value: unknown): unknown {
+  const driver = toDriver(column, value)
+  const isPlain =
+    typeof driver === 'string' || (typeof driver === 'number' && Number.isFinite(driver))
+  return isPlain ? driver : [typeof driver, String(driver)]
 }

@@ -11,7 +11,7 @@ import { Fault, type FieldProblem } from '../fault.ts'
 import { must } from '../lib/assert.ts'
 import type { ChangeOp, Query, Store } from '../store/store.ts'
 import type { CollectionPlan } from './collections.ts'
-import { insertProblems, parseJsonValue, toDriver, type RowData } from './columns.ts'
+import { insertProblems, parseOwnValue, toDriver, type RowData } from './columns.ts'
 
 /** Sets of columns remembered per collection; a feed has one or a few. */
 const shapesMax = 64
@@ -24,18 +24,20 @@ interface Shape {
 export function createUpserts(db: Store['db']): (plan: CollectionPlan, row: RowData) => ChangeOp {
   const shapes = new WeakMap<CollectionPlan, Map<string, Shape>>()
 
-  const shapeOf = (plan: CollectionPlan, given: readonly string[]): Shape => {
+  const shapeOf = (plan: CollectionPlan, { given, made }: OwnRow): Shape => {
     let known = shapes.get(plan)
     if (!known || known.size >= shapesMax) shapes.set(plan, (known = new Map()))
-    const key = given.join(',')
+    const key = JSON.stringify([Object.keys(given), Object.keys(made)])
     let shape = known.get(key)
-    if (!shape) known.set(key, (shape = buildShape(db, plan, given)))
+    if (!shape)
+      known.set(key, (shape = buildShape(db, plan, Object.keys(given), Object.keys(made))))
     return shape
   }
 
   return (plan, row) => {
-    const input = checkedRow(plan, row)
-    const shape = shapeOf(plan, Object.keys(input))
+    const own = checkedRow(plan, row)
+    const input = { ...own.made, ...own.given }
+    const shape = shapeOf(plan, own)
     return {
       ...changeOp(plan, 'upsert'),
       sql: shape.insert.sql,
@@ -48,20 +50,27 @@ export function createUpserts(db: Store['db']): (plan: CollectionPlan, row: RowD
   }
 }
 
-function buildShape(db: Store['db'], plan: CollectionPlan, given: readonly string[]): Shape {
-  const rest = given.flatMap((property) => {
-    const column = must(plan.columns.get(property), () => `${property} was checked`)
-    return plan.key.includes(column) ? [] : [{ property, column }]
-  })
-  const values = Object.fromEntries(given.map((property) => [property, sql.placeholder(property)]))
-  const insert = db.insert(plan.table).values(values as never)
-  const isOther = rest.map(({ column }) => sql`${column} is not ${excluded(column)}`)
+/** What was made up counts as no difference, and overwrites only where `$onUpdate` says so. */
+function buildShape(
+  db: Store['db'],
+  plan: CollectionPlan,
+  given: readonly string[],
+  made: readonly string[],
+): Shape {
+  const columnOf = (property: string): SQLiteColumn =>
+    must(plan.columns.get(property), () => `${property} was checked`)
+  const rest = given.filter((property) => !plan.key.includes(columnOf(property)))
+  const touched = made.filter((property) => columnOf(property).onUpdateFn !== undefined)
+  const placeholders = [...given, ...made].map((property) => [property, sql.placeholder(property)])
+  const insert = db.insert(plan.table).values(Object.fromEntries(placeholders) as never)
+  const isOther = rest.map(columnOf).map((column) => sql`${column} is not ${excluded(column)}`)
+  const set = [...rest, ...touched].map((property) => [property, excluded(columnOf(property))])
   const statement =
     rest.length === 0
       ? insert.onConflictDoNothing()
       : insert.onConflictDoUpdate({
           target: [...plan.key],
-          set: Object.fromEntries(rest.map(({ property, column }) => [property, excluded(column)])),
+          set: Object.fromEntries(set),
           setWhere: must(or(...isOther), () => 'there is a column beside the key'),
         })
   const isRow = and(...plan.key.map((column) => sql`${column} = ${0}`))
@@ -84,44 +93,48 @@ function excluded(column: SQLiteColumn): SQL {
   return sql`excluded.${sql.identifier(column.name)}`
 }
 
-/** Dates may be Date objects already; everything else as in JSON. What Drizzle would make up is made up here. */
-function checkedRow(plan: CollectionPlan, row: RowData): RowData {
-  const values: Record<string, unknown> = {}
+interface OwnRow {
+  readonly given: RowData
+  /** By `$defaultFn` and `$onUpdate`, for columns not given. */
+  readonly made: RowData
+}
+
+function checkedRow(plan: CollectionPlan, row: RowData): OwnRow {
+  const given: Record<string, unknown> = {}
+  const made: Record<string, unknown> = {}
   const problems: FieldProblem[] = []
   for (const [field, value] of Object.entries(row)) {
     if (value === undefined) continue
     const column = plan.columns.get(field)
-    if (!column) {
-      problems.push({ field, message: 'is not a column' })
-      continue
-    }
-    const parsed = parseJsonValue(column, value instanceof Date ? value.getTime() : value)
-    if (parsed.ok) values[field] = parsed.value
-    else problems.push({ field, message: parsed.message })
+    const parsed = column && parseOwnValue(column, value)
+    if (parsed?.ok) given[field] = parsed.value
+    else problems.push({ field, message: parsed?.message ?? 'is not a column' })
   }
   for (const [property, column] of plan.columns) {
-    if (values[property] !== undefined) continue
-    const made: unknown = (column.defaultFn ?? column.onUpdateFn)?.()
-    if (made !== undefined) values[property] = made
+    const value: unknown = Object.hasOwn(given, property)
+      ? undefined
+      : (column.defaultFn ?? column.onUpdateFn)?.()
+    if (value !== undefined) made[property] = value
   }
-  const fields = insertProblems(plan.columns, problems, values)
+  const fields = insertProblems(plan.columns, problems, { ...made, ...given })
   if (fields.length > 0) {
     const text = fields.map(({ field, message }) => `${field} ${message}`).join(', ')
     throw new Fault('invalid', `a row for ${plan.path} is not valid: ${text}`, { fields })
   }
-  return values
+  return { given, made }
 }
 
 /** What every logged statement on a collection's table says of itself. */
 export function changeOp(
   plan: CollectionPlan,
   op: ChangeOp['op'],
-): Pick<ChangeOp, 'columns' | 'table' | 'keyAt' | 'op'> {
+): Pick<ChangeOp, 'columns' | 'table' | 'keyAt' | 'op' | 'alsoTags'> {
   const columns = Object.values(getTableColumns(plan.table)) as SQLiteColumn[]
   return {
     columns: columns.map(({ name }) => name),
     table: plan.tableName,
     keyAt: plan.key.map((column) => columns.indexOf(column)),
     op,
+    alsoTags: op === 'update' || op === 'remove' ? plan.alsoTags[op] : [],
   }
 }

@@ -31,12 +31,14 @@ export type Where =
 type Data<C extends SQLiteColumn> = C['_']['data']
 
 /**
- * An operand that is `undefined` or `null` matches NO row (as in SQL, where `= NULL` is never true):
- * `eq(posts.authorId, user?.id)` is safe for a visitor. Ask for nulls with `isNull`.
+ * An operand that is `undefined`, `null` or NaN matches NO row (as in SQL, where `= NULL` is never
+ * true): `eq(posts.authorId, user?.id)` is safe for a visitor. Ask for nulls with `isNull`.
  */
 function compare(kind: Comparison) {
   return <C extends SQLiteColumn>(column: C, value: Data<C> | null | undefined): Where =>
-    value === undefined || value === null ? { kind: 'never' } : { kind, column, value }
+    value === undefined || value === null || Number.isNaN(value)
+      ? { kind: 'never' }
+      : { kind, column, value }
 }
 
 export const eq = compare('eq')

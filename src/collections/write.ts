@@ -7,9 +7,23 @@ import { and, sql, type SQL } from 'drizzle-orm'
 import type { User } from '../auth/declare.ts'
 import { Fault, type FieldProblem } from '../fault.ts'
 import { must } from '../lib/assert.ts'
-import type { Change, RawRow, Store } from '../store/store.ts'
+import {
+  isAutoIncrement,
+  type Change,
+  type ChangeOp,
+  type RawRow,
+  type Store,
+} from '../store/store.ts'
 import type { CollectionPlan } from './collections.ts'
-import { decodeRow, idOf, insertProblems, parseBody, parseId, type RowData } from './columns.ts'
+import {
+  decodeRow,
+  idOf,
+  insertProblems,
+  isAddressable,
+  parseBody,
+  parseId,
+  type RowData,
+} from './columns.ts'
 import { createForced, mayRemove, requireRule, updateForced } from './rules.ts'
 import { changeOp, createUpserts } from './upsert.ts'
 
@@ -55,15 +69,33 @@ export function createWrites({ store, notFound }: WriteDeps): Writes {
   ): Promise<Written> => {
     requireRule(plan, 'create', user)
     const { values, problems } = parseBody(plan.columns, body)
-    const input = { ...values, ...createForced(plan, user, values) }
-    refuseProblems(insertProblems(plan.columns, without(problems, input), input))
+    const forced = createForced(plan, user, values)
+    const input = { ...values, ...forced }
+    refuseProblems([
+      ...insertProblems(plan.columns, without(problems, input), input),
+      ...keyProblems(plan, values, forced),
+    ])
     const insert = store.db
       .insert(plan.table)
       .values(input as never)
       .returning()
       .toSQL()
-    const changes = await store.write([{ ...changeOp(plan, 'create'), ...insert }])
-    return written(plan, changes)
+    return written(plan, await commit(plan, { ...changeOp(plan, 'create'), ...insert }))
+  }
+
+  /** The store speaks of the table's columns; who wrote knows the row's properties. */
+  const commit = async (plan: CollectionPlan, op: ChangeOp): Promise<readonly Change[]> => {
+    try {
+      return await store.write([op])
+    } catch (thrown) {
+      if (!(thrown instanceof Fault) || !thrown.fields) throw thrown
+      const names = new Map([...plan.columns].map(([property, { name }]) => [name, property]))
+      const fields = thrown.fields.map(({ field, message }) => ({
+        field: names.get(field) ?? field,
+        message,
+      }))
+      throw new Fault(thrown.code, thrown.message, { fields, cause: thrown })
+    }
   }
 
   /** `judge` sees the stored row and answers with the statement, or throws its refusal. */
@@ -82,7 +114,7 @@ export function createWrites({ store, notFound }: WriteDeps): Writes {
       )
       if (!raw) throw notFound(plan)
       const statement = judge(decodeRow(plan.columns, raw), stillIs(plan, raw))
-      const changes = await store.write([{ ...changeOp(plan, op), ...statement.toSQL() }])
+      const changes = await commit(plan, { ...changeOp(plan, op), ...statement.toSQL() })
       if (changes.length > 0) return written(plan, changes)
     }
     throw new Fault('conflict', 'the row keeps changing, try again')
@@ -145,7 +177,26 @@ function stillIs(plan: CollectionPlan, raw: RawRow): SQL {
 
 /** Problems of fields that a rule has filled in are none. */
 function without(problems: readonly FieldProblem[], input: RowData): FieldProblem[] {
-  return problems.filter(({ field }) => input[field] === undefined)
+  return problems.filter(({ field }) => !Object.hasOwn(input, field))
+}
+
+/** Keys that only the database or the app may choose, and keys that no URL can name. */
+function keyProblems(plan: CollectionPlan, given: RowData, forced: RowData): FieldProblem[] {
+  const problems: FieldProblem[] = []
+  for (const [at, column] of plan.key.entries()) {
+    const field = plan.keyProperties[at] ?? ''
+    const isClients = Object.hasOwn(given, field) && !Object.hasOwn(forced, field)
+    // 2^53 - 1 from one client, and every number after it is beyond what JSON can say.
+    if (isClients && isAutoIncrement(column)) {
+      problems.push({ field, message: 'is given by the database' })
+    }
+  }
+  const [first = ''] = plan.keyProperties
+  const input = { ...given, ...forced }
+  if (Object.hasOwn(input, first) && !isAddressable(idOf(plan.key, plan.keyProperties, input))) {
+    problems.push({ field: first, message: 'must not be empty, . or ..' })
+  }
+  return problems
 }
 
 function refuseProblems(fields: readonly FieldProblem[]): void {

@@ -37,6 +37,9 @@ export interface FeedsDeps {
   readonly log: Log
 }
 
+/** A tick costs a call upstream; faster than this is a mistake. */
+export const everyMsMin = 100
+
 /** Rows one tick may bring; more is a mistake or belongs in several ticks. */
 const rowsPerTickMax = 10_000
 
@@ -160,11 +163,10 @@ export function createFeeds(deps: FeedsDeps, plans: readonly FeedPlan[]): Feeds 
 function createFeed(plan: FeedPlan, env: Env): Feed {
   const every = typeof plan.every === 'function' ? plan.every(env) : plan.every
   const everyMs = parseDurationMs(every)
-  if (everyMs === undefined) {
+  if (everyMs === undefined || everyMs < everyMsMin) {
+    const message = `gave ${String(every)}: a duration of at least ${everyMsMin}ms is needed`
     throw new Fault('invalid', 'the app file has one problem', {
-      fields: [
-        { field: `feeds.${plan.name}.every`, message: `gave ${String(every)}, no duration` },
-      ],
+      fields: [{ field: `feeds.${plan.name}.every`, message }],
     })
   }
   return {

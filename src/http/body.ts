@@ -34,10 +34,16 @@ async function readBytes(request: Request, bytesMax: number): Promise<Uint8Array
   // A chunked body declares nothing: it is counted while it comes.
   const chunks: Uint8Array[] = []
   let total = 0
-  for await (const chunk of request.body ?? []) {
-    total += chunk.byteLength
-    if (total > bytesMax) throw tooLarge(bytesMax)
-    chunks.push(chunk)
+  try {
+    for await (const chunk of request.body ?? []) {
+      total += chunk.byteLength
+      if (total > bytesMax) throw tooLarge(bytesMax)
+      chunks.push(chunk)
+    }
+  } catch (cause) {
+    if (cause instanceof Fault) throw cause
+    // The client went away in the middle of it: nobody's failure, and nobody there to answer.
+    throw new Fault('invalid', 'the body was cut off', { cause })
   }
   return chunks.length === 1 && chunks[0] ? chunks[0] : Buffer.concat(chunks)
 }

@@ -16,7 +16,7 @@ import { problemResponse } from './faults.ts'
 import type { Door, Visit } from './visit.ts'
 
 /** Longer URLs are refused before anything looks at them. Bun itself refuses headers above 16 KB. */
-const urlLengthMax = 4096
+const urlLengthMax = 8192
 
 export interface GateDeps {
   readonly auth: Auth
@@ -27,16 +27,12 @@ export interface GateDeps {
   readonly addressOf: (request: Request) => string
 }
 
-export type Params = Readonly<Record<string, string>>
-
 /** `route` names the door in metrics: a pattern, never a path. */
 export type Gate = (
   route: string,
   door: Door,
   limits?: Limits,
-) => (request: Request, params?: Params) => Response | Promise<Response>
-
-const noParams: Params = {}
+) => (request: Request) => Response | Promise<Response>
 
 export function createGate({ auth, clock, log, metrics, addressOf }: GateDeps): Gate {
   // Unique across restarts and nodes without a random number per request.
@@ -102,28 +98,26 @@ export function createGate({ auth, clock, log, metrics, addressOf }: GateDeps): 
       (thrown: unknown) => refuse(route, visit, thrown, extra),
     )
 
-  return (route, door, limits) =>
-    (request, params = noParams) => {
-      const visit: Mutable<Visit> = {
-        id: idPrefix + ++lastId,
-        startedAt: clock.tick(),
-        identity: anonymous,
-        params,
-      }
-      try {
-        if (request.url.length > urlLengthMax) {
-          throw new Fault('too_large', `the URL is longer than ${urlLengthMax} characters`)
-        }
-        const verdict = identify(auth, request)
-        if (verdict instanceof Promise) {
-          return settleVerdict(verdict, route, door, limits, request, visit)
-        }
-        visit.identity = admitted(verdict)
-        return proceed(route, door, limits, request, visit)
-      } catch (thrown) {
-        return refuse(route, visit, thrown)
-      }
+  return (route, door, limits) => (request) => {
+    const visit: Mutable<Visit> = {
+      id: idPrefix + ++lastId,
+      startedAt: clock.tick(),
+      identity: anonymous,
     }
+    try {
+      if (request.url.length > urlLengthMax) {
+        throw new Fault('too_large', `the URL is longer than ${urlLengthMax} characters`)
+      }
+      const verdict = identify(auth, request)
+      if (verdict instanceof Promise) {
+        return settleVerdict(verdict, route, door, limits, request, visit)
+      }
+      visit.identity = admitted(verdict)
+      return proceed(route, door, limits, request, visit)
+    } catch (thrown) {
+      return refuse(route, visit, thrown)
+    }
+  }
 
   async function settleVerdict(
     verdict: Promise<Verdict>,

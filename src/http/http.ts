@@ -18,7 +18,7 @@ import type { Metrics } from '../observe/metrics.ts'
 import type { Connection, Realtime } from '../realtime/realtime.ts'
 import { createEventsDoor } from './events.ts'
 import { problemResponse } from './faults.ts'
-import { createGate, type Params } from './gates.ts'
+import { createGate } from './gates.ts'
 import { createHealthDoor, createMetricsDoor, type Health } from './operations.ts'
 import { createPublishDoors } from './publish.ts'
 import { createRecordDoors } from './records.ts'
@@ -63,8 +63,7 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
     const enter = gate(`${method} ${path}`, door, limits)
     // Elysia reads a handler's text, and awaits one that returns a call. A bound function has no text:
     // a synchronous answer stays one, which a cached read notices.
-    const handler = (context: { request: Request; params?: Params }) =>
-      enter(context.request, context.params)
+    const handler = (context: { readonly request: Request }) => enter(context.request)
     routes.route(method, path, handler.bind(undefined))
   }
 

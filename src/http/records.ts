@@ -22,7 +22,7 @@ export function createRecordDoors(
   // Caches outside may keep an answer but must ask before using it: a 304 costs them no body, and
   // no write is ever hidden by a copy that we cannot reach.
   const cacheControl = plan.rules.read === 'public' ? 'public, no-cache' : 'private, no-cache'
-  const vary = plan.rules.read === 'public' ? undefined : 'authorization'
+  const vary = plan.rules.read === 'public' ? undefined : 'authorization, origin'
 
   const answer = (
     request: Request,
@@ -47,8 +47,6 @@ export function createRecordDoors(
     return new Response(entry.body, { headers })
   }
 
-  const rowId = (visit: Visit): string => visit.params['id'] ?? ''
-
   const location = (id: string): string => `/api/${plan.path}/${id}`
 
   return {
@@ -59,7 +57,7 @@ export function createRecordDoors(
         : answer(request, visit, read)
     },
     read(request, visit) {
-      const read = collections.read(plan, visit.identity.user, rowId(visit))
+      const read = collections.read(plan, visit.identity.user, rowId(request))
       return read instanceof Promise
         ? read.then((one) => answer(request, visit, one))
         : answer(request, visit, read)
@@ -71,14 +69,21 @@ export function createRecordDoors(
     },
     async update(request, visit) {
       const body = await readJson(request)
-      const { row, seq } = await collections.update(plan, visit.identity.user, rowId(visit), body)
+      const { row, seq } = await collections.update(plan, visit.identity.user, rowId(request), body)
       return written(visit, clock, 200, row, { 'x-log-seq': String(seq) })
     },
-    async remove(_, visit) {
-      const { seq } = await collections.remove(plan, visit.identity.user, rowId(visit))
+    async remove(request, visit) {
+      const { seq } = await collections.remove(plan, visit.identity.user, rowId(request))
       return written(visit, clock, 204, null, { 'x-log-seq': String(seq) })
     },
   }
+}
+
+/** The path's last part as it was sent: decoded as a whole, `a%2Cb` and `a,b` would be the same key. */
+function rowId({ url }: Request): string {
+  const end = url.indexOf('?')
+  const path = (end === -1 ? url : url.slice(0, end)).replace(/\/$/, '')
+  return path.slice(path.lastIndexOf('/') + 1)
 }
 
 function written(

@@ -10,8 +10,6 @@ export interface Visit {
   /** `clock.tick()` when the request arrived. */
   readonly startedAt: number
   readonly identity: Identity
-  /** Path parameters, decoded. */
-  readonly params: Readonly<Record<string, string>>
 }
 
 /**

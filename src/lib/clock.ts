@@ -9,7 +9,7 @@ export interface Clock {
   tick(): number
   /** Calls once after `ms`. The result cancels. Never keeps the process alive. */
   after(ms: number, run: () => void): Cancel
-  /** Calls each `ms`. The result cancels. Never keeps the process alive. */
+  /** Calls each `ms` (at most 24 days). The result cancels. Never keeps the process alive. */
   every(ms: number, run: () => void): Cancel
   /** Calls once this turn of the event loop is over: what one turn produced can leave together. */
   soon(run: () => void): void
@@ -17,12 +17,20 @@ export interface Clock {
 
 export type Cancel = () => void
 
+/** A timer counts in 32 bits; a longer wait, 25 days, would be over at once. */
+const timerMsMax = 2 ** 31 - 1
+
 export const systemClock: Clock = {
   now: Date.now,
   tick: () => performance.now(),
   after(ms, run) {
-    const timer = setTimeout(run, ms)
-    timer.unref()
+    let timer: ReturnType<typeof setTimeout> | undefined
+    const wait = (leftMs: number): void => {
+      const stepMs = Math.min(leftMs, timerMsMax)
+      timer = setTimeout(() => (leftMs > stepMs ? wait(leftMs - stepMs) : run()), stepMs)
+      timer.unref()
+    }
+    wait(ms)
     return () => clearTimeout(timer)
   },
   every(ms, run) {

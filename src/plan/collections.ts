@@ -5,6 +5,7 @@ import { systemTables } from '../../db/system.ts'
 import { columnsOf, isServable, type CollectionPlan } from '../collections/collections.ts'
 import type { CollectionDeclaration, CollectionOptions, Order } from '../collections/declare.ts'
 import { primaryKey } from '../store/store.ts'
+import { alsoTagsOf, withReferenced } from './references.ts'
 import {
   durationOf,
   reportNotYet,
@@ -38,6 +39,9 @@ export function compileCollections(
 ): CollectionPlan[] {
   const plans: CollectionPlan[] = []
   const tables = new Map<string, SQLiteTable>()
+  const all = withReferenced(
+    Object.values(declared).flatMap((one) => (is(one?.table, SQLiteTable) ? [one.table] : [])),
+  )
   for (const [path, declaration] of Object.entries(declared)) {
     const at = `collections.${path}`
     checkPath(path, Object.keys(declared), at, report)
@@ -45,11 +49,11 @@ export function compileCollections(
       report(at, 'must be collection(table, { … }) over a Drizzle sqliteTable')
       continue
     }
-    const { name } = getTableConfig(declaration.table)
+    const name = getTableConfig(declaration.table).name.toLowerCase()
     const other = tables.get(name)
     if (other && other !== declaration.table) report(at, `another table is named ${name} too`)
     tables.set(name, declaration.table)
-    const plan = compileCollection(path, declaration, at, report)
+    const plan = compileCollection(path, declaration, all, at, report)
     checkLive(plan, isDeclared, at, report)
     plans.push(plan)
   }
@@ -70,6 +74,7 @@ function checkPath(path: string, paths: readonly string[], at: string, report: R
 function compileCollection(
   path: string,
   { table, options }: CollectionDeclaration,
+  tables: readonly SQLiteTable[],
   at: string,
   report: Report,
 ): CollectionPlan {
@@ -99,6 +104,7 @@ function compileCollection(
     orders,
     orderDefault: orders.keys().next().value ?? '',
     live: options.live,
+    alsoTags: alsoTagsOf(table, tables),
   })
 }
 
@@ -147,13 +153,19 @@ function checkTable(
   at: string,
   report: Report,
 ): void {
-  if (systemTables.has(name) || /^(sqlite_|libsql_|__)/i.test(name)) {
+  if (systemTables.has(name.toLowerCase()) || /^(sqlite_|libsql_|__)/i.test(name)) {
     report(at, `the table name ${name} is reserved`)
   }
   if (key.length === 0) report(at, `table ${name} needs a primary key`)
+  for (const column of key) {
+    // SQLite lets NULL into such a key, and two NULLs are two rows.
+    if (!column.notNull && !column.primary)
+      report(at, `key column ${column.name} must be notNull()`)
+  }
   for (const [property, column] of columns) {
     if (!isServable(column)) {
-      report(`${at}.${property}`, `${column.dataType} columns are not served yet`)
+      const kind = column.generated ? 'generated' : column.getSQLType()
+      report(`${at}.${property}`, `${kind} columns are not served yet`)
     }
   }
 }

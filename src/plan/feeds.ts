@@ -1,7 +1,7 @@
 /** Declared feeds, checked against the collections and topics they name. */
 import type { CollectionPlan } from '../collections/collections.ts'
 import type { FeedDeclaration } from '../feeds/declare.ts'
-import type { FeedPlan } from '../feeds/feeds.ts'
+import { everyMsMin, type FeedPlan } from '../feeds/feeds.ts'
 import {
   durationOf,
   reportNotYet,
@@ -14,9 +14,6 @@ const notYet = ['budget', 'keyed', 'batch'] as const
 const known = ['every', 'timeout', 'load', 'into', 'publish', ...notYet]
 
 const timeoutDefaultMs = 30_000
-
-/** A tick costs a call upstream; faster than this is a mistake. */
-const everyMsMin = 100
 
 interface Named {
   readonly collections: readonly CollectionPlan[]

@@ -12,6 +12,7 @@ import type { TopicPlan } from '../realtime/realtime.ts'
 import { compileCollections } from './collections.ts'
 import type { AppDeclaration, AppOptions } from './declare.ts'
 import { compileFeeds } from './feeds.ts'
+import { withReferenced } from './references.ts'
 import { reportNotYet, reportUnknownKeys, type IsDeclared, type Report } from './report.ts'
 import { compileTopics } from './topics.ts'
 
@@ -54,7 +55,7 @@ function compile(declaration: unknown, report: Report): Plan | undefined {
   const isDeclared = namesIn(options, topics)
   const collections = compileCollections(options.collections ?? {}, isDeclared, report)
   const feeds = compileFeeds(options.feeds ?? {}, { collections, isDeclared }, report)
-  const tables = [...new Set(collections.map(({ table }) => table))]
+  const tables = withReferenced(collections.map(({ table }) => table))
   const { page } = options
   return Object.freeze({ name: options.name, collections, tables, topics, feeds, page })
 }

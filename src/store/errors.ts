@@ -5,35 +5,51 @@ import type { StoreError } from './messages.ts'
 export function faultOf({ code, message }: StoreError): Fault {
   const cause = new Error(`${code}: ${message}`)
   if (code.startsWith('SQLITE_CONSTRAINT')) return constraintFault(code, message, cause)
-  switch (code) {
-    case 'BELFRY_LOCKED':
-      return new Fault('unavailable', 'the data folder is in use by another belfry process', {
-        hint: 'stop the other process, or give this one its own DATABASE_URL',
-        cause,
-      })
-    case 'SQLITE_NOTADB':
-    case 'SQLITE_CORRUPT':
-      return new Fault('unavailable', 'the database file is damaged or is no SQLite database', {
-        hint: 'restore it from a backup, or move it away to start empty',
-        cause,
-      })
-    case 'SQLITE_CANTOPEN':
-    case 'SQLITE_PERM':
-    case 'SQLITE_READONLY':
-    case 'SQLITE_AUTH':
-      return new Fault('unavailable', 'the database file cannot be opened for writing', {
-        hint: 'check the path, its owner and its permissions',
-        cause,
-      })
-    case 'SQLITE_FULL':
-    case 'SQLITE_IOERR':
-    case 'SQLITE_BUSY':
-    case 'SQLITE_NOMEM':
-    case 'BELFRY_CLOSED':
-      return new Fault('unavailable', 'the database cannot do this right now', { cause })
-    default:
-      return new Fault('internal', 'the database refused a statement', { cause })
+  // Extended codes say the same with more detail: SQLITE_IOERR_WRITE, SQLITE_BUSY_SNAPSHOT.
+  const family = familyOf(code)
+  if (family === undefined) {
+    return new Fault('internal', 'the database refused a statement', { cause })
   }
+  const { text, hint }: Family = families[family]
+  return new Fault('unavailable', text, { hint, cause })
+}
+
+interface Family {
+  readonly codes: readonly string[]
+  readonly text: string
+  readonly hint?: string
+}
+
+const families = {
+  locked: {
+    codes: ['BELFRY_LOCKED'],
+    text: 'the data folder is in use by another belfry process',
+    hint: 'stop the other process, or give this one its own DATABASE_URL',
+  },
+  damaged: {
+    codes: ['SQLITE_NOTADB', 'SQLITE_CORRUPT'],
+    text: 'the database file is damaged or is no SQLite database',
+    hint: 'restore it from a backup, or move it away to start empty',
+  },
+  closed: {
+    codes: ['SQLITE_CANTOPEN', 'SQLITE_PERM', 'SQLITE_READONLY', 'SQLITE_AUTH'],
+    text: 'the database file cannot be opened for writing',
+    hint: 'check the path, its owner and its permissions',
+  },
+  troubled: {
+    codes: [
+      ...['SQLITE_FULL', 'SQLITE_IOERR', 'SQLITE_BUSY', 'SQLITE_LOCKED', 'SQLITE_NOMEM'],
+      ...['SQLITE_INTERRUPT', 'SQLITE_PROTOCOL', 'BELFRY_CLOSED'],
+    ],
+    text: 'the database cannot do this right now',
+  },
+} satisfies Record<string, Family>
+
+function familyOf(code: string): keyof typeof families | undefined {
+  for (const name of Object.keys(families) as (keyof typeof families)[]) {
+    if (families[name].codes.some((one) => code === one || code.startsWith(`${one}_`))) return name
+  }
+  return undefined
 }
 
 /** `UNIQUE constraint failed: forward.region, forward.period`: the columns are all that tells the user. */
@@ -46,12 +62,12 @@ function constraintFault(code: string, message: string, cause: Error): Fault {
     case 'SQLITE_CONSTRAINT_UNIQUE':
     case 'SQLITE_CONSTRAINT_PRIMARYKEY':
     case 'SQLITE_CONSTRAINT_ROWID':
-      return new Fault('conflict', `a row with this ${columns.join(', ')} exists already`, {
+      return new Fault('conflict', 'such a row exists already', {
         fields: fields('is taken'),
         cause,
       })
     case 'SQLITE_CONSTRAINT_NOTNULL':
-      return new Fault('invalid', `${columns.join(', ')} is required`, {
+      return new Fault('invalid', 'a required value is missing', {
         fields: fields('is required'),
         cause,
       })

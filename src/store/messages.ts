@@ -20,6 +20,8 @@ export interface ChangeOp extends Query {
   /** `upsert` asks `probe` first which of create and update it is; safe, because there is one writer. */
   readonly op: 'create' | 'update' | 'remove' | 'upsert'
   readonly probe?: Query | undefined
+  /** Tags of what the statement changes beside its rows: other tables' rows, by foreign-key actions. */
+  readonly alsoTags?: readonly string[] | undefined
 }
 
 /** A logged change, as the log's `data` column holds it and as the rooms above receive it. */
@@ -82,6 +84,11 @@ export function keyOf(parts: readonly unknown[]): string {
 /** Tags are by table, not by collection: two collections over one table must both notice. */
 export function tableTag(table: string): string {
   return table
+}
+
+/** On every cached row of a table; named by changes that cannot say which rows they touched. */
+export function anyRowTag(table: string): string {
+  return `${table}::`
 }
 
 export function rowTag(table: string, key: string): string {

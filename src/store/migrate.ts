@@ -8,12 +8,14 @@ import { systemMigrations } from '../../db/system.ts'
 import { Fault } from '../fault.ts'
 import type { Log } from '../observe/log.ts'
 import type { RawRow } from './messages.ts'
+import type { StoredForeignKey } from './constraints.ts'
+import { quote } from './ddl.ts'
 import {
   compareSchema,
-  quote,
   type Refusal,
   type StoredColumn,
   type StoredSchema,
+  type StoredTable,
 } from './schema.ts'
 import type { ThreadClient } from './thread-client.ts'
 
@@ -26,7 +28,16 @@ export async function migrate(
   const { apply, refuse } = compareSchema(tables, await readSchema(writer))
   if (refuse.length > 0) throw refusalFault(refuse)
   if (apply.length === 0) return
-  await writer.ask({ kind: 'script', statements: apply })
+  try {
+    await writer.ask({ kind: 'script', statements: apply })
+  } catch (cause) {
+    const detail = cause instanceof Fault && cause.cause instanceof Error ? cause.cause.message : ''
+    const text = apply.map((one) => `    ${one};`).join('\n')
+    throw new Fault('unavailable', `the app's tables cannot be made (${detail}):\n${text}`, {
+      hint: 'nothing was changed',
+      cause,
+    })
+  }
   for (const statement of apply) log.info('store.schema_applied', { statement })
 }
 
@@ -46,11 +57,10 @@ async function migrateSystem(writer: ThreadClient, log: Log): Promise<void> {
 }
 
 async function readSchema(writer: ThreadClient): Promise<StoredSchema> {
-  const columns = new Map<string, StoredColumn[]>()
-  const tables = await rowsOf(writer, "select name from sqlite_schema where type = 'table'")
-  for (const [name] of tables as [string][]) {
-    const info = await rowsOf(writer, `pragma table_info(${quote(name)})`)
-    columns.set(name, info.map(storedColumn))
+  const tables = new Map<string, StoredTable>()
+  const named = await rowsOf(writer, "select name, sql from sqlite_schema where type = 'table'")
+  for (const [name, sql] of named as [string, string][]) {
+    tables.set(name, await readTable(writer, name, sql))
   }
   const indexes = await rowsOf(
     writer,
@@ -61,7 +71,33 @@ async function readSchema(writer: ThreadClient): Promise<StoredSchema> {
     String(name),
     String(sql).replace(/^CREATE (UNIQUE )?INDEX/, (head) => head.toLowerCase()),
   ])
-  return { columns, indexes: new Map(texts) }
+  return { tables, indexes: new Map(texts) }
+}
+
+async function readTable(writer: ThreadClient, name: string, sql: string): Promise<StoredTable> {
+  const info = await rowsOf(writer, `pragma table_info(${quote(name)})`)
+  const uniques: string[][] = []
+  const indexes = await rowsOf(writer, `pragma index_list(${quote(name)})`)
+  for (const [, index, , origin] of indexes) {
+    if (origin !== 'u') continue
+    const parts = await rowsOf(writer, `pragma index_info(${quote(String(index))})`)
+    uniques.push(parts.map(([, , column]) => String(column)))
+  }
+  const keys = await rowsOf(writer, `pragma foreign_key_list(${quote(name)})`)
+  const foreignKeys = [...Map.groupBy(keys, ([id]) => id).values()].map(storedForeignKey)
+  return { columns: info.map(storedColumn), uniques, foreignKeys, sql }
+}
+
+/** Rows of one key: id, seq, table, from, to, on_update, on_delete, match. */
+function storedForeignKey(rows: readonly RawRow[]): StoredForeignKey {
+  const [, , table, , , onUpdate, onDelete] = rows[0] ?? []
+  return {
+    columns: rows.map(([, , , from]) => String(from)),
+    table: String(table),
+    foreignColumns: rows.map(([, , , , to]) => String(to)),
+    onUpdate: String(onUpdate).toLowerCase(),
+    onDelete: String(onDelete).toLowerCase(),
+  }
 }
 
 function storedColumn([, name, type, isNotNull, fallback, keyAt]: RawRow): StoredColumn {

@@ -8,11 +8,17 @@
 import { is, SQL } from 'drizzle-orm'
 import {
   getTableConfig,
-  SQLiteSyncDialect,
   type Index,
   type SQLiteColumn,
   type SQLiteTable,
 } from 'drizzle-orm/sqlite-core'
+import {
+  constraintChanges,
+  referencesOf,
+  referencesSql,
+  type StoredConstraints,
+} from './constraints.ts'
+import { bare, columnSql, defaultSql, list, primaryKey, quote, render } from './ddl.ts'
 
 export interface StoredColumn {
   readonly name: string
@@ -23,9 +29,13 @@ export interface StoredColumn {
   readonly keyAt: number
 }
 
+export interface StoredTable extends StoredConstraints {
+  readonly columns: readonly StoredColumn[]
+}
+
 /** What the database has now. */
 export interface StoredSchema {
-  readonly columns: ReadonlyMap<string, readonly StoredColumn[]>
+  readonly tables: ReadonlyMap<string, StoredTable>
   /** `create index` text by index name. */
   readonly indexes: ReadonlyMap<string, string>
 }
@@ -41,8 +51,6 @@ export interface SchemaDifference {
   readonly refuse: readonly Refusal[]
 }
 
-const dialect = new SQLiteSyncDialect()
-
 export function compareSchema(
   tables: readonly SQLiteTable[],
   stored: StoredSchema,
@@ -51,24 +59,25 @@ export function compareSchema(
   const refuse: Refusal[] = []
   for (const table of tables) {
     const config = getTableConfig(table)
-    const columns = stored.columns.get(config.name)
-    if (!columns) apply.push(createTable(table))
-    else compareColumns(table, columns, apply, refuse)
+    const existing = stored.tables.get(config.name)
+    if (existing) compareTable(table, existing, apply, refuse)
+    else apply.push(createTable(table))
     for (const index of config.indexes) compareIndex(config.name, index, stored, apply, refuse)
   }
   return { apply, refuse }
 }
 
-function compareColumns(
+function compareTable(
   table: SQLiteTable,
-  stored: readonly StoredColumn[],
+  stored: StoredTable,
   apply: string[],
   refuse: Refusal[],
 ): void {
   const { name, columns } = getTableConfig(table)
-  const byName = new Map(stored.map((column) => [column.name, column]))
+  const byName = new Map(stored.columns.map((column) => [column.name, column]))
   const kept = columns.filter((column) => byName.has(column.name))
   const rebuildReasons: string[] = []
+  const added: SQLiteColumn[] = []
 
   for (const column of columns) {
     const existing = byName.get(column.name)
@@ -78,13 +87,17 @@ function compareColumns(
       if (changed) rebuildReasons.push(`column ${column.name}: ${changed}`)
       continue
     }
-    const canAdd = !column.primary && !column.isUnique && (!column.notNull || isConstant(column))
-    if (canAdd) apply.push(`alter table ${quote(name)} add column ${columnSql(column)}`)
-    else
-      rebuildReasons.push(
-        `column ${column.name} is new and the rows that exist have no value for it`,
-      )
+    const canAdd = !column.primary && !column.isUnique && hasValueFor(column)
+    if (canAdd) {
+      added.push(column)
+      const definition = columnSql(column) + referencesOf(table, column)
+      apply.push(`alter table ${quote(name)} add column ${definition}`)
+    } else {
+      const problem = 'is new and the rows that exist have no value for it'
+      rebuildReasons.push(`column ${column.name} ${problem}`)
+    }
   }
+  rebuildReasons.push(...constraintChanges(table, stored, added))
   const gone = [...byName.keys()]
   const goneReasons = gone.map((column) => `column ${column} is stored but no longer declared`)
   if (rebuildReasons.length > 0) {
@@ -139,13 +152,6 @@ function compareIndex(
   }
 }
 
-/** The columns of the primary key in order, whether declared on a column or on the table. */
-export function primaryKey(table: SQLiteTable): readonly SQLiteColumn[] {
-  const { columns, primaryKeys } = getTableConfig(table)
-  const composite = primaryKeys[0]?.columns as SQLiteColumn[] | undefined
-  return composite ?? columns.filter((column) => column.primary)
-}
-
 function createTable(table: SQLiteTable, as?: string): string {
   const { name, columns, primaryKeys, uniqueConstraints, foreignKeys, checks } =
     getTableConfig(table)
@@ -153,15 +159,7 @@ function createTable(table: SQLiteTable, as?: string): string {
   for (const key of primaryKeys) parts.push(`primary key (${list(key.columns)})`)
   for (const unique of uniqueConstraints) parts.push(`unique (${list(unique.columns)})`)
   for (const key of foreignKeys) {
-    const { columns: own, foreignColumns, foreignTable } = key.reference()
-    const actions = [
-      key.onDelete ? ` on delete ${key.onDelete}` : '',
-      key.onUpdate ? ` on update ${key.onUpdate}` : '',
-    ].join('')
-    const target = getTableConfig(foreignTable).name
-    parts.push(
-      `foreign key (${list(own)}) references ${quote(target)} (${list(foreignColumns)})${actions}`,
-    )
+    parts.push(`foreign key (${list(key.reference().columns)}) ${referencesSql(key)}`)
   }
   for (const check of checks)
     parts.push(`constraint ${quote(check.name)} check (${render(check.value)})`)
@@ -189,49 +187,8 @@ function createIndex(table: string, index: Index): string {
   ].join('')
 }
 
-function columnSql(column: SQLiteColumn): string {
-  const fallback = defaultSql(column)
-  return [
-    `${quote(column.name)} ${column.getSQLType()}`,
-    column.primary ? ` primary key${isAutoIncrement(column) ? ' autoincrement' : ''}` : '',
-    column.notNull ? ' not null' : '',
-    column.isUnique ? ' unique' : '',
-    fallback === null ? '' : ` default ${fallback}`,
-  ].join('')
-}
-
-function isAutoIncrement(column: SQLiteColumn): boolean {
-  return 'autoIncrement' in column && column.autoIncrement === true
-}
-
-function defaultSql(column: SQLiteColumn): string | null {
-  if (column.default === undefined) return null
-  if (is(column.default, SQL)) return `(${bare(render(column.default)) ?? ''})`
-  const value: unknown = column.mapToDriverValue(column.default as never)
-  if (typeof value === 'string') return `'${value.replaceAll("'", "''")}'`
-  if (typeof value === 'boolean') return value ? '1' : '0'
-  return String(value)
-}
-
-/** `alter table … add column` takes constants only. */
-function isConstant(column: SQLiteColumn): boolean {
-  return column.default !== undefined && !is(column.default, SQL)
-}
-
-/** SQLite gives a default back without its outer brackets. */
-function bare(text: string | null): string | null {
-  return text?.replace(/^\((.*)\)$/s, '$1') ?? null
-}
-
-function render(value: SQL): string {
-  // As for indexes: column names alone, which is all that index, check and default expressions allow.
-  return dialect.sqlToQuery(value.inlineParams(), 'indexes').sql
-}
-
-function list(columns: readonly { readonly name: string }[]): string {
-  return columns.map(({ name }) => quote(name)).join(', ')
-}
-
-export function quote(name: string): string {
-  return `"${name.replaceAll('"', '""')}"`
+/** For the rows that exist: null, or a constant, which is all that `alter table … add column` takes. */
+function hasValueFor({ default: value, notNull }: SQLiteColumn): boolean {
+  if (is(value, SQL)) return false
+  return !notNull || (value !== undefined && value !== null)
 }

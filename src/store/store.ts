@@ -18,7 +18,7 @@ import { mkdirSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { drizzle, type SqliteRemoteDatabase } from 'drizzle-orm/sqlite-proxy'
 import type { SQLiteTable } from 'drizzle-orm/sqlite-core'
-import { Fault } from '../fault.ts'
+import { Fault, toFault } from '../fault.ts'
 import type { Clock } from '../lib/clock.ts'
 import { detach, type Service } from '../lib/service.ts'
 import { must } from '../lib/assert.ts'
@@ -26,10 +26,10 @@ import type { Log } from '../observe/log.ts'
 import { faultOf } from './errors.ts'
 import { migrate } from './migrate.ts'
 import type { Change, ChangeOp, Query, RawRow, Write } from './messages.ts'
-import { startThread, type ThreadClient } from './thread-client.ts'
+import { startThread, type ThreadClient, type ThreadClientDeps } from './thread-client.ts'
 
-export { keyOf, rowTag, tableTag } from './messages.ts'
-export { primaryKey } from './schema.ts'
+export { anyRowTag, keyOf, rowTag, tableTag } from './messages.ts'
+export { isAutoIncrement, primaryKey } from './ddl.ts'
 export type { Change, ChangeOp, Query, RawRow, Write } from './messages.ts'
 
 /** Reader threads. Two, so that one long query leaves the other for everybody else. */
@@ -94,7 +94,11 @@ export function createStore(
   const start = async (): Promise<void> => {
     makeFolder(options.file)
     const thread = (role: 'writer' | 'reader') =>
-      openThread(role, options.file, (error) => log.error('store.thread_died', { role, error }))
+      openThread(role, options.file, {
+        clock,
+        onDeath: (error) => log.error('store.thread_died', { role, error }),
+        isPatient: role === 'writer',
+      })
     writer = await thread('writer')
     await migrate(writer, options.tables, log)
     readers = await Promise.all(
@@ -146,8 +150,9 @@ export function createStore(
       })
       counts.commits++
       if ('outcomes' in answer) group.forEach((one, at) => settle(one, answer.outcomes[at]))
-    } catch (fault) {
-      for (const one of group) one.reject(fault as Fault)
+    } catch (thrown) {
+      const fault = toFault(thrown)
+      for (const one of group) one.reject(fault)
     }
   }
 
@@ -203,9 +208,9 @@ function leastBusy(readers: readonly ThreadClient[]): ThreadClient {
 async function openThread(
   role: 'writer' | 'reader',
   file: string,
-  onDeath: (error: Error) => void,
+  deps: ThreadClientDeps,
 ): Promise<ThreadClient> {
-  const thread = startThread(onDeath)
+  const thread = startThread(deps)
   const lockFile = join(dirname(file), 'belfry.lock')
   try {
     await thread.ask({ kind: 'open', options: { role, file, lockFile } })

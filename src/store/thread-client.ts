@@ -3,6 +3,7 @@
  * promises. A thread that dies fails everything that waits on it, loudly.
  */
 import { Fault } from '../fault.ts'
+import type { Clock } from '../lib/clock.ts'
 import type { Answer, Request, StoreError } from './messages.ts'
 import { faultOf } from './errors.ts'
 
@@ -22,7 +23,17 @@ interface Waiting {
   readonly reject: (fault: Fault) => void
 }
 
-export function startThread(onDeath: (error: Error) => void): ThreadClient {
+/** A reader that does not close within this is left to the end of the process. */
+const patienceMs = 1_000
+
+export interface ThreadClientDeps {
+  readonly clock: Clock
+  readonly onDeath: (error: Error) => void
+  /** The writer is waited for, however long: it folds the WAL into the file. */
+  readonly isPatient: boolean
+}
+
+export function startThread({ clock, onDeath, isPatient }: ThreadClientDeps): ThreadClient {
   const worker = new Worker(new URL('./thread.ts', import.meta.url))
   const waiting = new Map<number, Waiting>()
   let lastId = 0
@@ -50,8 +61,9 @@ export function startThread(onDeath: (error: Error) => void): ThreadClient {
       if (dead) return Promise.reject(dead)
       const id = ++lastId
       return new Promise((resolve, reject) => {
-        waiting.set(id, { resolve, reject })
+        // First, because it throws for what cannot be cloned: nobody would answer that one.
         worker.postMessage({ ...request, id })
+        waiting.set(id, { resolve, reject })
       })
     },
     get pending() {
@@ -59,7 +71,12 @@ export function startThread(onDeath: (error: Error) => void): ThreadClient {
     },
     async stop() {
       if (!dead) {
-        await this.ask({ kind: 'close' }).catch((cause: unknown) => cause)
+        const closed = this.ask({ kind: 'close' }).catch((cause: unknown) => cause)
+        // A thread in a long query answers nothing; a reader loses nothing by being left.
+        const patience = Promise.withResolvers<void>()
+        const cancel = clock.after(patienceMs, patience.resolve)
+        await (isPatient ? closed : Promise.race([closed, patience.promise]))
+        cancel()
         dead = new Fault('unavailable', 'the database is closed')
       }
       worker.terminate()

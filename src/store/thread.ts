@@ -149,7 +149,7 @@ function change(db: Connection, { sql, params, ...spec }: ChangeOp, atMs: number
         : 'create'
   return db.all({ sql, params }).map((row) => {
     const key = keyOf(spec.keyAt.map((at) => row[at]))
-    const tags = [tableTag(spec.table), rowTag(spec.table, key)]
+    const tags = [tableTag(spec.table), rowTag(spec.table, key), ...(spec.alsoTags ?? [])]
     const data = JSON.stringify({
       op,
       key,

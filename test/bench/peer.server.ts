@@ -89,7 +89,6 @@ function serveBelfry(): Served {
     id: '',
     startedAt: 0,
     identity: { kind: 'anonymous', user: null },
-    params: {},
   }
   const socket = createSocketDoor(realtime, () => server)
   const events = createEventsDoor({

@@ -99,6 +99,30 @@ describe('cache.read', () => {
     await expect((async () => await cache.read('k', ['t'], policy, down))()).rejects.toThrow('down')
   })
 
+  test('race: a write applied while the failing load ran makes the expired entry unusable', async () => {
+    const { clock, cache, load } = setUp()
+    await cache.read('k', ['t'], policy, load('one'))
+    clock.advance(60_001)
+    const down = Promise.withResolvers<Uint8Array>()
+    const waiting = (async () => await cache.read('k', ['t'], policy, () => down.promise))()
+    cache.apply(1, ['t'])
+    down.reject(new Fault('unavailable', 'down'))
+    await expect(waiting).rejects.toThrow('down')
+  })
+
+  test('race: an older flight that lands does not make a newer one unjoinable', async () => {
+    const { cache } = setUp()
+    const [old, young] = [Promise.withResolvers<Uint8Array>(), Promise.withResolvers<Uint8Array>()]
+    const early = cache.read('k', ['t'], policy, () => old.promise)
+    cache.apply(1, ['t'])
+    const late = cache.read('k', ['t'], policy, () => young.promise)
+    old.resolve(bytes('old'))
+    await early
+    const joiner = cache.read('k', ['t'], policy, () => Promise.resolve(bytes('third')))
+    young.resolve(bytes('young'))
+    expect((await Promise.all([late, joiner])).map(textOf)).toEqual(['young', 'young'])
+  })
+
   test('stale ends with its window', async () => {
     const { clock, cache, load } = setUp()
     const down = () => Promise.reject(new Fault('unavailable', 'down'))

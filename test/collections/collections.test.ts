@@ -82,6 +82,9 @@ describe('lists', () => {
     for (const n of [1, 2])
       await collections.create(plan, null, { region: 'A', at: at(n), price: n })
     const { next }: Page = jsonOf(await collections.list(plan, null, 'limit=1'))
+    // Of the same shape, and still of another order.
+    const other = await faultOf(() => collections.list(plan, null, `order=oldest&after=${next}`))
+    expect(other.fields?.[0]?.field).toBe('after')
     for (const cursor of [
       next,
       'bm90IG91cnM',
@@ -180,7 +183,7 @@ describe('rules', () => {
       expect(await titles(null)).toEqual(['ours'])
       expect(await titles(alice)).toEqual(['hers', 'ours'])
       expect(await titles(bob)).toEqual(['his', 'ours'])
-      expect((await collections.read(plan, alice, '1')).entry.tags).toEqual(['posts:1'])
+      expect((await collections.read(plan, alice, '1')).entry.tags).toEqual(['posts:1', 'posts::'])
       expect((await faultOf(() => collections.read(plan, bob, '1'))).code).toBe('not_found')
     }
   })

@@ -71,6 +71,9 @@ describe('live', () => {
       { id: 3, name: '?', note: null, at: null, tags: null },
     ])
     expect(new Set(page.items.map(({ uid }) => uid)).size).toBe(3)
+    // A tick that brings nothing new changes nothing, whatever Drizzle would make up meanwhile.
+    const again = await upsert({ id: 1, note: 'n' }, { id: 2, at: at(2) }, { id: 3, at: null })
+    expect(again).toEqual([])
   })
 
   test('one bad row of a feed leaves none of them', async () => {

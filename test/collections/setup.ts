@@ -7,7 +7,14 @@ import {
   type CollectionPlan,
   type CollectionsDeps,
 } from '../../src/collections/collections.ts'
-import { collection, desc, eq, or, type CollectionOptions } from '../../src/collections/declare.ts'
+import {
+  asc,
+  collection,
+  desc,
+  eq,
+  or,
+  type CollectionOptions,
+} from '../../src/collections/declare.ts'
 import { systemClock } from '../../src/lib/clock.ts'
 import { must } from '../../src/lib/assert.ts'
 import { app } from '../../src/plan/declare.ts'
@@ -53,7 +60,7 @@ export async function setUp(
           update: 'public',
           remove: 'public',
           filters: ['region'],
-          orders: { newest: desc(spot.at), price: [desc(spot.price)] },
+          orders: { newest: desc(spot.at), price: [desc(spot.price)], oldest: asc(spot.at) },
           live: (row) => `prices:${row.region}`,
           ...options.spot,
         }),

@@ -125,6 +125,12 @@ describe('feeds', () => {
     expect(String(reason)).toContain('took over')
   })
 
+  test('an every that is too short, or no duration, in this environment stops the start', () => {
+    for (const every of ['0.001ms', '10ms', 'soon']) {
+      expect(() => setUp({ every: () => every as never })).toThrow('the app file has one problem')
+    }
+  })
+
   test('what is no array of rows is refused by name', async () => {
     const { feeds } = setUp({ into: [prices], isSingle: true, load: () => ({ rows: [] }) })
     await expect(feeds.tick('f')).rejects.toThrow('feed f gave no array of rows for prices')

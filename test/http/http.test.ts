@@ -3,7 +3,7 @@ import { connect } from 'node:net'
 import { integer, real, sqliteTable, text } from 'drizzle-orm/sqlite-core'
 import { signToken } from '../../src/auth/auth.ts'
 import { collection, desc } from '../../src/kit.ts'
-import { tempFolder } from '../harness.ts'
+import { openStore, tempFolder } from '../harness.ts'
 import { runServer, testSecret } from '../server.ts'
 
 const prices = sqliteTable('prices', {
@@ -102,7 +102,7 @@ describe('reads', () => {
     const user = await server.get('/api/secrets', { headers: await scraper() })
     expect([user.headers.get('cache-control'), user.headers.get('vary')]).toEqual([
       'private, no-cache',
-      'authorization',
+      'authorization, origin',
     ])
   })
 })
@@ -143,6 +143,13 @@ describe('writes', () => {
     expect(refused.status).toBe(429)
     expect(Number(refused.headers.get('retry-after'))).toBeGreaterThan(50)
     expect(await refused.json()).toMatchObject({ status: 429, code: 'too_many' })
+    for (const [method, body] of [
+      ['PATCH', '{"price":1}'],
+      ['DELETE', undefined],
+    ] as const) {
+      const init = { method, headers, ...(body ? { body } : {}) }
+      expect((await server.get('/api/prices/live/1', init)).status).toBe(429)
+    }
     // A visitor is counted by address, on his own.
     const visitor = await server.get('/api/secrets', {
       method: 'POST',
@@ -198,7 +205,7 @@ describe('bad input gets a clear problem and loses nothing', () => {
       'a path of 10,000 characters',
       { method: 'GET', path: `/${'x'.repeat(10_000)}` },
       413,
-      'the URL is longer than 4096 characters',
+      'the URL is longer than 8192 characters',
     ],
     [
       'a bad token',
@@ -318,6 +325,36 @@ describe('bad input gets a clear problem and loses nothing', () => {
     const line = server.log.lines.find(({ event }) => event === 'http.fault')
     expect(line?.fields['requestId']).toBe(requestId)
   })
+})
+
+test('whatever a room throws, only the log sees it', async () => {
+  using folder = tempFolder()
+  await using server = await runServer({ app: options, folder })
+  const rooms = server.rooms as unknown as { collections: { list: () => never } }
+  rooms.collections.list = () => {
+    throw new Error('the secret is 42')
+  }
+  const response = await server.get('/api/prices/live')
+  expect(response.status).toBe(500)
+  expect(await response.json()).toMatchObject({ detail: 'internal error', code: 'internal' })
+  const line = server.log.lines.find(({ event }) => event === 'http.fault')
+  expect(String(line?.fields['error'])).toContain('42')
+})
+
+test('requests under way when the server stops are answered', async () => {
+  using folder = tempFolder()
+  await using server = await runServer({ app: options, folder })
+  const headers = await scraper()
+  const posts = Array.from({ length: 50 }, (_, id) =>
+    server.get('/api/prices/live', { method: 'POST', headers, body: row(id + 1) }),
+  )
+  await Bun.sleep(1)
+  await server.stop()
+  const outcomes = await Promise.allSettled(posts)
+  const answered = outcomes.filter((one) => one.status === 'fulfilled' && one.value.status === 201)
+  await using store = await openStore(folder.file('test.db'), [prices])
+  const stored = await store.read({ sql: 'select count(*) from prices', params: [] })
+  expect(stored).toEqual([[answered.length]])
 })
 
 describe('cross-origin', () => {

@@ -109,7 +109,7 @@ describe('compilePlan', () => {
       'collections.prices/live.raed: is not an option',
       'collections./prices/live/: has the same path as prices/live',
       'collections.keyless: table keyless needs a primary key',
-      'collections.binary.data: buffer columns are not served yet',
+      'collections.binary.data: blob columns are not served yet',
       'collections.other: another table is named spot too',
       'collections.reserved: the table name log is reserved',
       'collections.plain: must be collection(',

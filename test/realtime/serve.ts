@@ -83,7 +83,6 @@ export function serve(declared: Declared, options: ServeOptions = {}): TestServe
         id: 'r',
         startedAt: 0,
         identity: whoAsks(request, identify),
-        params: {},
       }
       try {
         const door = doors[new URL(request.url).pathname]

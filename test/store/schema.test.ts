@@ -130,6 +130,78 @@ describe('the schema at start', () => {
     })
   }
 
+  const constrained: [string, SQLiteTable, string][] = [
+    [
+      'a new unique constraint',
+      sqliteTable('t', { id: integer().primaryKey(), a: text().unique(), b: text() }),
+      'unique (a) is not stored',
+    ],
+    [
+      'a new check',
+      sqliteTable('t', { id: integer().primaryKey(), a: text(), b: text() }, (t) => [
+        check('a_is_short', sql`length(${t.a}) < 5`),
+      ]),
+      'check a_is_short (length("a") < 5) is not stored',
+    ],
+    [
+      'a new foreign key',
+      sqliteTable('t', { id: integer().primaryKey(), a: text(), b: text() }, (t) => [
+        foreignKey({ columns: [t.b], foreignColumns: [t.a] }),
+      ]),
+      'foreign key (b) references t (a) on delete no action on update no action is not stored',
+    ],
+    [
+      'autoincrement',
+      sqliteTable('t', { id: integer().primaryKey({ autoIncrement: true }), a: text(), b: text() }),
+      'autoincrement is not stored',
+    ],
+    [
+      'a new column with a computed default',
+      sqliteTable('t', {
+        id: integer().primaryKey(),
+        a: text(),
+        b: text(),
+        c: integer().default(sql`(unixepoch())`),
+      }),
+      'column c is new and the rows that exist have no value for it',
+    ],
+  ]
+  for (const [name, after, message] of constrained) {
+    test(`refuses ${name}: believed and not kept would be worse`, async () => {
+      using folder = tempFolder()
+      await start(folder, [before])
+      await expect(start(folder, [after])).rejects.toThrow(message)
+    })
+  }
+
+  test('defaults with brackets of their own are recognised', async () => {
+    using folder = tempFolder()
+    const table = sqliteTable('t', {
+      id: integer().primaryKey(),
+      a: integer().default(sql`(1) + (2)`),
+      b: integer().default(sql`((1) + (2))`),
+      c: integer().default(sql` ( unixepoch() ) `),
+      d: text().default(sql`(')')`),
+    })
+    await start(folder, [table])
+    expect(await start(folder, [table])).toEqual([])
+  })
+
+  test('an added column brings its foreign key', async () => {
+    using folder = tempFolder()
+    await start(folder, [before])
+    const after: SQLiteTable = sqliteTable('t', {
+      id: integer().primaryKey(),
+      a: text(),
+      b: text(),
+      parent: integer().references((): never => (after as never)['id']),
+    })
+    expect(await start(folder, [after])).toEqual([
+      'alter table "t" add column "parent" integer references "t" ("id")',
+    ])
+    expect(await start(folder, [after])).toEqual([])
+  })
+
   test('the printed statements do what they say', async () => {
     using folder = tempFolder()
     await start(folder, [before])

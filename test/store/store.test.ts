@@ -96,8 +96,45 @@ describe('store.write', () => {
     const missing = await faultOf(() => store.write([insert(2, null)]))
     expect({ code: missing.code, message: missing.message }).toEqual({
       code: 'invalid',
-      message: 'text is required',
+      message: 'a required value is missing',
     })
+  })
+
+  test('no log entry, no row: what cannot be logged is not written', async () => {
+    using folder = tempFolder()
+    const { default: Database } = await import('libsql')
+    {
+      await using _ = await openStore(folder.file('a.db'), [notes])
+    }
+    const db = new Database(folder.file('a.db'))
+    db.exec(`create trigger refuse before insert on log when new.data like '%poison%'
+             begin select raise(abort, 'refused'); end`)
+    db.close()
+    await using store = await openStore(folder.file('a.db'), [notes])
+    const outcomes = await Promise.allSettled([
+      store.write([insert(1, 'fine')]),
+      store.write([insert(2, 'poison')]),
+      store.write([insert(3, 'fine')]),
+    ])
+    expect(outcomes.map(({ status }) => status)).toEqual(['fulfilled', 'rejected', 'fulfilled'])
+    expect(await store.read({ sql: 'select id from notes', params: [] })).toEqual([[1], [3]])
+  })
+
+  test('what cannot be sent to the thread fails as a fault, and the store goes on', async () => {
+    using folder = tempFolder()
+    await using store = await openStore(folder.file('a.db'), [notes])
+    const fault = await faultOf(() => store.write([{ ...insert(1, 'x'), params: [() => 1, 'x'] }]))
+    expect(fault.code).toBe('internal')
+    await store.write([insert(1, 'x')])
+  })
+
+  test('stops although a reader is in a query without end', async () => {
+    using folder = tempFolder()
+    const store = await openStore(folder.file('a.db'), [notes])
+    await store.write([insert(1, 'x')])
+    const endless = store.read({ sql: slowQuery(2_000_000_000), params: [] })
+    endless.catch(() => {})
+    await store.stop()
   })
 
   test('seq never goes back and is never given twice, over a restart too', async () => {
