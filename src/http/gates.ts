@@ -9,7 +9,7 @@
 import { anonymous, type Auth, type Identity, type Verdict } from '../auth/auth.ts'
 import { Fault, faultCodes, toFault } from '../fault.ts'
 import type { Clock } from '../lib/clock.ts'
-import type { Limits } from '../limits/limits.ts'
+import type { LimitDecision, Limits } from '../limits/limits.ts'
 import type { Log } from '../observe/log.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import { problemResponse } from './faults.ts'
@@ -27,78 +27,87 @@ export interface GateDeps {
   readonly addressOf: (request: Request) => string
 }
 
-/** `route` names the door in metrics: a pattern, never a path. */
-export type Gate = (
-  route: string,
-  door: Door,
-  limits?: Limits,
-) => (request: Request) => Response | Promise<Response>
+export interface Entry {
+  /** Names the door in metrics: a pattern, never a path. */
+  readonly route: string
+  readonly door: Door
+  readonly limits?: Limits | undefined
+}
+
+export type Gate = (entry: Entry) => (request: Request) => Response | Promise<Response>
 
 export function createGate({ auth, clock, log, metrics, addressOf }: GateDeps): Gate {
   // Unique across restarts and nodes without a random number per request.
   const idPrefix = `${crypto.randomUUID().slice(0, 8)}-`
   let lastId = 0
 
-  const refuse = (route: string, visit: Visit, thrown: unknown, extra?: Record<string, string>) => {
+  const observed = ({ route }: Entry, visit: Visit, response: Response): Response => {
+    metrics.request(route, response.status, clock.tick() - visit.startedAt)
+    return response
+  }
+
+  const refuse = (entry: Entry, visit: Visit, thrown: unknown, extra?: Headers): Response => {
     const fault = toFault(thrown)
     const { level } = faultCodes[fault.code]
-    if (level !== 'debug') log[level]('http.fault', { requestId: visit.id, route, error: thrown })
-    const response = problemResponse(fault, visit, clock.tick(), extra)
-    metrics.request(route, response.status, clock.tick() - visit.startedAt)
-    return response
+    if (level !== 'debug') {
+      log[level]('http.fault', { requestId: visit.id, route: entry.route, error: thrown })
+    }
+    return observed(entry, visit, problemResponse(fault, visit, clock.tick(), extra))
   }
 
-  const observed = (route: string, visit: Visit, response: Response): Response => {
-    metrics.request(route, response.status, clock.tick() - visit.startedAt)
-    return response
+  const settle = async (
+    entry: Entry,
+    visit: Visit,
+    answer: Promise<Response>,
+    extra?: Headers,
+  ): Promise<Response> => {
+    try {
+      const response = await answer
+      for (const name in extra) response.headers.set(name, extra[name] ?? '')
+      return observed(entry, visit, response)
+    } catch (thrown) {
+      return refuse(entry, visit, thrown, extra)
+    }
   }
 
-  /** Beyond "who is it": limit, then the door. */
-  const proceed = (
-    route: string,
-    door: Door,
-    limits: Limits | undefined,
+  const limited = (
+    entry: Entry,
+    limits: Limits,
     request: Request,
     visit: Visit,
   ): Response | Promise<Response> => {
-    if (limits && visit.identity.kind !== 'key') {
-      const { user } = visit.identity
-      const decision = limits.take(user ? `user:${user.id}` : `address:${addressOf(request)}`)
-      const headers = limitHeaders(limits, decision.left, decision.resetMs)
-      if (!decision.ok) {
-        const fault = new Fault(
-          'too_many',
-          `more than ${limits.policy.quota} requests of this kind`,
-          {
-            retryAfterMs: decision.resetMs,
-          },
-        )
-        return refuse(route, visit, fault, headers)
-      }
-      return settle(route, visit, enter(door, request, visit), headers)
-    }
-    const answer = door(request, visit)
-    return answer instanceof Promise ? settle(route, visit, answer) : observed(route, visit, answer)
+    const { user } = visit.identity
+    const decision = limits.take(user ? `user:${user.id}` : `address:${addressOf(request)}`)
+    const headers = limitHeaders(limits, decision)
+    if (decision.ok) return settle(entry, visit, answerOf(entry.door, request, visit), headers)
+    const text = `more than ${limits.policy.quota} requests of this kind`
+    const fault = new Fault('too_many', text, { retryAfterMs: decision.resetMs })
+    return refuse(entry, visit, fault, headers)
   }
 
-  const enter = async (door: Door, request: Request, visit: Visit): Promise<Response> =>
-    await door(request, visit)
+  /** Beyond "who is it": the limit, then the door. */
+  const proceed = (entry: Entry, request: Request, visit: Visit): Response | Promise<Response> => {
+    const { limits } = entry
+    if (limits && visit.identity.kind !== 'key') return limited(entry, limits, request, visit)
+    const answer = entry.door(request, visit)
+    return answer instanceof Promise ? settle(entry, visit, answer) : observed(entry, visit, answer)
+  }
 
-  const settle = (
-    route: string,
-    visit: Visit,
-    answer: Promise<Response>,
-    extra?: Record<string, string>,
-  ): Promise<Response> =>
-    answer.then(
-      (response) => {
-        for (const name in extra) response.headers.set(name, extra[name] ?? '')
-        return observed(route, visit, response)
-      },
-      (thrown: unknown) => refuse(route, visit, thrown, extra),
-    )
+  const proceedOnce = async (
+    verdict: Promise<Verdict>,
+    entry: Entry,
+    request: Request,
+    visit: Mutable<Visit>,
+  ): Promise<Response> => {
+    try {
+      visit.identity = admitted(await verdict)
+      return await proceed(entry, request, visit)
+    } catch (thrown) {
+      return refuse(entry, visit, thrown)
+    }
+  }
 
-  return (route, door, limits) => (request) => {
+  return (entry) => (request) => {
     const visit: Mutable<Visit> = {
       id: idPrefix + ++lastId,
       startedAt: clock.tick(),
@@ -109,31 +118,20 @@ export function createGate({ auth, clock, log, metrics, addressOf }: GateDeps): 
         throw new Fault('too_large', `the URL is longer than ${urlLengthMax} characters`)
       }
       const verdict = identify(auth, request)
-      if (verdict instanceof Promise) {
-        return settleVerdict(verdict, route, door, limits, request, visit)
-      }
+      if (verdict instanceof Promise) return proceedOnce(verdict, entry, request, visit)
       visit.identity = admitted(verdict)
-      return proceed(route, door, limits, request, visit)
+      return proceed(entry, request, visit)
     } catch (thrown) {
-      return refuse(route, visit, thrown)
+      return refuse(entry, visit, thrown)
     }
   }
+}
 
-  async function settleVerdict(
-    verdict: Promise<Verdict>,
-    route: string,
-    door: Door,
-    limits: Limits | undefined,
-    request: Request,
-    visit: Mutable<Visit>,
-  ): Promise<Response> {
-    try {
-      visit.identity = admitted(await verdict)
-      return await proceed(route, door, limits, request, visit)
-    } catch (thrown) {
-      return refuse(route, visit, thrown)
-    }
-  }
+type Headers = Readonly<Record<string, string>>
+
+/** A door that throws at once rejects, like one that throws later. */
+async function answerOf(door: Door, request: Request, visit: Visit): Promise<Response> {
+  return await door(request, visit)
 }
 
 type Mutable<T> = { -readonly [K in keyof T]: T[K] }
@@ -158,7 +156,7 @@ function admitted(verdict: Verdict): Identity {
 }
 
 /** IETF draft-ietf-httpapi-ratelimit-headers-10; seconds are rounded up, so that waiting them is enough. */
-function limitHeaders({ policy }: Limits, left: number, resetMs: number): Record<string, string> {
+function limitHeaders({ policy }: Limits, { left, resetMs }: LimitDecision): Headers {
   return {
     'ratelimit-policy': `"${policy.name}";q=${policy.quota};w=${Math.ceil(policy.windowMs / 1000)}`,
     ratelimit: `"${policy.name}";r=${left};t=${Math.ceil(resetMs / 1000)}`,

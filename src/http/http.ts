@@ -60,7 +60,7 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
   if (options.corsOrigins.length > 0) routes.use(corsOf(options.corsOrigins))
 
   const on = (method: string, path: string, door: Door, limits?: Limits): void => {
-    const enter = gate(`${method} ${path}`, door, limits)
+    const enter = gate({ route: `${method} ${path}`, door, limits })
     // Elysia reads a handler's text, and awaits one that returns a call. A bound function has no text:
     // a synchronous answer stays one, which a cached read notices.
     const handler = (context: { readonly request: Request }) => enter(context.request)
