@@ -311,7 +311,7 @@ describe('bad input gets a clear problem and loses nothing', () => {
       collections: {
         prices: collection(prices, {
           read: () => {
-            throw new Error('the secret is 42')
+            throw new Error('the secret is swordfish')
           },
         }),
       },
@@ -320,7 +320,7 @@ describe('bad input gets a clear problem and loses nothing', () => {
     const response = await server.get('/api/prices')
     const text = await response.text()
     expect(response.status).toBe(500)
-    expect(text).not.toContain('42')
+    expect(text).not.toContain('swordfish')
     const { requestId } = JSON.parse(text) as { requestId: string }
     const line = server.log.lines.find(({ event }) => event === 'http.fault')
     expect(line?.fields['requestId']).toBe(requestId)
@@ -332,13 +332,13 @@ test('whatever a room throws, only the log sees it', async () => {
   await using server = await runServer({ app: options, folder })
   const rooms = server.rooms as unknown as { collections: { list: () => never } }
   rooms.collections.list = () => {
-    throw new Error('the secret is 42')
+    throw new Error('the secret is swordfish')
   }
   const response = await server.get('/api/prices/live')
   expect(response.status).toBe(500)
   expect(await response.json()).toMatchObject({ detail: 'internal error', code: 'internal' })
   const line = server.log.lines.find(({ event }) => event === 'http.fault')
-  expect(String(line?.fields['error'])).toContain('42')
+  expect(String(line?.fields['error'])).toContain('swordfish')
 })
 
 test('requests under way when the server stops are answered', async () => {
