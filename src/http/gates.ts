@@ -11,7 +11,7 @@ import { Fault, faultCodes, toFault } from '../fault.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { LimitDecision, Limits } from '../limits/limits.ts'
 import type { Log } from '../observe/log.ts'
-import type { Metrics } from '../observe/metrics.ts'
+import type { Metrics, Observe } from '../observe/metrics.ts'
 import { problemResponse } from './faults.ts'
 import type { Door, Visit } from './visit.ts'
 
@@ -41,12 +41,12 @@ export function createGate({ auth, clock, log, metrics, addressOf }: GateDeps): 
   const idPrefix = `${crypto.randomUUID().slice(0, 8)}-`
   let lastId = 0
 
-  const observed = ({ route }: Entry, visit: Visit, response: Response): Response => {
-    metrics.request(route, response.status, clock.tick() - visit.startedAt)
+  const observed = ({ observe }: Observed, visit: Visit, response: Response): Response => {
+    observe(response.status, clock.tick() - visit.startedAt)
     return response
   }
 
-  const refuse = (entry: Entry, visit: Visit, thrown: unknown, extra?: Headers): Response => {
+  const refuse = (entry: Observed, visit: Visit, thrown: unknown, extra?: Headers): Response => {
     const fault = toFault(thrown)
     const { level } = faultCodes[fault.code]
     if (level !== 'debug') {
@@ -56,7 +56,7 @@ export function createGate({ auth, clock, log, metrics, addressOf }: GateDeps): 
   }
 
   const settle = async (
-    entry: Entry,
+    entry: Observed,
     visit: Visit,
     answer: Promise<Response>,
     extra?: Headers,
@@ -71,7 +71,7 @@ export function createGate({ auth, clock, log, metrics, addressOf }: GateDeps): 
   }
 
   const limited = (
-    entry: Entry,
+    entry: Observed,
     limits: Limits,
     request: Request,
     visit: Visit,
@@ -86,7 +86,11 @@ export function createGate({ auth, clock, log, metrics, addressOf }: GateDeps): 
   }
 
   /** Beyond "who is it": the limit, then the door. */
-  const proceed = (entry: Entry, request: Request, visit: Visit): Response | Promise<Response> => {
+  const proceed = (
+    entry: Observed,
+    request: Request,
+    visit: Visit,
+  ): Response | Promise<Response> => {
     const { limits } = entry
     if (limits && visit.identity.kind !== 'key') return limited(entry, limits, request, visit)
     const answer = entry.door(request, visit)
@@ -95,7 +99,7 @@ export function createGate({ auth, clock, log, metrics, addressOf }: GateDeps): 
 
   const proceedOnce = async (
     verdict: Promise<Verdict>,
-    entry: Entry,
+    entry: Observed,
     request: Request,
     visit: Mutable<Visit>,
   ): Promise<Response> => {
@@ -107,7 +111,7 @@ export function createGate({ auth, clock, log, metrics, addressOf }: GateDeps): 
     }
   }
 
-  return (entry) => (request) => {
+  const enter = (entry: Observed, request: Request): Response | Promise<Response> => {
     const visit: Mutable<Visit> = {
       id: idPrefix + ++lastId,
       startedAt: clock.tick(),
@@ -125,6 +129,16 @@ export function createGate({ auth, clock, log, metrics, addressOf }: GateDeps): 
       return refuse(entry, visit, thrown)
     }
   }
+
+  return (entry) => {
+    const observe = metrics.route(entry.route)
+    const observed: Observed = { ...entry, observe }
+    return (request) => enter(observed, request)
+  }
+}
+
+interface Observed extends Entry {
+  readonly observe: Observe
 }
 
 type Headers = Readonly<Record<string, string>>

@@ -10,16 +10,22 @@ const edgesMs = [0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 1000, 5000] as
 
 export type Gauges = () => Readonly<Record<string, number>>
 
+/** One answered request of a route. */
+export type Observe = (status: number, ms: number) => void
+
 export interface Metrics {
-  /** One answered request. */
-  request(route: string, status: number, ms: number): void
+  /** Asked for once per route, called on every request: the name is looked up only once. */
+  route(name: string): Observe
   /** Read when asked for: `{ belfry_connections: 3 }`. A name ending in `_total` is a counter. */
   gauges(read: Gauges): void
   text(): string
 }
 
+/** HTTP statuses are below this. */
+const statusEnd = 600
+
 interface Route {
-  readonly byStatus: Map<number, number>
+  readonly byStatus: Float64Array
   readonly buckets: Float64Array
   sumMs: number
   count: number
@@ -29,29 +35,24 @@ export function createMetrics(): Metrics {
   const routes = new Map<string, Route>()
   const readers: Gauges[] = []
 
-  const routeOf = (name: string): Route => {
-    let route = routes.get(name)
-    if (!route) {
-      route = {
-        byStatus: new Map(),
+  return {
+    route(name) {
+      const route: Route = routes.get(name) ?? {
+        byStatus: new Float64Array(statusEnd),
         buckets: new Float64Array(edgesMs.length + 1),
         sumMs: 0,
         count: 0,
       }
       routes.set(name, route)
-    }
-    return route
-  }
-
-  return {
-    request(name, status, ms) {
-      const route = routeOf(name)
-      route.byStatus.set(status, (route.byStatus.get(status) ?? 0) + 1)
-      let at = 0
-      while (at < edgesMs.length && ms > (edgesMs[at] ?? 0)) at++
-      route.buckets[at] = (route.buckets[at] ?? 0) + 1
-      route.sumMs += ms
-      route.count++
+      const { byStatus, buckets } = route
+      return (status, ms) => {
+        byStatus[status] = (byStatus[status] ?? 0) + 1
+        let at = 0
+        while (at < edgesMs.length && ms > (edgesMs[at] ?? 0)) at++
+        buckets[at] = (buckets[at] ?? 0) + 1
+        route.sumMs += ms
+        route.count++
+      }
     },
     gauges(read) {
       readers.push(read)
@@ -69,8 +70,9 @@ function requestLines(routes: ReadonlyMap<string, Route>): string[] {
   const counts = ['# TYPE belfry_requests_total counter']
   const times = ['# TYPE belfry_request_duration_seconds histogram']
   for (const [name, route] of routes) {
-    for (const [status, count] of route.byStatus) {
-      counts.push(`belfry_requests_total{route="${name}",status="${status}"} ${count}`)
+    for (const [status, count] of route.byStatus.entries()) {
+      if (count > 0)
+        counts.push(`belfry_requests_total{route="${name}",status="${status}"} ${count}`)
     }
     let below = 0
     for (const [at, edge] of edgesMs.entries()) {

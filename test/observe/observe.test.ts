@@ -38,9 +38,10 @@ describe('metrics', () => {
     const metrics = createMetrics()
     let connections = 1
     metrics.gauges(() => ({ belfry_connections: connections, belfry_reads_total: 7 }))
-    metrics.request('GET /x', 200, 0.2)
-    metrics.request('GET /x', 200, 3)
-    metrics.request('GET /x', 500, 60_000)
+    const observe = metrics.route('GET /x')
+    observe(200, 0.2)
+    observe(200, 3)
+    observe(500, 60_000)
     connections = 2
     const lines = metrics.text().split('\n')
     for (const line of [
