@@ -120,7 +120,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       realtime,
       metrics,
       health: () => ({
-        status: isDraining ? 'draining' : 'ok',
+        status: isDraining ? 'draining' : store.stats().isWritable ? 'ok' : 'failing',
         app: plan.name,
         version,
         uptimeMs: Math.round(clock.tick() - startedAt),

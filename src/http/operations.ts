@@ -3,9 +3,9 @@ import type { Clock } from '../lib/clock.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import { visitHeaders, type Door } from './visit.ts'
 
-/** What `/api/health` answers with status 200, or 503 while the server drains. */
+/** What `/api/health` answers with status 200, or 503 while it drains or cannot write. */
 export interface Health {
-  readonly status: 'ok' | 'draining'
+  readonly status: 'ok' | 'draining' | 'failing'
   readonly app: string
   readonly version: string
   readonly uptimeMs: number

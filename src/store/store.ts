@@ -38,6 +38,9 @@ const readersDefault = 2
 /** Reads that may wait at once; each holds a request open. */
 const readsWaitingMax = 10_000
 
+/** Between the death of a reader and its successor: a cause that lasts must not become a busy loop. */
+const respawnMs = 500
+
 /** Writes that may wait at once, and writes in one transaction (~5 ms of work at 100 µs or less each). */
 const writesWaitingMax = 10_000
 const writesPerCommitMax = 512
@@ -56,6 +59,8 @@ export interface StoreStats {
   readonly commits: number
   /** Newest log entry handed to the listeners. */
   readonly seq: number
+  /** False once the writer thread has died: reads go on, and only a new process writes again. */
+  readonly isWritable: boolean
 }
 
 export type ChangeListener = (change: Change) => void
@@ -89,24 +94,46 @@ export function createStore(
   let writer: ThreadClient | undefined
   let readers: ThreadClient[] = []
   let isCommitting = false
+  let isStopped = false
   const counts = { reads: 0, writes: 0, commits: 0, seq: 0 }
 
   const start = async (): Promise<void> => {
     makeFolder(options.file)
-    const thread = (role: 'writer' | 'reader') =>
-      openThread(role, options.file, {
-        clock,
-        onDeath: (error) => log.error('store.thread_died', { role, error }),
-        isPatient: role === 'writer',
-      })
-    writer = await thread('writer')
+    writer = await openThread('writer', options.file, {
+      clock,
+      onDeath: (error) => log.error('store.writer_died', { error }),
+      isPatient: true,
+    })
     await migrate(writer, options.tables, log)
-    readers = await Promise.all(
-      Array.from({ length: options.readers ?? readersDefault }, () => thread('reader')),
-    )
+    await Promise.all(Array.from({ length: options.readers ?? readersDefault }, addReader))
     const newest = await read({ sql: 'select coalesce(max(seq), 0) from log', params: [] })
     counts.seq = Number(newest[0]?.[0])
     counts.reads = 0
+  }
+
+  const addReader = async (): Promise<void> => {
+    const reader = await openThread('reader', options.file, {
+      clock,
+      onDeath: (error) => {
+        log.error('store.reader_died', { error })
+        replaceReader()
+      },
+      isPatient: false,
+    })
+    if (isStopped) await reader.stop()
+    else readers.push(reader)
+  }
+
+  /** A reader has nothing of its own: another takes its place. The writer's death is for an operator. */
+  const replaceReader = (): void => {
+    readers = readers.filter(({ isDead }) => !isDead)
+    clock.after(respawnMs, () => {
+      if (isStopped) return
+      detach(addReader(), (error) => {
+        log.error('store.reader_not_replaced', { error })
+        replaceReader()
+      })
+    })
   }
 
   const read = async (query: Query): Promise<readonly RawRow[]> => {
@@ -184,7 +211,7 @@ export function createStore(
     read,
     write,
     onChange: (listener) => void listeners.push(listener),
-    stats: () => ({ ...counts }),
+    stats: () => ({ ...counts, isWritable: writer !== undefined && !writer.isDead }),
     db: drizzle(async (sql, params, method) => {
       const rows = await read({ sql, params })
       return {
@@ -192,6 +219,7 @@ export function createStore(
       }
     }),
     async stop() {
+      isStopped = true
       while (isCommitting) await new Promise<void>((resolve) => clock.soon(resolve))
       await Promise.all(readers.map((reader) => reader.stop()))
       await writer?.stop()
@@ -200,7 +228,8 @@ export function createStore(
 }
 
 function leastBusy(readers: readonly ThreadClient[]): ThreadClient {
-  let best = must(readers[0], () => 'the store is started before it is read')
+  let [best] = readers
+  if (!best) throw new Fault('unavailable', 'no reader of the database is alive')
   for (const reader of readers) if (reader.pending < best.pending) best = reader
   return best
 }

@@ -15,6 +15,7 @@ export interface ThreadClient {
   ask(request: Ask): Promise<Answer>
   /** Requests sent and not answered. */
   readonly pending: number
+  readonly isDead: boolean
   stop(): Promise<void>
 }
 
@@ -68,6 +69,9 @@ export function startThread({ clock, onDeath, isPatient }: ThreadClientDeps): Th
     },
     get pending() {
       return waiting.size
+    },
+    get isDead() {
+      return dead !== undefined
     },
     async stop() {
       if (!dead) {
