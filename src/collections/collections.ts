@@ -11,6 +11,7 @@
  *
  * Knows no HTTP: a request is (user, query text, checked JSON), an answer is bytes or a `Fault`.
  */
+import { and } from 'drizzle-orm'
 import type { SQLiteColumn, SQLiteTable } from 'drizzle-orm/sqlite-core'
 import type { User } from '../auth/declare.ts'
 import type { Cache, CacheRead } from '../cache/cache.ts'
@@ -19,13 +20,13 @@ import type { Log } from '../observe/log.ts'
 import { anyRowTag, keyOf, rowTag, tableTag, type Change, type Store } from '../store/store.ts'
 import { decodeRow, idOf, parseId, type Columns, type RowData } from './columns.ts'
 import type { CollectionOptions, Order } from './declare.ts'
-import { encodeCursor, listSql, parseListQuery, type ListQuery } from './query.ts'
+import { encodeCursor, keyIs, listSql, parseListQuery, type ListQuery } from './query.ts'
 import { readScope, scopeKey } from './rules.ts'
 import { matches, toSql, type Where } from './where.ts'
 import { createWrites, type Writes } from './write.ts'
-import { and, sql } from 'drizzle-orm'
 
 export { columnsOf, isServable } from './columns.ts'
+export { propertyOf } from './where.ts'
 
 /** A declared collection, checked. Made by the plan. */
 export interface CollectionPlan {
@@ -147,11 +148,8 @@ export function createCollections(
     key: readonly unknown[],
     scope: Where,
   ): Promise<Uint8Array> => {
-    const isRow = plan.key.map((column, at) => sql`${column} = ${key[at]}`)
-    const select = store.db
-      .select()
-      .from(plan.table)
-      .where(and(...isRow, toSql(scope)))
+    const isRow = and(keyIs(plan, key), toSql(scope))
+    const select = store.db.select().from(plan.table).where(isRow)
     const [raw] = await store.read(select.limit(1).toSQL())
     if (!raw) throw notFound(plan)
     return encoder.encode(JSON.stringify(decodeRow(plan.columns, raw)))

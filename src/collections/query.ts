@@ -96,6 +96,11 @@ function parameterNames(plan: CollectionPlan): string[] {
   return ['limit', 'after', 'before', 'order', ...plan.filters]
 }
 
+/** The one row with this primary key; driver values, in the key's order. */
+export function keyIs(plan: CollectionPlan, key: readonly unknown[]): SQL | undefined {
+  return and(...plan.key.map((column, at) => sql`${column} = ${key[at]}`))
+}
+
 export interface ListSql {
   readonly where: SQL | undefined
   readonly orderBy: SQL[]

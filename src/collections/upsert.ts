@@ -5,18 +5,21 @@
  * A feed brings the same columns again and again, and building a statement costs 80 µs: its text is
  * built once for each set of columns, and only the values are filled in.
  */
-import { and, getTableColumns, is, or, Param, Placeholder, sql, type SQL } from 'drizzle-orm'
+import { is, or, Param, Placeholder, sql, type SQL } from 'drizzle-orm'
 import type { SQLiteColumn } from 'drizzle-orm/sqlite-core'
 import { Fault, type FieldProblem } from '../fault.ts'
 import { must } from '../lib/assert.ts'
 import type { ChangeOp, Query, Store } from '../store/store.ts'
 import type { CollectionPlan } from './collections.ts'
 import { insertProblems, parseOwnValue, toDriver, type RowData } from './columns.ts'
+import { keyIs } from './query.ts'
 
 /** Sets of columns remembered per collection; a feed has one or a few. */
 const shapesMax = 64
 
+/** What all rows with the same columns share. */
 interface Shape {
+  readonly op: OpHead
   readonly insert: Query
   readonly probe: string
 }
@@ -39,7 +42,7 @@ export function createUpserts(db: Store['db']): (plan: CollectionPlan, row: RowD
     const input = { ...own.made, ...own.given }
     const shape = shapeOf(plan, own)
     return {
-      ...changeOp(plan, 'upsert'),
+      ...shape.op,
       sql: shape.insert.sql,
       params: shape.insert.params.map((param) => filled(plan, param, input)),
       probe: {
@@ -73,13 +76,21 @@ function buildShape(
           set: Object.fromEntries(set),
           setWhere: must(or(...isOther), () => 'there is a column beside the key'),
         })
-  const isRow = and(...plan.key.map((column) => sql`${column} = ${0}`))
   const probe = db
     .select({ one: sql`1` })
     .from(plan.table)
-    .where(isRow)
+    .where(
+      keyIs(
+        plan,
+        plan.key.map(() => 0),
+      ),
+    )
     .toSQL()
-  return { insert: statement.returning().toSQL(), probe: probe.sql }
+  return {
+    op: changeOp(plan, 'upsert'),
+    insert: statement.returning().toSQL(),
+    probe: probe.sql,
+  }
 }
 
 function filled(plan: CollectionPlan, param: unknown, input: RowData): unknown {
@@ -125,11 +136,10 @@ function checkedRow(plan: CollectionPlan, row: RowData): OwnRow {
 }
 
 /** What every logged statement on a collection's table says of itself. */
-export function changeOp(
-  plan: CollectionPlan,
-  op: ChangeOp['op'],
-): Pick<ChangeOp, 'columns' | 'table' | 'keyAt' | 'op' | 'alsoTags'> {
-  const columns = Object.values(getTableColumns(plan.table)) as SQLiteColumn[]
+type OpHead = Pick<ChangeOp, 'columns' | 'table' | 'keyAt' | 'op' | 'alsoTags'>
+
+export function changeOp(plan: CollectionPlan, op: ChangeOp['op']): OpHead {
+  const columns = [...plan.columns.values()]
   return {
     columns: columns.map(({ name }) => name),
     table: plan.tableName,

@@ -24,6 +24,7 @@ import {
   parseId,
   type RowData,
 } from './columns.ts'
+import { keyIs } from './query.ts'
 import { createForced, mayRemove, requireRule, updateForced } from './rules.ts'
 import { changeOp, createUpserts } from './upsert.ts'
 
@@ -108,10 +109,8 @@ export function createWrites({ store, notFound }: WriteDeps): Writes {
     const key = parseId(plan.key, id)
     if (!key) throw notFound(plan)
     for (let attempt = 0; attempt < attemptsMax; attempt++) {
-      const isRow = and(...plan.key.map((column, at) => sql`${column} = ${key[at]}`))
-      const [raw] = await store.read(
-        store.db.select().from(plan.table).where(isRow).limit(1).toSQL(),
-      )
+      const select = store.db.select().from(plan.table).where(keyIs(plan, key))
+      const [raw] = await store.read(select.limit(1).toSQL())
       if (!raw) throw notFound(plan)
       const statement = judge(decodeRow(plan.columns, raw), stillIs(plan, raw))
       const changes = await commit(plan, { ...changeOp(plan, op), ...statement.toSQL() })
@@ -120,7 +119,7 @@ export function createWrites({ store, notFound }: WriteDeps): Writes {
     throw new Fault('conflict', 'the row keeps changing, try again')
   }
 
-  const update = (
+  const update = async (
     plan: CollectionPlan,
     user: User | null,
     id: string,
@@ -128,7 +127,7 @@ export function createWrites({ store, notFound }: WriteDeps): Writes {
   ): Promise<Written> => {
     requireRule(plan, 'update', user)
     const { values, problems } = parseBody(plan.columns, body)
-    return changeRow(plan, id, 'update', (row, isUnchanged) => {
+    return await changeRow(plan, id, 'update', (row, isUnchanged) => {
       const input = { ...values, ...updateForced(plan, user, row, values) }
       const keys = plan.keyProperties
         .filter((property) => property in input)
@@ -145,9 +144,9 @@ export function createWrites({ store, notFound }: WriteDeps): Writes {
     })
   }
 
-  const remove = (plan: CollectionPlan, user: User | null, id: string): Promise<Written> => {
+  const remove = async (plan: CollectionPlan, user: User | null, id: string): Promise<Written> => {
     requireRule(plan, 'remove', user)
-    return changeRow(plan, id, 'remove', (row, isUnchanged) => {
+    return await changeRow(plan, id, 'remove', (row, isUnchanged) => {
       mayRemove(plan, user, row)
       return store.db.delete(plan.table).where(isUnchanged).returning()
     })
@@ -155,9 +154,8 @@ export function createWrites({ store, notFound }: WriteDeps): Writes {
 
   return {
     create,
-    // Async, so that a refusal before the first await is a rejection like every other.
-    update: async (plan, user, id, body) => await update(plan, user, id, body),
-    remove: async (plan, user, id) => await remove(plan, user, id),
+    update,
+    remove,
     upsert: async (batches) => {
       const ops = batches.flatMap(({ plan, rows }) => rows.map((row) => upsert(plan, row)))
       return ops.length === 0 ? [] : await store.write(ops)

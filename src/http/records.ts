@@ -47,20 +47,26 @@ export function createRecordDoors(
     return new Response(entry.body, { headers })
   }
 
+  /** A hit is there already, and makes no promise. */
+  const answerTo = (
+    request: Request,
+    visit: Visit,
+    read: CacheRead | Promise<CacheRead>,
+  ): Response | Promise<Response> =>
+    read instanceof Promise
+      ? read.then((one) => answer(request, visit, one))
+      : answer(request, visit, read)
+
   const location = (id: string): string => `/api/${plan.path}/${id}`
 
   return {
     list(request, visit) {
       const read = collections.list(plan, visit.identity.user, searchOf(request))
-      return read instanceof Promise
-        ? read.then((one) => answer(request, visit, one))
-        : answer(request, visit, read)
+      return answerTo(request, visit, read)
     },
     read(request, visit) {
       const read = collections.read(plan, visit.identity.user, rowId(request))
-      return read instanceof Promise
-        ? read.then((one) => answer(request, visit, one))
-        : answer(request, visit, read)
+      return answerTo(request, visit, read)
     },
     async create(request, visit) {
       const body = await readJson(request)

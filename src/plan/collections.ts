@@ -2,17 +2,16 @@
 import { is } from 'drizzle-orm'
 import { getTableConfig, SQLiteTable, type SQLiteColumn } from 'drizzle-orm/sqlite-core'
 import { systemTables } from '../../db/system.ts'
-import { columnsOf, isServable, type CollectionPlan } from '../collections/collections.ts'
+import {
+  columnsOf,
+  isServable,
+  propertyOf,
+  type CollectionPlan,
+} from '../collections/collections.ts'
 import type { CollectionDeclaration, CollectionOptions, Order } from '../collections/declare.ts'
 import { primaryKey } from '../store/store.ts'
 import { alsoTagsOf, withReferenced } from './references.ts'
-import {
-  durationOf,
-  reportNotYet,
-  reportUnknownKeys,
-  type IsDeclared,
-  type Report,
-} from './report.ts'
+import { checkOptions, checkRule, durationOf, type IsDeclared, type Report } from './report.ts'
 
 type Options = CollectionOptions<SQLiteTable>
 type Columns = CollectionPlan['columns']
@@ -26,9 +25,12 @@ const reservedNames = new Set([
 /** Query parameters of every list: a filter of that name could not be asked for. */
 const reservedParameters = new Set(['limit', 'after', 'before', 'order', 'expand', 'count'])
 
-const notYet = ['warm', 'lookup', 'children', 'expand', 'limits'] as const
 const rules = ['read', 'create', 'update', 'remove'] as const
-const known = ['ttl', 'stale', ...rules, 'filters', 'orders', 'live', ...notYet]
+
+const known = {
+  served: ['ttl', 'stale', ...rules, 'filters', 'orders', 'live'],
+  notYet: ['warm', 'lookup', 'children', 'expand', 'limits'],
+}
 
 const ttlDefaultMs = 60_000
 
@@ -36,10 +38,10 @@ export function compileCollections(
   declared: Readonly<Record<string, CollectionDeclaration>>,
   isDeclared: IsDeclared,
   report: Report,
-): CollectionPlan[] {
-  const plans: CollectionPlan[] = []
-  const tables = new Map<string, SQLiteTable>()
-  const all = withReferenced(
+): { readonly collections: CollectionPlan[]; readonly tables: readonly SQLiteTable[] } {
+  const collections: CollectionPlan[] = []
+  const byName = new Map<string, SQLiteTable>()
+  const tables = withReferenced(
     Object.values(declared).flatMap((one) => (is(one?.table, SQLiteTable) ? [one.table] : [])),
   )
   for (const [path, declaration] of Object.entries(declared)) {
@@ -50,14 +52,14 @@ export function compileCollections(
       continue
     }
     const name = getTableConfig(declaration.table).name.toLowerCase()
-    const other = tables.get(name)
+    const other = byName.get(name)
     if (other && other !== declaration.table) report(at, `another table is named ${name} too`)
-    tables.set(name, declaration.table)
-    const plan = compileCollection(path, declaration, all, at, report)
+    byName.set(name, declaration.table)
+    const plan = compileCollection(path, declaration, tables, at, report)
     checkLive(plan, isDeclared, at, report)
-    plans.push(plan)
+    collections.push(plan)
   }
-  return plans
+  return { collections, tables }
 }
 
 function checkPath(path: string, paths: readonly string[], at: string, report: Report): void {
@@ -78,25 +80,23 @@ function compileCollection(
   at: string,
   report: Report,
 ): CollectionPlan {
-  reportUnknownKeys(`${at}.`, options, known, report)
-  reportNotYet(`${at}.`, options, notYet, report)
+  checkOptions(`${at}.`, options, known, report)
   const columns = columnsOf(table)
   const key = primaryKey(table)
   const { name } = getTableConfig(table)
   checkTable(name, columns, key, at, report)
-  checkRules(options, at, report)
+  for (const rule of rules) checkRule(`${at}.${rule}`, options[rule], report)
   if (options.live !== undefined && typeof options.live !== 'function') {
     report(`${at}.live`, 'must be a function from a row to a topic')
   }
   const orders = compileOrders(options, columns, key, at, report)
-  const properties = new Map([...columns].map(([property, column]) => [column, property]))
   return Object.freeze({
     path,
     table,
     tableName: name,
     columns,
     key,
-    keyProperties: key.map((column) => properties.get(column) ?? column.name),
+    keyProperties: key.map(propertyOf),
     ttlMs: durationOf(options.ttl, `${at}.ttl`, ttlDefaultMs, report),
     staleMs: durationOf(options.stale, `${at}.stale`, 0, report),
     rules: options,
@@ -166,16 +166,6 @@ function checkTable(
     if (!isServable(column)) {
       const kind = column.generated ? 'generated' : column.getSQLType()
       report(`${at}.${property}`, `${kind} columns are not served yet`)
-    }
-  }
-}
-
-function checkRules(options: Options, at: string, report: Report): void {
-  for (const rule of rules) {
-    const value = options[rule]
-    if (value === undefined || value === 'public' || value === 'signed-in') continue
-    if (typeof value !== 'function') {
-      report(`${at}.${rule}`, "must be 'public', 'signed-in' or a function")
     }
   }
 }

@@ -2,16 +2,12 @@
 import type { CollectionPlan } from '../collections/collections.ts'
 import type { FeedDeclaration } from '../feeds/declare.ts'
 import { everyMsMin, type FeedPlan } from '../feeds/feeds.ts'
-import {
-  durationOf,
-  reportNotYet,
-  reportUnknownKeys,
-  type IsDeclared,
-  type Report,
-} from './report.ts'
+import { checkOptions, durationOf, type IsDeclared, type Report } from './report.ts'
 
-const notYet = ['budget', 'keyed', 'batch'] as const
-const known = ['every', 'timeout', 'load', 'into', 'publish', ...notYet]
+const known = {
+  served: ['every', 'timeout', 'load', 'into', 'publish'],
+  notYet: ['budget', 'keyed', 'batch'],
+}
 
 const timeoutDefaultMs = 30_000
 
@@ -41,8 +37,7 @@ function compileFeed(
   named: Named,
   report: Report,
 ): FeedPlan {
-  reportUnknownKeys(`${at}.`, options, known, report)
-  reportNotYet(`${at}.`, options, notYet, report)
+  checkOptions(`${at}.`, options, known, report)
   if (typeof options.load !== 'function') report(`${at}.load`, 'must be a function')
   const { every, publish } = options
   if (typeof every !== 'function') {

@@ -12,24 +12,23 @@ import type { TopicPlan } from '../realtime/realtime.ts'
 import { compileCollections } from './collections.ts'
 import type { AppDeclaration, AppOptions } from './declare.ts'
 import { compileFeeds } from './feeds.ts'
-import { withReferenced } from './references.ts'
-import { reportNotYet, reportUnknownKeys, type IsDeclared, type Report } from './report.ts'
+import { checkOptions, type IsDeclared, type Report } from './report.ts'
 import { compileTopics } from './topics.ts'
 
 export interface Plan {
   readonly name: string
   readonly collections: readonly CollectionPlan[]
-  /** Each table once, whichever collections serve it. */
+  /** Each table once, whichever collections serve it, and the tables these refer to. */
   readonly tables: readonly SQLiteTable[]
   readonly topics: readonly TopicPlan[]
   readonly feeds: readonly FeedPlan[]
   readonly page: AppOptions['page']
 }
 
-/** Parts of an app that have a name already and are served by a later version. */
-const notYet = ['auth', 'jobs', 'budgets', 'limits', 'routes'] as const
-
-const known = ['name', 'collections', 'topics', 'feeds', 'page', ...notYet]
+const known = {
+  served: ['name', 'collections', 'topics', 'feeds', 'page'],
+  notYet: ['auth', 'jobs', 'budgets', 'limits', 'routes'],
+}
 
 /** Faults: `invalid`, with every problem of the file. */
 export function compilePlan(declaration: unknown): Plan {
@@ -46,16 +45,14 @@ function compile(declaration: unknown, report: Report): Plan | undefined {
     return undefined
   }
   const { options } = declaration
-  reportUnknownKeys('', options, known, report)
-  reportNotYet('', options, notYet, report)
+  checkOptions('', options, known, report)
   if (typeof options.name !== 'string' || !/^[a-z][a-z0-9-]{0,39}$/.test(options.name)) {
     report('name', 'must be 1 to 40 lower-case letters, digits and dashes, and start with a letter')
   }
   const topics = compileTopics(options.topics ?? {}, report)
   const isDeclared = namesIn(options, topics)
-  const collections = compileCollections(options.collections ?? {}, isDeclared, report)
+  const { collections, tables } = compileCollections(options.collections ?? {}, isDeclared, report)
   const feeds = compileFeeds(options.feeds ?? {}, { collections, isDeclared }, report)
-  const tables = withReferenced(collections.map(({ table }) => table))
   const { page } = options
   return Object.freeze({ name: options.name, collections, tables, topics, feeds, page })
 }

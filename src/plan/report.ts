@@ -7,29 +7,33 @@ export type Report = (key: string, message: string) => void
 /** Whether a topic of this name can exist. */
 export type IsDeclared = (topic: string) => boolean
 
-/** A misspelt option would otherwise be a policy that silently is not there. */
-export function reportUnknownKeys(
-  at: string,
-  value: object,
-  keys: readonly string[],
-  report: Report,
-): void {
-  for (const key of Object.keys(value)) {
-    if (!keys.includes(key)) report(`${at}${key}`, `is not an option (${keys.join(', ')})`)
-  }
+/** Options by name: those that are served, and those that have a name already and will be later. */
+export interface Options {
+  readonly served: readonly string[]
+  readonly notYet: readonly string[]
 }
 
-export function reportNotYet(
+/** A misspelt option would otherwise be a policy that silently is not there. */
+export function checkOptions(
   at: string,
   value: object,
-  keys: readonly string[],
+  { served, notYet }: Options,
   report: Report,
 ): void {
-  for (const key of keys) {
+  const known = [...served, ...notYet]
+  for (const key of Object.keys(value)) {
+    if (!known.includes(key)) report(`${at}${key}`, `is not an option (${known.join(', ')})`)
+  }
+  for (const key of notYet) {
     if ((value as Record<string, unknown>)[key] !== undefined) {
       report(`${at}${key}`, 'is not served yet by this version: remove it')
     }
   }
+}
+
+export function checkRule(at: string, rule: unknown, report: Report): void {
+  if (rule === undefined || rule === 'public' || rule === 'signed-in') return
+  if (typeof rule !== 'function') report(at, "must be 'public', 'signed-in' or a function")
 }
 
 /** Of an option that may be absent. */

@@ -1,14 +1,16 @@
 /** Declared topics, checked and compiled to matchers. */
 import { parseDurationMs } from '../lib/duration.ts'
 import { compilePattern, validatePattern, type TopicPlan } from '../realtime/realtime.ts'
-import type { TopicDeclaration, TopicOptions, TopicRule } from '../realtime/declare.ts'
-import { reportNotYet, reportUnknownKeys, type Report } from './report.ts'
+import type { TopicDeclaration, TopicOptions } from '../realtime/declare.ts'
+import { checkOptions, checkRule, type Report } from './report.ts'
 
 /** Publications of history per topic: with 1 KB each, 10 MB. */
 const historySizeMax = 10_000
 
-const notYet = ['presence', 'limit', 'message', 'conflate', 'persist'] as const
-const known = ['subscribe', 'publish', 'history', 'last', ...notYet]
+const known = {
+  served: ['subscribe', 'publish', 'history', 'last'],
+  notYet: ['presence', 'limit', 'message', 'conflate', 'persist'],
+}
 
 export function compileTopics(
   declared: Readonly<Record<string, TopicDeclaration>>,
@@ -37,8 +39,7 @@ function compileTopic(
   at: string,
   report: Report,
 ): TopicPlan {
-  reportUnknownKeys(`${at}.`, options, known, report)
-  reportNotYet(`${at}.`, options, notYet, report)
+  checkOptions(`${at}.`, options, known, report)
   checkRule(`${at}.subscribe`, options.subscribe, report)
   checkRule(`${at}.publish`, options.publish, report)
   if (options.last !== undefined && typeof options.last !== 'boolean') {
@@ -68,9 +69,4 @@ function historyOf(
   const ttlMs = parseDurationMs(history.ttl)
   if (ttlMs === undefined) report(`${at}.history.ttl`, 'must be a duration like 24h')
   return { size: history.size, ttlMs: ttlMs ?? 0 }
-}
-
-function checkRule(at: string, rule: TopicRule | undefined, report: Report): void {
-  if (rule === undefined || rule === 'public' || rule === 'signed-in') return
-  if (typeof rule !== 'function') report(at, "must be 'public', 'signed-in' or a function")
 }

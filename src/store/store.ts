@@ -25,7 +25,7 @@ import { must } from '../lib/assert.ts'
 import type { Log } from '../observe/log.ts'
 import { faultOf } from './errors.ts'
 import { migrate } from './migrate.ts'
-import type { Change, ChangeOp, Query, RawRow, Write } from './messages.ts'
+import type { Change, ChangeOp, Query, RawRow, Write, WriteOutcome } from './messages.ts'
 import { startThread, type ThreadClient, type ThreadClientDeps } from './thread-client.ts'
 
 export { anyRowTag, keyOf, rowTag, tableTag } from './messages.ts'
@@ -183,10 +183,7 @@ export function createStore(
     }
   }
 
-  const settle = (
-    { resolve, reject }: WaitingWrite,
-    outcome: { changes: readonly Change[] } | { error: Parameters<typeof faultOf>[0] } | undefined,
-  ): void => {
+  const settle = ({ resolve, reject }: WaitingWrite, outcome: WriteOutcome | undefined): void => {
     if (!outcome) return reject(new Fault('internal', 'the writer gave no answer'))
     if ('error' in outcome) return reject(faultOf(outcome.error))
     counts.writes++

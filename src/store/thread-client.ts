@@ -4,7 +4,7 @@
  */
 import { Fault } from '../fault.ts'
 import type { Clock } from '../lib/clock.ts'
-import type { Answer, Request, StoreError } from './messages.ts'
+import type { Answer, Request } from './messages.ts'
 import { faultOf } from './errors.ts'
 
 /** `Request` without its number, which is given here. */
@@ -87,5 +87,3 @@ export function startThread({ clock, onDeath, isPatient }: ThreadClientDeps): Th
     },
   }
 }
-
-export type { StoreError }
