@@ -1,5 +1,13 @@
 import { describe, expect, test } from 'bun:test'
-import { index, integer, numeric, real, sqliteTable, text } from 'drizzle-orm/sqlite-core'
+import {
+  index,
+  integer,
+  numeric,
+  primaryKey,
+  real,
+  sqliteTable,
+  text,
+} from 'drizzle-orm/sqlite-core'
 import type { User } from '../../src/auth/declare.ts'
 import { Fault } from '../../src/fault.ts'
 import { asc, collection, lte, type CollectionOptions } from '../../src/collections/declare.ts'
@@ -201,4 +209,22 @@ test('columns that cannot be served as they are, are refused at start', () => {
     'collections.bad.price',
     'collections.bad.double',
   ])
+})
+
+test('every part of a composite key counts', async () => {
+  const seats = sqliteTable(
+    'seats',
+    { room: text().notNull(), seat: integer().notNull(), guest: text() },
+    (t) => [primaryKey({ columns: [t.room, t.seat] })],
+  )
+  using folder = tempFolder()
+  const collections = { seats: collection(seats, open) }
+  await using server = await runServer({ app: { collections }, folder })
+  for (const seat of [1, 2]) await send(server, 'POST', '/api/seats', { room: 'a', seat })
+  const guestOf = async (id: string) =>
+    ((await (await server.get(`/api/seats/${id}`)).json()) as { guest: string | null }).guest
+  expect((await send(server, 'PATCH', '/api/seats/a,2', { guest: 'ann' })).status).toBe(200)
+  expect([await guestOf('a,1'), await guestOf('a,2')]).toEqual([null, 'ann'])
+  await send(server, 'DELETE', '/api/seats/a,2')
+  expect([await guestOf('a,1'), (await server.get('/api/seats/a,2')).status]).toEqual([null, 404])
 })
