@@ -35,7 +35,7 @@ export function defaultSql(column: SQLiteColumn): string | null {
   if (column.default === undefined) return null
   if (is(column.default, SQL)) return `(${bare(render(column.default)) ?? ''})`
   const value: unknown = column.mapToDriverValue(column.default as never)
-  if (typeof value === 'string') return `'${value.replaceAll("'", "''")}'`
+  if (typeof value === 'string') return text(value)
   if (typeof value === 'boolean') return value ? '1' : '0'
   return String(value)
 }
@@ -73,4 +73,9 @@ export function list(columns: readonly { readonly name: string }[]): string {
 
 export function quote(name: string): string {
   return `"${name.replaceAll('"', '""')}"`
+}
+
+/** A string literal. */
+export function text(value: string): string {
+  return `'${value.replaceAll("'", "''")}'`
 }
