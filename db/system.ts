@@ -3,8 +3,9 @@
  * embedded in the binary, each applied once and in order (`store/migrate.ts`). Never edit one that
  * has shipped: add the next.
  */
-import { integer, sqliteTable, text } from 'drizzle-orm/sqlite-core'
+import { index, integer, primaryKey, sqliteTable, text } from 'drizzle-orm/sqlite-core'
 import log0001 from './migrations/0001_log.sql' with { type: 'text' }
+import store0002 from './migrations/0002_store.sql' with { type: 'text' }
 
 export const log = sqliteTable('log', {
   seq: integer().primaryKey({ autoIncrement: true }),
@@ -15,10 +16,32 @@ export const log = sqliteTable('log', {
   data: text().notNull(),
 })
 
-/** `version` is written to `PRAGMA user_version` in the migration's own transaction. */
+export const meta = sqliteTable('meta', {
+  name: text().primaryKey(),
+  value: text().notNull(),
+})
+
+export const idempotency = sqliteTable(
+  'idempotency',
+  {
+    scope: text().notNull(),
+    key: text().notNull(),
+    fingerprint: text().notNull(),
+    at: integer().notNull(),
+    status: integer(),
+    data: text(),
+  },
+  (t) => [primaryKey({ columns: [t.scope, t.key] }), index('idempotency_at').on(t.at)],
+)
+
+/**
+ * `version` is written to `PRAGMA user_version` in the migration's own transaction. Statements end in
+ * `;` and stand apart by an empty line: a remote database takes one at a time.
+ */
 export const systemMigrations: readonly { readonly version: number; readonly sql: string }[] = [
   { version: 1, sql: log0001 },
+  { version: 2, sql: store0002 },
 ]
 
 /** Names an app's table may not have. */
-export const systemTables: ReadonlySet<string> = new Set(['log'])
+export const systemTables: ReadonlySet<string> = new Set(['log', 'meta', 'idempotency'])

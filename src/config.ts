@@ -6,12 +6,12 @@ import { fileURLToPath } from 'node:url'
 import type { AuthConfig } from './auth/auth.ts'
 import { Fault, type FieldProblem } from './fault.ts'
 import type { LogLevel } from './observe/log.ts'
+import type { DatabaseOptions } from './store/store.ts'
 
 export interface Config {
   readonly host: string
   readonly port: number
-  /** Path of the database file. */
-  readonly databaseFile: string
+  readonly database: DatabaseOptions
   readonly auth: AuthConfig
   /** Origins that may call from a browser; empty: same origin only. */
   readonly corsOrigins: readonly string[]
@@ -25,17 +25,7 @@ export type Env = Readonly<Record<string, string | undefined>>
 const logLevels: readonly LogLevel[] = ['debug', 'info', 'warn', 'error']
 
 /** Named in the architecture, not served yet: setting one must not look as if it worked. */
-const notYet = [
-  'DATABASE_AUTH_TOKEN',
-  'DATABASE_READ_REPLICA_URL',
-  'DATABASE_REPLICA_PATH',
-  'REDIS_URL',
-  'JWKS_URL',
-  'CDN_BASE_URL',
-  'TRUSTED_PROXIES',
-  'SENTRY_DSN',
-  'WORKERS',
-]
+const notYet = ['REDIS_URL', 'JWKS_URL', 'CDN_BASE_URL', 'TRUSTED_PROXIES', 'SENTRY_DSN', 'WORKERS']
 
 /** Faults: `invalid`, with every wrong variable. `appName` names the default database file. */
 export function readConfig(appName: string, env: Env = process.env): Config {
@@ -56,11 +46,7 @@ export function readConfig(appName: string, env: Env = process.env): Config {
   const logLevel = logLevels.find((known) => known === level)
   if (!logLevel) problem('LOG_LEVEL', `must be one of ${logLevels.join(', ')}`)
 
-  const url = get('DATABASE_URL') ?? `file:./data/${appName}.db`
-  const path = databasePath(url)
-  if (path === undefined || /[/\\]$|:memory:/.test(path)) {
-    problem('DATABASE_URL', 'must be file:<path>; remote databases are not supported yet')
-  }
+  const database = readDatabase(appName, get, problem)
 
   const corsOrigins = (get('CORS_ORIGIN') ?? '')
     .split(',')
@@ -72,13 +58,13 @@ export function readConfig(appName: string, env: Env = process.env): Config {
     }
   }
 
-  if (problems.length > 0 || !logLevel) {
+  if (problems.length > 0 || !logLevel || !database) {
     throw new Fault('invalid', 'the environment is not valid', { fields: problems })
   }
   return {
     host: get('HOST') ?? '0.0.0.0',
     port,
-    databaseFile: resolve(path ?? ''),
+    database,
     auth: {
       secret: get('JWT_SECRET'),
       publicKey: get('JWT_PUBLIC_KEY'),
@@ -97,6 +83,50 @@ export function reachableHost(host: string): string {
   if (host === '0.0.0.0') return '127.0.0.1'
   if (host === '::') return '[::1]'
   return host.includes(':') ? `[${host}]` : host
+}
+
+type Get = (name: string) => string | undefined
+type Problem = (field: string, message: string) => void
+
+/** One of the four shapes (`store/places.ts`). */
+function readDatabase(appName: string, get: Get, problem: Problem): DatabaseOptions | undefined {
+  const url = get('DATABASE_URL') ?? `file:./data/${appName}.db`
+  const authToken = get('DATABASE_AUTH_TOKEN')
+  const replicas = (get('DATABASE_READ_REPLICA_URL') ?? '')
+    .split(',')
+    .map((one) => one.trim())
+    .filter(Boolean)
+  for (const one of replicas) {
+    if (!isRemote(one)) problem('DATABASE_READ_REPLICA_URL', `${one} is no libsql: or http(s): URL`)
+  }
+  const targets = replicas.map((one) => ({ url: one, authToken }))
+  const replicaPath = get('DATABASE_REPLICA_PATH')
+  if (isRemote(url)) {
+    const replicaFile = replicaPath === undefined ? undefined : filePath(replicaPath)
+    if (replicaPath !== undefined && replicaFile === undefined) {
+      problem('DATABASE_REPLICA_PATH', 'must be the path of a file')
+    }
+    return { kind: 'remote', primary: { url, authToken }, replicas: targets, replicaFile }
+  }
+  if (replicaPath !== undefined) {
+    problem('DATABASE_REPLICA_PATH', 'is for a remote DATABASE_URL: a file needs no copy of itself')
+  }
+  const path = databasePath(url)
+  if (path === undefined || /[/\\]$|:memory:/.test(path)) {
+    problem('DATABASE_URL', 'must be file:<path>, or a libsql:, https: or http: URL')
+    return undefined
+  }
+  return { kind: 'file', file: resolve(path), replicas: targets }
+}
+
+function isRemote(url: string): boolean {
+  return /^(libsql|https?):\/\/[^/]+/.test(url) && URL.canParse(url)
+}
+
+/** With or without `file:` before it. */
+function filePath(text: string): string | undefined {
+  const path = text.startsWith('file:') ? databasePath(text) : text
+  return path === undefined || /[/\\]$|:memory:/.test(path) ? undefined : resolve(path)
 }
 
 /** A path after `file:`, or a `file://` URL of this machine. */

@@ -70,9 +70,9 @@ export async function startServer(options: ServerOptions): Promise<Server> {
 
   const auth = await createAuth({ clock }, config.auth)
   const store = createStore(
-    { clock, log },
+    { clock, log, observe: metrics.query },
     {
-      file: config.databaseFile,
+      database: config.database,
       tables: plan.tables,
       ...(options.readers === undefined ? {} : { readers: options.readers }),
     },
@@ -91,6 +91,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   // The log's followers, in the order that keeps promises: first nobody can hit the old entry any
   // more, then the event goes out, so that a client who refetches on it sees the new row.
   store.onChange(({ seq, tags }) => cache.apply(seq, tags))
+  store.onGap((seq) => cache.jump(seq))
   store.onChange((change) => collections.changed(change))
 
   const stats = (): ServerStats => {
@@ -139,7 +140,6 @@ export async function startServer(options: ServerOptions): Promise<Server> {
 
   try {
     await store.start()
-    cache.apply(store.stats().seq, [])
     bun = listen(plan, config, fetch)
   } catch (cause) {
     await store.stop()

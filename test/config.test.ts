@@ -9,7 +9,7 @@ describe('readConfig', () => {
     expect(config).toEqual({
       host: '0.0.0.0',
       port: 3000,
-      databaseFile: resolve('data/energy.db'),
+      database: { kind: 'file', file: resolve('data/energy.db'), replicas: [] },
       auth: {
         secret: undefined,
         publicKey: undefined,
@@ -32,7 +32,7 @@ describe('readConfig', () => {
     ['file://localhost/srv/a.db', '/srv/a.db'],
     ['file:a b.db', resolve('a b.db')],
   ])('DATABASE_URL %s is %s', (url, file) => {
-    expect(readConfig('a', { DATABASE_URL: url }).databaseFile).toBe(file)
+    expect(readConfig('a', { DATABASE_URL: url }).database).toMatchObject({ file })
   })
 
   test.each([
@@ -46,11 +46,32 @@ describe('readConfig', () => {
     expect(() => readConfig('a', { DATABASE_URL: url })).toThrow('the environment is not valid')
   })
 
+  test('a remote primary, its replicas and its token', () => {
+    const env = {
+      DATABASE_URL: 'libsql://db.example',
+      DATABASE_AUTH_TOKEN: 'secret',
+      DATABASE_READ_REPLICA_URL: 'http://a:8080, https://b',
+      DATABASE_REPLICA_PATH: './copy.db',
+    }
+    const authToken = 'secret'
+    expect(readConfig('a', env).database).toEqual({
+      kind: 'remote',
+      primary: { url: 'libsql://db.example', authToken },
+      replicas: [
+        { url: 'http://a:8080', authToken },
+        { url: 'https://b', authToken },
+      ],
+      replicaFile: resolve('copy.db'),
+    })
+  })
+
   test('every wrong variable is named at once', () => {
     const env = {
       PORT: '70000',
       LOG_LEVEL: 'loud',
-      DATABASE_URL: 'libsql://db.example',
+      DATABASE_URL: 'postgres://db.example',
+      DATABASE_READ_REPLICA_URL: 'http://a, ./b.db',
+      DATABASE_REPLICA_PATH: 'a.db',
       CORS_ORIGIN: 'example.com',
       REDIS_URL: 'redis://localhost',
       JWKS_URL: '',
@@ -63,6 +84,8 @@ describe('readConfig', () => {
     }
     expect(fields.map(({ field }) => field).toSorted()).toEqual([
       'CORS_ORIGIN',
+      'DATABASE_READ_REPLICA_URL',
+      'DATABASE_REPLICA_PATH',
       'DATABASE_URL',
       'LOG_LEVEL',
       'PORT',

@@ -6,7 +6,7 @@ import type { SQLiteTable } from 'drizzle-orm/sqlite-core'
 import { Fault } from '../src/fault.ts'
 import { systemClock, type Clock } from '../src/lib/clock.ts'
 import type { Log, LogFields, LogLevel } from '../src/observe/log.ts'
-import { createStore, type Store } from '../src/store/store.ts'
+import { createStore, type DatabaseOptions, type Store } from '../src/store/store.ts'
 
 export interface TempFolder extends Disposable {
   readonly path: string
@@ -41,14 +41,18 @@ export function createTestLog(): Log & { readonly lines: LogLine[] } {
 export interface TestStore extends Store, AsyncDisposable {}
 
 export async function openStore(
-  file: string,
+  file: string | DatabaseOptions,
   tables: readonly SQLiteTable[],
   options: { readonly clock?: Clock; readonly log?: Log; readonly readers?: number } = {},
 ): Promise<TestStore> {
   const { clock = systemClock, log = createTestLog(), readers } = options
   const store = createStore(
     { clock, log },
-    { file, tables, ...(readers === undefined ? {} : { readers }) },
+    {
+      database: typeof file === 'string' ? { kind: 'file', file, replicas: [] } : file,
+      tables,
+      ...(readers === undefined ? {} : { readers }),
+    },
   )
   try {
     await store.start()

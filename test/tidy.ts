@@ -34,6 +34,7 @@ const homes: Readonly<Record<string, readonly string[]>> = {
   ioredis: ['store'],
   libsql: ['store'],
   '@libsql/client': ['store'],
+  '@libsql/hrana-client': ['store'],
   'lru-cache': ['cache', 'auth'],
   'drizzle-orm': ['store', 'collections', 'db', 'apps', 'plan', 'declare.ts'],
   centrifuge: ['page'],

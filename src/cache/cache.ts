@@ -63,19 +63,24 @@ export interface CacheStats {
   readonly flights: number
 }
 
+export type Load = (minSeq: number) => Promise<Uint8Array>
+
 export interface Cache {
   /**
    * `key` must hold everything the answer depends on, also what the reader may see. `load` gives the
-   * encoded answer or throws; a throw is shared by all who joined and not kept.
+   * encoded answer or throws; a throw is shared by all who joined and not kept. What it reads must be
+   * at least as new as the log entry `minSeq`, the last one that changed something under `tags`.
    */
   read(
     key: string,
     tags: readonly string[],
     policy: CachePolicy,
-    load: () => Promise<Uint8Array>,
+    load: Load,
   ): CacheRead | Promise<CacheRead>
   /** Follows the log: in `seq` order, each once, before the change is published. */
   apply(seq: number, tags: readonly string[]): void
+  /** The log has a hole up to `seq`: nothing loaded before is given to anybody who arrives now. */
+  jump(seq: number): void
   stats(): CacheStats
 }
 
@@ -99,13 +104,14 @@ export function createCache(deps: { readonly clock: Clock }, options: CacheOptio
     key: string,
     entryTags: readonly string[],
     policy: CachePolicy,
-    load: () => Promise<Uint8Array>,
+    load: Load,
   ): Flight<CacheEntry> => {
     // Read before the load begins: a write that lands during the load has a greater seq, and then
     // this entry is handed to its own callers and never stored.
     const asOf = tags.applied
+    const minSeq = tags.since(entryTags)
     return flights.depart(key, asOf, entryTags, async () => {
-      const body = await load()
+      const body = await load(minSeq)
       const now = clock.now()
       const ttlMs = policy.ttlMs * (1 + ttlJitterShare * (2 * random() - 1))
       const entry: CacheEntry = {
@@ -152,6 +158,7 @@ export function createCache(deps: { readonly clock: Clock }, options: CacheOptio
       return land(joined ?? depart(key, entryTags, policy, load), joined !== undefined, entry)
     },
     apply: (seq, changed) => tags.apply(seq, changed),
+    jump: (seq) => tags.raise(seq),
     stats: () => ({ ...counts, entries: tier.size, bytes: tier.bytes, flights: flights.size }),
   }
 }

@@ -15,7 +15,11 @@ export interface Tags {
   /** The last `seq` applied. */
   readonly applied: number
   apply(seq: number, tags: readonly string[]): void
+  /** Everything loaded before `seq` is stale, whatever its tags. */
+  raise(seq: number): void
   isValid(asOf: number, tags: readonly string[]): boolean
+  /** The last change under any of these tags, as far as is remembered: what a load of them must have seen. */
+  since(tags: readonly string[]): number
 }
 
 /** Tags remembered: about 100 bytes each, so 10 MB. */
@@ -43,6 +47,11 @@ export function createTags(max = tagsMax): Tags {
         floor = Math.max(floor, at)
       }
     },
+    raise(seq) {
+      applied = Math.max(applied, seq)
+      floor = Math.max(floor, seq)
+    },
+    since: (tags) => tags.reduce((seq, tag) => Math.max(seq, last.get(tag) ?? 0), floor),
     isValid(asOf, tags) {
       if (asOf < floor) return false
       for (const tag of tags) {

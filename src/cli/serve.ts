@@ -1,5 +1,5 @@
 /** `belfry serve`: an app file from disk, or one that ships inside, served until a signal. */
-import { readConfig } from '../config.ts'
+import { readConfig, type Config } from '../config.ts'
 import { systemClock } from '../lib/clock.ts'
 import { createLog } from '../observe/log.ts'
 import { compilePlan } from '../plan/plan.ts'
@@ -20,13 +20,19 @@ export const serve: Verb = {
     const server = await startServer({ plan, config, log })
     const first = plan.collections[0]
     console.log(`${plan.name} is live at ${server.url}
-  data      ${config.databaseFile}
+  data      ${whereIs(config.database)}
   health    curl ${server.url}/api/health${first ? `\n  read      curl -i ${server.url}/api/${first.path}` : ''}
   stop      ctrl-c`)
     await signalled()
     await server.stop()
     return 0
   },
+}
+
+function whereIs(database: Config['database']): string {
+  if (database.kind === 'file') return database.file
+  const { host } = new URL(database.primary.url)
+  return database.replicaFile === undefined ? host : `${host}, replica ${database.replicaFile}`
 }
 
 function signalled(): Promise<void> {

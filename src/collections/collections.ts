@@ -46,8 +46,6 @@ export interface CollectionPlan {
   readonly orders: ReadonlyMap<string, readonly Order[]>
   readonly orderDefault: string
   readonly live: CollectionOptions<SQLiteTable>['live']
-  /** Tags of what foreign-key actions change along with a row of this table. */
-  readonly alsoTags: Readonly<Record<'update' | 'remove', readonly string[]>>
 }
 
 /** What rooms beside this one must offer; the root fits them. */
@@ -114,6 +112,7 @@ export function createCollections(
     plan: CollectionPlan,
     query: ListQuery,
     scope: Where,
+    minSeq: number,
   ): Promise<Uint8Array> => {
     const { where, orderBy } = listSql(plan, query, toSql(scope))
     // One row more than asked for tells whether there is a page beyond.
@@ -122,7 +121,8 @@ export function createCollections(
       .from(plan.table)
       .where(where)
       .orderBy(...orderBy)
-    const rows = [...(await store.read(select.limit(query.limit + 1).toSQL()))]
+    const sql = select.limit(query.limit + 1).toSQL()
+    const rows = [...(await store.read({ ...sql, name: `list ${plan.path}` }, { minSeq }))]
     const isMore = rows.length > query.limit
     if (isMore) rows.pop()
     const isBackwards = query.cursor?.direction === 'before'
@@ -147,10 +147,12 @@ export function createCollections(
     plan: CollectionPlan,
     key: readonly unknown[],
     scope: Where,
+    minSeq: number,
   ): Promise<Uint8Array> => {
     const isRow = and(keyIs(plan, key), toSql(scope))
     const select = store.db.select().from(plan.table).where(isRow)
-    const [raw] = await store.read(select.limit(1).toSQL())
+    const sql = select.limit(1).toSQL()
+    const [raw] = await store.read({ ...sql, name: `read ${plan.path}` }, { minSeq })
     if (!raw) throw notFound(plan)
     return encoder.encode(JSON.stringify(decodeRow(plan.columns, raw)))
   }
@@ -175,7 +177,9 @@ export function createCollections(
       const scope = readScope(plan, user)
       const query = queryOf(plan, search)
       const key = `${plan.path}?${query.key}${scopeKey(scope)}`
-      return cache.read(key, [tableTag(plan.tableName)], plan, () => loadList(plan, query, scope))
+      return cache.read(key, [tableTag(plan.tableName)], plan, (minSeq) =>
+        loadList(plan, query, scope, minSeq),
+      )
     },
     read(plan, user, id) {
       const scope = readScope(plan, user)
@@ -184,7 +188,7 @@ export function createCollections(
       const rowKey = keyOf(key)
       const cacheKey = `${plan.path}/${rowKey} ${scopeKey(scope)}`
       const tags = [rowTag(plan.tableName, rowKey), anyRowTag(plan.tableName)]
-      return cache.read(cacheKey, tags, plan, () => loadRow(plan, key, scope))
+      return cache.read(cacheKey, tags, plan, (minSeq) => loadRow(plan, key, scope, minSeq))
     },
     changed(change) {
       for (const plan of byTable.get(change.table) ?? []) {

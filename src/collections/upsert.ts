@@ -9,25 +9,17 @@ import { is, or, Param, Placeholder, sql, type SQL } from 'drizzle-orm'
 import type { SQLiteColumn } from 'drizzle-orm/sqlite-core'
 import { Fault, type FieldProblem } from '../fault.ts'
 import { must } from '../lib/assert.ts'
-import type { ChangeOp, Query, Store } from '../store/store.ts'
+import type { Query, Store } from '../store/store.ts'
 import type { CollectionPlan } from './collections.ts'
 import { insertProblems, parseOwnValue, toDriver, type RowData } from './columns.ts'
-import { keyIs } from './query.ts'
 
 /** Sets of columns remembered per collection; a feed has one or a few. */
 const shapesMax = 64
 
-/** What all rows with the same columns share. */
-interface Shape {
-  readonly op: OpHead
-  readonly insert: Query
-  readonly probe: string
-}
+export function createUpserts(db: Store['db']): (plan: CollectionPlan, row: RowData) => Query {
+  const shapes = new WeakMap<CollectionPlan, Map<string, Query>>()
 
-export function createUpserts(db: Store['db']): (plan: CollectionPlan, row: RowData) => ChangeOp {
-  const shapes = new WeakMap<CollectionPlan, Map<string, Shape>>()
-
-  const shapeOf = (plan: CollectionPlan, { given, made }: OwnRow): Shape => {
+  const shapeOf = (plan: CollectionPlan, { given, made }: OwnRow): Query => {
     let known = shapes.get(plan)
     if (!known || known.size >= shapesMax) shapes.set(plan, (known = new Map()))
     const key = JSON.stringify([Object.keys(given), Object.keys(made)])
@@ -41,15 +33,7 @@ export function createUpserts(db: Store['db']): (plan: CollectionPlan, row: RowD
     const own = checkedRow(plan, row)
     const input = { ...own.made, ...own.given }
     const shape = shapeOf(plan, own)
-    return {
-      ...shape.op,
-      sql: shape.insert.sql,
-      params: shape.insert.params.map((param) => filled(plan, param, input)),
-      probe: {
-        sql: shape.probe,
-        params: plan.key.map((column, at) => toDriver(column, input[plan.keyProperties[at] ?? ''])),
-      },
-    }
+    return { sql: shape.sql, params: shape.params.map((param) => filled(plan, param, input)) }
   }
 }
 
@@ -59,7 +43,7 @@ function buildShape(
   plan: CollectionPlan,
   given: readonly string[],
   made: readonly string[],
-): Shape {
+): Query {
   const columnOf = (property: string): SQLiteColumn =>
     must(plan.columns.get(property), () => `${property} was checked`)
   const rest = given.filter((property) => !plan.key.includes(columnOf(property)))
@@ -76,21 +60,7 @@ function buildShape(
           set: Object.fromEntries(set),
           setWhere: must(or(...isOther), () => 'there is a column beside the key'),
         })
-  const probe = db
-    .select({ one: sql`1` })
-    .from(plan.table)
-    .where(
-      keyIs(
-        plan,
-        plan.key.map(() => 0),
-      ),
-    )
-    .toSQL()
-  return {
-    op: changeOp(plan, 'upsert'),
-    insert: statement.returning().toSQL(),
-    probe: probe.sql,
-  }
+  return statement.toSQL()
 }
 
 function filled(plan: CollectionPlan, param: unknown, input: RowData): unknown {
@@ -133,18 +103,4 @@ function checkedRow(plan: CollectionPlan, row: RowData): OwnRow {
     throw new Fault('invalid', `a row for ${plan.path} is not valid: ${text}`, { fields })
   }
   return { given, made }
-}
-
-/** What every logged statement on a collection's table says of itself. */
-type OpHead = Pick<ChangeOp, 'columns' | 'table' | 'keyAt' | 'op' | 'alsoTags'>
-
-export function changeOp(plan: CollectionPlan, op: ChangeOp['op']): OpHead {
-  const columns = [...plan.columns.values()]
-  return {
-    columns: columns.map(({ name }) => name),
-    table: plan.tableName,
-    keyAt: plan.key.map((column) => columns.indexOf(column)),
-    op,
-    alsoTags: op === 'update' || op === 'remove' ? plan.alsoTags[op] : [],
-  }
 }

@@ -9,8 +9,9 @@ import { Fault, type FieldProblem } from '../fault.ts'
 import { must } from '../lib/assert.ts'
 import {
   isAutoIncrement,
+  keyOf,
   type Change,
-  type ChangeOp,
+  type Query,
   type RawRow,
   type Store,
 } from '../store/store.ts'
@@ -26,7 +27,7 @@ import {
 } from './columns.ts'
 import { keyIs } from './query.ts'
 import { createForced, mayRemove, requireRule, updateForced } from './rules.ts'
-import { changeOp, createUpserts } from './upsert.ts'
+import { createUpserts } from './upsert.ts'
 
 /** Rounds of read, judge, write before a row that keeps changing is called a conflict. */
 const attemptsMax = 5
@@ -79,13 +80,12 @@ export function createWrites({ store, notFound }: WriteDeps): Writes {
     const insert = store.db
       .insert(plan.table)
       .values(input as never)
-      .returning()
       .toSQL()
-    return written(plan, await commit(plan, { ...changeOp(plan, 'create'), ...insert }))
+    return written(plan, await commit(plan, insert), ({ op }) => op === 'create')
   }
 
   /** The store speaks of the table's columns; who wrote knows the row's properties. */
-  const commit = async (plan: CollectionPlan, op: ChangeOp): Promise<readonly Change[]> => {
+  const commit = async (plan: CollectionPlan, op: Query): Promise<readonly Change[]> => {
     try {
       return await store.write([op])
     } catch (thrown) {
@@ -103,18 +103,17 @@ export function createWrites({ store, notFound }: WriteDeps): Writes {
   const changeRow = async (
     plan: CollectionPlan,
     id: string,
-    op: 'update' | 'remove',
     judge: (row: RowData, isUnchanged: SQL) => Statement,
   ): Promise<Written> => {
     const key = parseId(plan.key, id)
     if (!key) throw notFound(plan)
     for (let attempt = 0; attempt < attemptsMax; attempt++) {
       const select = store.db.select().from(plan.table).where(keyIs(plan, key))
-      const [raw] = await store.read(select.limit(1).toSQL())
+      const [raw] = await store.read(select.limit(1).toSQL(), { from: 'primary' })
       if (!raw) throw notFound(plan)
       const statement = judge(decodeRow(plan.columns, raw), stillIs(plan, raw))
-      const changes = await commit(plan, { ...changeOp(plan, op), ...statement.toSQL() })
-      if (changes.length > 0) return written(plan, changes)
+      const changes = await commit(plan, statement.toSQL())
+      if (changes.length > 0) return written(plan, changes, (one) => one.key === keyOf(key))
     }
     throw new Fault('conflict', 'the row keeps changing, try again')
   }
@@ -127,7 +126,7 @@ export function createWrites({ store, notFound }: WriteDeps): Writes {
   ): Promise<Written> => {
     requireRule(plan, 'update', user)
     const { values, problems } = parseBody(plan.columns, body)
-    return await changeRow(plan, id, 'update', (row, isUnchanged) => {
+    return await changeRow(plan, id, (row, isUnchanged) => {
       const input = { ...values, ...updateForced(plan, user, row, values) }
       const keys = plan.keyProperties
         .filter((property) => property in input)
@@ -140,15 +139,14 @@ export function createWrites({ store, notFound }: WriteDeps): Writes {
         .update(plan.table)
         .set(input as never)
         .where(isUnchanged)
-        .returning()
     })
   }
 
   const remove = async (plan: CollectionPlan, user: User | null, id: string): Promise<Written> => {
     requireRule(plan, 'remove', user)
-    return await changeRow(plan, id, 'remove', (row, isUnchanged) => {
+    return await changeRow(plan, id, (row, isUnchanged) => {
       mayRemove(plan, user, row)
-      return store.db.delete(plan.table).where(isUnchanged).returning()
+      return store.db.delete(plan.table).where(isUnchanged)
     })
   }
 
@@ -201,8 +199,16 @@ function refuseProblems(fields: readonly FieldProblem[]): void {
   if (fields.length > 0) throw new Fault('invalid', 'the row is not valid', { fields })
 }
 
-function written(plan: CollectionPlan, changes: readonly Change[]): Written {
-  const change = must(changes[0], () => 'a write changed its row')
+/** A cascade's rows, of the same table perhaps, are logged with the one that was asked for. */
+function written(
+  plan: CollectionPlan,
+  changes: readonly Change[],
+  isAsked: (change: Change) => boolean,
+): Written {
+  const change = must(
+    changes.find((one) => one.table === plan.tableName && isAsked(one)),
+    () => 'a write changed its row',
+  )
   const row = decodeRow(plan.columns, change.row)
   return { id: idOf(plan.key, plan.keyProperties, row), row, seq: change.seq }
 }

@@ -22,8 +22,8 @@
  *   },
  * })
  */
-import type { BaseSQLiteDatabase } from 'drizzle-orm/sqlite-core'
 import type { Duration } from '../lib/duration.ts'
+import type { ReadDb } from '../store/declare.ts'
 
 /** The environment as it was at start; declared code reads no `process.env` of its own. */
 export type Env = Readonly<Record<string, string | undefined>>
@@ -38,9 +38,6 @@ export interface ServerStats {
   /** Newest entry of the log. */
   readonly seq: number
 }
-
-/** Drizzle over the readers: selects only, and off the event loop. */
-export type ReadDb = BaseSQLiteDatabase<'async', unknown>
 
 export interface FeedContext {
   /** `fetch` that ends when the tick's `timeout` does. */

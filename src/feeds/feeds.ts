@@ -13,7 +13,8 @@ import type { Cancel, Clock } from '../lib/clock.ts'
 import { detach, type Service } from '../lib/service.ts'
 import type { Log } from '../observe/log.ts'
 import type { CollectionPlan, Collections } from '../collections/collections.ts'
-import type { Env, FeedContext, FeedOptions, ReadDb, ServerStats } from './declare.ts'
+import type { ReadDb } from '../store/declare.ts'
+import type { Env, FeedContext, FeedOptions, ServerStats } from './declare.ts'
 
 /** A declared feed, checked. Made by the plan. */
 export interface FeedPlan {

@@ -16,6 +16,8 @@ export type Observe = (status: number, ms: number) => void
 export interface Metrics {
   /** Asked for once per route, called on every request: the name is looked up only once. */
   route(name: string): Observe
+  /** One query, by the name its statement was given in code. */
+  query(name: string, ms: number): void
   /** Read when asked for: `{ belfry_connections: 3 }`. A name ending in `_total` is a counter. */
   gauges(read: Gauges): void
   text(): string
@@ -24,43 +26,64 @@ export interface Metrics {
 /** HTTP statuses are below this. */
 const statusEnd = 600
 
-interface Route {
-  readonly byStatus: Float64Array
+interface Times {
   readonly buckets: Float64Array
   sumMs: number
   count: number
 }
 
+interface Route extends Times {
+  readonly byStatus: Float64Array
+}
+
+const noTimes = (): Times => ({
+  buckets: new Float64Array(edgesMs.length + 1),
+  sumMs: 0,
+  count: 0,
+})
+
+function count(times: Times, ms: number): void {
+  const { buckets } = times
+  let at = 0
+  while (at < edgesMs.length && ms > (edgesMs[at] ?? 0)) at++
+  buckets[at] = (buckets[at] ?? 0) + 1
+  times.sumMs += ms
+  times.count++
+}
+
 export function createMetrics(): Metrics {
   const routes = new Map<string, Route>()
+  const queries = new Map<string, Times>()
   const readers: Gauges[] = []
 
   return {
     route(name) {
       const route: Route = routes.get(name) ?? {
         byStatus: new Float64Array(statusEnd),
-        buckets: new Float64Array(edgesMs.length + 1),
-        sumMs: 0,
-        count: 0,
+        ...noTimes(),
       }
       routes.set(name, route)
-      const { byStatus, buckets } = route
+      const { byStatus } = route
       return (status, ms) => {
         byStatus[status] = (byStatus[status] ?? 0) + 1
-        let at = 0
-        while (at < edgesMs.length && ms > (edgesMs[at] ?? 0)) at++
-        buckets[at] = (buckets[at] ?? 0) + 1
-        route.sumMs += ms
-        route.count++
+        count(route, ms)
       }
+    },
+    query(name, ms) {
+      let times = queries.get(name)
+      if (!times) queries.set(name, (times = noTimes()))
+      count(times, ms)
     },
     gauges(read) {
       readers.push(read)
     },
     text() {
       return (
-        [...requestLines(routes), ...readers.flatMap((read) => gaugeLines(read()))].join('\n') +
-        '\n'
+        [
+          ...requestLines(routes),
+          ...queryLines(queries),
+          ...readers.flatMap((read) => gaugeLines(read())),
+        ].join('\n') + '\n'
       )
     },
   }
@@ -74,20 +97,32 @@ function requestLines(routes: ReadonlyMap<string, Route>): string[] {
       if (count > 0)
         counts.push(`belfry_requests_total{route="${name}",status="${status}"} ${count}`)
     }
-    let below = 0
-    for (const [at, edge] of edgesMs.entries()) {
-      below += route.buckets[at] ?? 0
-      times.push(
-        `belfry_request_duration_seconds_bucket{route="${name}",le="${edge / 1000}"} ${below}`,
-      )
-    }
-    times.push(
-      `belfry_request_duration_seconds_bucket{route="${name}",le="+Inf"} ${route.count}`,
-      `belfry_request_duration_seconds_sum{route="${name}"} ${route.sumMs / 1000}`,
-      `belfry_request_duration_seconds_count{route="${name}"} ${route.count}`,
-    )
+    times.push(...histogram('belfry_request_duration_seconds', `route="${name}"`, route))
   }
   return [...counts, ...times]
+}
+
+function queryLines(queries: ReadonlyMap<string, Times>): string[] {
+  if (queries.size === 0) return []
+  const lines = [...queries].flatMap(([name, times]) =>
+    histogram('belfry_query_duration_seconds', `query="${name}"`, times),
+  )
+  return ['# TYPE belfry_query_duration_seconds histogram', ...lines]
+}
+
+function histogram(metric: string, label: string, { buckets, sumMs, count: all }: Times): string[] {
+  const lines: string[] = []
+  let below = 0
+  for (const [at, edge] of edgesMs.entries()) {
+    below += buckets[at] ?? 0
+    lines.push(`${metric}_bucket{${label},le="${edge / 1000}"} ${below}`)
+  }
+  return [
+    ...lines,
+    `${metric}_bucket{${label},le="+Inf"} ${all}`,
+    `${metric}_sum{${label}} ${sumMs / 1000}`,
+    `${metric}_count{${label}} ${all}`,
+  ]
 }
 
 function gaugeLines(values: Readonly<Record<string, number>>): string[] {

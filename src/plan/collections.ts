@@ -10,7 +10,7 @@ import {
 } from '../collections/collections.ts'
 import type { CollectionDeclaration, CollectionOptions, Order } from '../collections/declare.ts'
 import { primaryKey } from '../store/store.ts'
-import { alsoTagsOf, withReferenced } from './references.ts'
+import { withReferenced } from './references.ts'
 import { checkOptions, checkRule, durationOf, type IsDeclared, type Report } from './report.ts'
 
 type Options = CollectionOptions<SQLiteTable>
@@ -55,7 +55,7 @@ export function compileCollections(
     const other = byName.get(name)
     if (other && other !== declaration.table) report(at, `another table is named ${name} too`)
     byName.set(name, declaration.table)
-    const plan = compileCollection(path, declaration, tables, at, report)
+    const plan = compileCollection(path, declaration, at, report)
     checkLive(plan, isDeclared, at, report)
     collections.push(plan)
   }
@@ -76,7 +76,6 @@ function checkPath(path: string, paths: readonly string[], at: string, report: R
 function compileCollection(
   path: string,
   { table, options }: CollectionDeclaration,
-  tables: readonly SQLiteTable[],
   at: string,
   report: Report,
 ): CollectionPlan {
@@ -104,7 +103,6 @@ function compileCollection(
     orders,
     orderDefault: orders.keys().next().value ?? '',
     live: options.live,
-    alsoTags: alsoTagsOf(table, tables),
   })
 }
 

@@ -31,6 +31,16 @@ const families = {
     text: 'the database file is damaged or is no SQLite database',
     hint: 'restore it from a backup, or move it away to start empty',
   },
+  unreachable: {
+    codes: ['BELFRY_UNREACHABLE'],
+    text: 'the primary database cannot be reached',
+    hint: 'check DATABASE_URL and the network; reads go on where a replica or the cache has them',
+  },
+  refused: {
+    codes: ['BELFRY_REFUSED'],
+    text: 'the primary database refuses this server',
+    hint: 'check DATABASE_AUTH_TOKEN',
+  },
   closed: {
     codes: ['SQLITE_CANTOPEN', 'SQLITE_PERM', 'SQLITE_READONLY', 'SQLITE_AUTH'],
     text: 'the database file cannot be opened for writing',
@@ -39,7 +49,7 @@ const families = {
   troubled: {
     codes: [
       ...['SQLITE_FULL', 'SQLITE_IOERR', 'SQLITE_BUSY', 'SQLITE_LOCKED', 'SQLITE_NOMEM'],
-      ...['SQLITE_INTERRUPT', 'SQLITE_PROTOCOL', 'BELFRY_CLOSED'],
+      ...['SQLITE_INTERRUPT', 'SQLITE_PROTOCOL', 'SQLITE_ABORT', 'BELFRY_CLOSED'],
     ],
     text: 'the database cannot do this right now',
   },

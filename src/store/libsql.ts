@@ -7,7 +7,9 @@
  * (the WAL-reset bug, fixed in 3.51.3).
  */
 import Database from 'libsql'
-import type { Query, RawRow, StoreError, ThreadOptions } from './messages.ts'
+import { selectSeq } from './engine.ts'
+import { faultOf } from './errors.ts'
+import type { Query, RawRow, RemoteTarget, StoreError, ThreadOptions } from './messages.ts'
 
 /** Distinct statements kept prepared: a few per collection and filter set. Preparing costs twice the reading. */
 const statementsMax = 256
@@ -20,13 +22,18 @@ const checkpointPages = 1000
 
 export interface Connection {
   all(query: Query): RawRow[]
-  /** Several statements, no parameters, no rows. */
-  script(sql: string): void
   readonly inTransaction: boolean
   close(): void
 }
 
-export function openConnection(options: ThreadOptions): Connection {
+export interface ReplicaConnection extends Connection {
+  /** Brings what the primary has newer; answers with the newest log entry that is here then. */
+  sync(): number
+}
+
+export type FileOptions = Extract<ThreadOptions, { role: 'writer' | 'reader' | 'snapshot' }>
+
+export function openConnection(options: FileOptions): Connection {
   const db = new Database(options.file)
   const isWriter = options.role === 'writer'
   db.exec(`
@@ -40,12 +47,39 @@ export function openConnection(options: ThreadOptions): Connection {
       pragma journal_mode = wal;
       pragma synchronous = normal;
       pragma wal_autocheckpoint = ${checkpointPages};
+      pragma recursive_triggers = on;
     `)
   } else {
-    db.exec('pragma query_only = on; pragma wal_autocheckpoint = 0;')
+    db.exec('pragma wal_autocheckpoint = 0;')
+    if (options.role === 'reader') db.exec('pragma query_only = on;')
   }
   return connectionOn(db)
 }
+
+/**
+ * libSQL's own replica of a primary. The file is its alone to write: readers of the same file are opened
+ * with `query_only` and never checkpoint, and are closed before it.
+ */
+export function openReplica({ file, url, authToken }: { file: string } & RemoteTarget) {
+  const db = new Database(file, {
+    syncUrl: url,
+    ...(authToken === undefined ? {} : { authToken }),
+  } as never)
+  const connection = connectionOn(db)
+  return {
+    ...connection,
+    get inTransaction() {
+      return connection.inTransaction
+    },
+    sync(): number {
+      ;(db as unknown as { sync(): unknown }).sync()
+      const isMade = connection.all({ sql: hasLog, params: [] }).length > 0
+      return isMade ? Number(connection.all({ sql: selectSeq, params: [] })[0]?.[0]) : 0
+    },
+  } satisfies ReplicaConnection
+}
+
+const hasLog = "select 1 from sqlite_schema where type = 'table' and name = 'log'"
 
 /**
  * Takes the data folder for this process: an exclusive SQLite lock is given back by the kernel even
@@ -53,7 +87,13 @@ export function openConnection(options: ThreadOptions): Connection {
  */
 export function holdLock(file: string): () => void {
   const db = new Database(file)
-  db.exec('pragma busy_timeout = 0; pragma locking_mode = exclusive; begin exclusive')
+  try {
+    db.exec('pragma busy_timeout = 0; pragma locking_mode = exclusive; begin exclusive')
+  } catch (thrown) {
+    db.close()
+    const { code, message } = storeErrorOf(thrown)
+    throw faultOf({ code: code === 'SQLITE_BUSY' ? 'BELFRY_LOCKED' : code, message })
+  }
   return () => db.close()
 }
 
@@ -84,9 +124,6 @@ function connectionOn(db: Database.Database): Connection {
       statement.run(bound)
       return []
     },
-    script(sql) {
-      db.exec(sql)
-    },
     get inTransaction() {
       return db.inTransaction
     },
@@ -98,7 +135,7 @@ function connectionOn(db: Database.Database): Connection {
 }
 
 /** The binding sends every JavaScript number as REAL; in a TEXT column 5 would become '5.0'. */
-function bindable(value: unknown): unknown {
+export function bindable(value: unknown): unknown {
   if (typeof value === 'number') return Number.isSafeInteger(value) ? BigInt(value) : value
   if (typeof value === 'boolean') return value ? 1n : 0n
   return value ?? null

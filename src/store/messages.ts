@@ -8,36 +8,15 @@ export type RawRow = readonly unknown[]
 export interface Query {
   readonly sql: string
   readonly params: readonly unknown[]
+  /** A constant that names the statement in metrics and in the log of slow ones, as `list posts`. */
+  readonly name?: string | undefined
 }
 
-/** One statement that changes at most a few rows of one table and logs each of them. */
-export interface ChangeOp extends Query {
-  /** Must end in `returning` with exactly these columns, by database name. */
-  readonly columns: readonly string[]
-  readonly table: string
-  /** Positions of the primary key in `columns`. */
-  readonly keyAt: readonly number[]
-  /** `upsert` asks `probe` first which of create and update it is; safe, because there is one writer. */
-  readonly op: 'create' | 'update' | 'remove' | 'upsert'
-  readonly probe?: Query | undefined
-  /** Tags of what the statement changes beside its rows: other tables' rows, by foreign-key actions. */
-  readonly alsoTags?: readonly string[] | undefined
-}
+/** All of a write's statements happen, or none. What they change is logged by triggers (`triggers.ts`). */
+export type Write = readonly Query[]
 
-/** A logged change, as the log's `data` column holds it and as the rooms above receive it. */
-export interface Change {
-  readonly seq: number
-  readonly atMs: number
-  readonly table: string
-  readonly op: 'create' | 'update' | 'remove'
-  /** `keyOf` the primary key's driver values. */
-  readonly key: string
-  readonly row: RawRow
-  readonly tags: readonly string[]
-}
-
-/** All of a write's ops happen, or none. */
-export type Write = readonly ChangeOp[]
+/** A row of the log. `data` is `{"op":…,"row":{…}}`, as the triggers write it. */
+export type LogEntry = readonly [seq: number, atMs: number, table: string, data: string]
 
 export interface StoreError {
   /** SQLite's extended code, e.g. `SQLITE_CONSTRAINT_UNIQUE`; `BELFRY_…` for our own. */
@@ -45,33 +24,80 @@ export interface StoreError {
   readonly message: string
 }
 
-export type WriteOutcome = { readonly changes: readonly Change[] } | { readonly error: StoreError }
+/** The write's log entries are those above `from` up to `upTo`. */
+export type WriteOutcome =
+  | { readonly from: number; readonly upTo: number }
+  | { readonly error: StoreError }
 
-export interface ThreadOptions {
-  readonly role: 'writer' | 'reader'
-  readonly file: string
-  /** Held exclusively by the writer for the life of the process. */
-  readonly lockFile: string
+export interface Committed {
+  readonly outcomes: readonly WriteOutcome[]
+  /** Every entry above the asked seq that this commit could see: own ones, and other nodes' in between. */
+  readonly entries: readonly LogEntry[]
 }
 
-export type Request =
-  | { readonly kind: 'open'; readonly id: number; readonly options: ThreadOptions }
-  | { readonly kind: 'read'; readonly id: number; readonly query: Query }
-  | {
-      readonly kind: 'write'
-      readonly id: number
-      readonly atMs: number
-      readonly writes: readonly Write[]
-    }
-  /** Statements in one transaction, for migrations. */
-  | { readonly kind: 'script'; readonly id: number; readonly statements: readonly string[] }
-  | { readonly kind: 'close'; readonly id: number }
+/** Log entries one answer carries; more come by asking again. A few MB at a few hundred bytes each. */
+export const entriesMax = 20_000
 
-export type Answer =
-  | { readonly id: number; readonly rows: readonly RawRow[] }
-  | { readonly id: number; readonly outcomes: readonly WriteOutcome[] }
-  | { readonly id: number; readonly error: StoreError }
-  | { readonly id: number; readonly done: true }
+export interface RemoteTarget {
+  readonly url: string
+  readonly authToken?: string | undefined
+}
+
+/** What a thread opens, once. */
+export type ThreadOptions =
+  /** The one connection that writes and checkpoints. */
+  | { readonly role: 'writer'; readonly file: string }
+  | { readonly role: 'reader'; readonly file: string }
+  /** Reads and writes over the network, many requests at a time. */
+  | ({ readonly role: 'remote' } & RemoteTarget)
+  /** An embedded replica: its file follows the primary whenever it is told to sync. */
+  | ({ readonly role: 'replica'; readonly file: string } & RemoteTarget)
+  /** A connection of its own for an online copy. */
+  | { readonly role: 'snapshot'; readonly file: string }
+
+export interface SnapshotResult {
+  readonly seq: number
+  readonly bytes: number
+}
+
+type Numbered<T> = { readonly id: number } & T
+
+export type Request = Numbered<
+  | { readonly kind: 'open'; readonly options: ThreadOptions }
+  | { readonly kind: 'read'; readonly query: Query }
+  /** A group: one transaction, each write in its savepoint. */
+  | {
+      readonly kind: 'commit'
+      readonly writes: readonly Write[]
+      readonly after: number
+      readonly foreignKeys?: 'off'
+    }
+  /** An interactive transaction; one at a time on a thread. */
+  | { readonly kind: 'begin'; readonly foreignKeys: 'on' | 'off' }
+  | { readonly kind: 'run'; readonly query: Query }
+  | { readonly kind: 'end'; readonly how: 'commit' | 'rollback'; readonly after: number }
+  | { readonly kind: 'sync' }
+  | { readonly kind: 'snapshot'; readonly to: string }
+  | { readonly kind: 'close' }
+>
+
+export interface ReadRows {
+  readonly rows: readonly RawRow[]
+  readonly ms: number
+  /** Of a slow query: what the engine meant to do. */
+  readonly plan?: string | undefined
+}
+
+export type Answer = Numbered<
+  | ReadRows
+  | Committed
+  | { readonly entries: readonly LogEntry[] }
+  /** The newest log entry that a sync brought. */
+  | { readonly seq: number }
+  | { readonly snapshot: SnapshotResult }
+  | { readonly error: StoreError }
+  | { readonly done: true }
+>
 
 /**
  * A primary key as one string, the same in tags, log entries and memory. Parts are escaped, so that

@@ -17,19 +17,46 @@ import {
   type StoredSchema,
   type StoredTable,
 } from './schema.ts'
-import type { ThreadClient } from './thread-client.ts'
+import { logTriggers } from './triggers.ts'
+
+export interface MigrationTx {
+  rows(sql: string): Promise<readonly RawRow[]>
+  run(sql: string): Promise<void>
+}
+
+export interface MigrationDb {
+  /**
+   * BEGIN IMMEDIATE … COMMIT on the writer, rolled back if `run` throws. `foreignKeys: 'off'` is set
+   * before BEGIN and restored after: inside a transaction the pragma does nothing, and a table rebuild
+   * would then delete every child row that cascades.
+   */
+  exclusively<T>(
+    run: (tx: MigrationTx) => Promise<T>,
+    options?: { readonly foreignKeys: 'off' },
+  ): Promise<T>
+}
 
 export async function migrate(
-  writer: ThreadClient,
+  db: MigrationDb,
   tables: readonly SQLiteTable[],
   log: Log,
 ): Promise<void> {
+  await db.exclusively((tx) => migrateIn(tx, tables, log))
+}
+
+async function migrateIn(writer: MigrationTx, tables: readonly SQLiteTable[], log: Log) {
   await migrateSystem(writer, log)
-  const { apply, refuse } = compareSchema(tables, await readSchema(writer))
+  const { apply: some, refuse } = compareSchema(tables, await readSchema(writer))
+  const apply = [...some]
   if (refuse.length > 0) throw refusalFault(refuse)
+  const stored = new Set(
+    (await rowsOf(writer, "select name from sqlite_schema where type='trigger'")).map(([n]) => n),
+  )
+  for (const t of tables.flatMap((table) => logTriggers(table)))
+    if (!stored.has(t.name)) apply.push(t.sql)
   if (apply.length === 0) return
   try {
-    await writer.ask({ kind: 'script', statements: apply })
+    for (const one of apply) await writer.run(one)
   } catch (cause) {
     const detail = cause instanceof Fault && cause.cause instanceof Error ? cause.cause.message : ''
     const text = apply.map((one) => `    ${one};`).join('\n')
@@ -41,7 +68,7 @@ export async function migrate(
   for (const statement of apply) log.info('store.schema_applied', { statement })
 }
 
-async function migrateSystem(writer: ThreadClient, log: Log): Promise<void> {
+async function migrateSystem(writer: MigrationTx, log: Log): Promise<void> {
   const current = Number((await rowsOf(writer, 'pragma user_version'))[0]?.[0])
   const newest = systemMigrations.at(-1)?.version ?? 0
   if (current > newest) {
@@ -51,12 +78,13 @@ async function migrateSystem(writer: ThreadClient, log: Log): Promise<void> {
   }
   for (const { version, sql } of systemMigrations) {
     if (version <= current) continue
-    await writer.ask({ kind: 'script', statements: [sql, `pragma user_version = ${version}`] })
+    for (const one of sql.split(/;\n\n|;\n$/)) if (one.trim()) await writer.run(one)
+    await writer.run(`pragma user_version = ${version}`)
     log.info('store.migrated', { version })
   }
 }
 
-async function readSchema(writer: ThreadClient): Promise<StoredSchema> {
+async function readSchema(writer: MigrationTx): Promise<StoredSchema> {
   const tables = new Map<string, StoredTable>()
   const named = await rowsOf(writer, "select name, sql from sqlite_schema where type = 'table'")
   for (const [name, sql] of named as [string, string][]) {
@@ -74,7 +102,7 @@ async function readSchema(writer: ThreadClient): Promise<StoredSchema> {
   return { tables, indexes: new Map(texts) }
 }
 
-async function readTable(writer: ThreadClient, name: string, sql: string): Promise<StoredTable> {
+async function readTable(writer: MigrationTx, name: string, sql: string): Promise<StoredTable> {
   const info = await rowsOf(writer, `pragma table_info(${quote(name)})`)
   const uniques: string[][] = []
   const indexes = await rowsOf(writer, `pragma index_list(${quote(name)})`)
@@ -110,9 +138,8 @@ function storedColumn([, name, type, isNotNull, fallback, keyAt]: RawRow): Store
   }
 }
 
-async function rowsOf(writer: ThreadClient, sql: string): Promise<readonly RawRow[]> {
-  const answer = await writer.ask({ kind: 'read', query: { sql, params: [] } })
-  return 'rows' in answer ? answer.rows : []
+async function rowsOf(writer: MigrationTx, sql: string): Promise<readonly RawRow[]> {
+  return await writer.rows(sql)
 }
 
 function refusalFault(refusals: readonly Refusal[]): Fault {

@@ -1,261 +1,301 @@
 /**
- * The store: libSQL behind worker threads, and the log that everything which must follow a write
- * follows. The event loop never waits for SQL.
+ * The store: libSQL behind worker threads, near or far, and the log that everything which must follow a
+ * write follows. The event loop never waits for SQL, nor for a primary's network.
  *
- *   read(query) ──► the reader with the least to do ──► rows
- *   write(ops)  ──► queue ──► writer: all queued writes, one transaction ──► changes
- *                                                     │
- *                         onChange listeners, in seq order, BEFORE the write is answered
+ *   read(query) ──► a replica that is far enough in the log, else the primary ──► rows
+ *   write(ops)  ──► queue ──► writer: all queued writes, one transaction ──► log entries
+ *                                                                    │
+ *                          onChange listeners, in seq order, BEFORE the write is answered
  *
- * Invariants: a row and its log entry are one transaction; changes are handed out strictly by `seq`,
- * once each; whoever awaits `write` finds every listener already told, so that the writer's next read
- * sees its write.
+ * Invariants: a row and its log entry are one transaction (triggers write the log); changes are handed out
+ * strictly by `seq`, once each, other nodes' writes among them; whoever awaits `write` finds every listener
+ * already told; a read sees at least what listeners were told (or `minSeq`), wherever it is answered.
  *
- * Limits: reads and writes waiting are bounded (`unavailable` beyond); a commit group is bounded, so
- * that one transaction never holds the log back for long.
+ * Limits: reads and writes waiting are bounded (`unavailable` beyond); a commit group is bounded, so that
+ * one transaction never holds the log back for long; an interactive transaction ends after 2 s.
  */
-import { mkdirSync } from 'node:fs'
-import { dirname, join } from 'node:path'
 import { drizzle, type SqliteRemoteDatabase } from 'drizzle-orm/sqlite-proxy'
 import type { SQLiteTable } from 'drizzle-orm/sqlite-core'
-import { Fault, toFault } from '../fault.ts'
+import { Fault } from '../fault.ts'
 import type { Clock } from '../lib/clock.ts'
 import { detach, type Service } from '../lib/service.ts'
 import { must } from '../lib/assert.ts'
 import type { Log } from '../observe/log.ts'
-import { faultOf } from './errors.ts'
-import { migrate } from './migrate.ts'
-import type { Change, ChangeOp, Query, RawRow, Write, WriteOutcome } from './messages.ts'
-import { startThread, type ThreadClient, type ThreadClientDeps } from './thread-client.ts'
+import { createEntryReader, type Change } from './change.ts'
+import { selectEntries, selectSeq } from './engine.ts'
+import { createFollower, type ChangeListener, type GapListener } from './follower.ts'
+import { entriesMax, type LogEntry, type Query, type RawRow, type Write } from './messages.ts'
+import { migrate, type MigrationDb } from './migrate.ts'
+import { createPlaces, takeFolder, type DatabaseOptions, type Places } from './places.ts'
+import { followMs, type Replica } from './replica.ts'
+import { createWriter, type Execute, type Writer } from './writer.ts'
 
 export { anyRowTag, keyOf, rowTag, tableTag } from './messages.ts'
 export { isAutoIncrement, primaryKey } from './ddl.ts'
-export type { Change, ChangeOp, Query, RawRow, Write } from './messages.ts'
+export type { Change } from './change.ts'
+export type { DatabaseOptions } from './places.ts'
+export type { Query, RawRow, Write } from './messages.ts'
+export { transactionMsMax } from './writer.ts'
 
-/** Reader threads. Two, so that one long query leaves the other for everybody else. */
-const readersDefault = 2
+/** The log is what followers and replay read back; older entries than this are dropped. */
+const logEntriesMax = 100_000
 
-/** Reads that may wait at once; each holds a request open. */
-const readsWaitingMax = 10_000
-
-/** Between the death of a reader and its successor: a cause that lasts must not become a busy loop. */
-const respawnMs = 500
-
-/** Writes that may wait at once, and writes in one transaction (~5 ms of work at 100 µs or less each). */
-const writesWaitingMax = 10_000
-const writesPerCommitMax = 512
+/** Housekeeping once per so many entries. */
+const tidyEveryEntries = 1_000
 
 export interface StoreOptions {
-  /** Path of the database file. Its folder is made if absent, and locked. */
-  readonly file: string
+  readonly database: DatabaseOptions
   /** The app's tables: made or extended at start (additive changes only). */
   readonly tables: readonly SQLiteTable[]
+  /** Threads that read a file. */
   readonly readers?: number
+}
+
+export interface StoreDeps {
+  readonly clock: Clock
+  readonly log: Log
+  /** Told of every read. */
+  readonly observe?: (name: string, ms: number) => void
 }
 
 export interface StoreStats {
   readonly reads: number
+  /** Of `reads`, those a replica answered. */
+  readonly replicaReads: number
   readonly writes: number
   readonly commits: number
+  readonly waiting: number
   /** Newest log entry handed to the listeners. */
   readonly seq: number
-  /** False once the writer thread has died: reads go on, and only a new process writes again. */
+  /** False while nobody can write: the thread is being replaced, or the primary cannot be reached. */
   readonly isWritable: boolean
+  readonly replicas: readonly { readonly name: string; readonly seq: number }[]
 }
 
-export type ChangeListener = (change: Change) => void
+export interface ReadOptions {
+  /** Decisions about a write are made on the newest there is, and not on a replica. */
+  readonly from?: 'primary'
+  /** The log entry this read must see; by default all that listeners were told. */
+  readonly minSeq?: number | undefined
+}
+
+/** Drizzle, without its own notion of a transaction. */
+export type Drizzle = Omit<SqliteRemoteDatabase, 'transaction' | 'batch'>
 
 export interface Store extends Service {
   start(): Promise<void>
   /** Faults: `unavailable` if too many wait or the database cannot be read. */
-  read(query: Query): Promise<readonly RawRow[]>
-  /** All ops or none. Faults: `conflict`, `invalid` (constraints), `unavailable`. */
+  read(query: Query, options?: ReadOptions): Promise<readonly RawRow[]>
+  /** All statements or none. Faults: `conflict`, `invalid` (constraints), `unavailable`. */
   write(ops: Write): Promise<readonly Change[]>
+  /**
+   * `run` reads and writes in one transaction on the primary; it is committed when `run` resolves, rolled
+   * back when it throws or takes over 2 s (`timeout`). Other writers wait meanwhile.
+   */
+  transaction<T>(run: (tx: Drizzle) => Promise<T>): Promise<T>
   /** Called for every change in `seq` order, before its write is answered. Must not throw. */
   onChange(listener: ChangeListener): void
+  /** Called when entries are gone that nobody was told of: anything up to `seq` may have changed. */
+  onGap(listener: GapListener): void
   stats(): StoreStats
-  /** Drizzle over the readers, for the app's own selects. Its writes are refused by the engine. */
-  readonly db: SqliteRemoteDatabase
+  /** Of this database, whichever node asks: signs what only Belfry may have written. After `start`. */
+  secret(): Uint8Array
+  /** Drizzle over the readers, for the app's own selects. Its writes are refused. */
+  readonly db: Drizzle
 }
 
-interface WaitingWrite {
-  readonly ops: readonly ChangeOp[]
-  readonly resolve: (changes: readonly Change[]) => void
-  readonly reject: (fault: Fault) => void
-}
-
-export function createStore(
-  deps: { readonly clock: Clock; readonly log: Log },
-  options: StoreOptions,
-): Store {
-  const { clock, log } = deps
-  const listeners: ChangeListener[] = []
-  const queue: WaitingWrite[] = []
-  let writer: ThreadClient | undefined
-  let readers: ThreadClient[] = []
-  let isCommitting = false
+export function createStore(deps: StoreDeps, options: StoreOptions): Store {
+  const { clock, log, observe } = deps
+  const follower = createFollower({ log, read: createEntryReader(options.tables) })
+  const counts = { reads: 0, replicaReads: 0 }
   let isStopped = false
-  const counts = { reads: 0, writes: 0, commits: 0, seq: 0 }
+  let release = (): void => {}
+  let cancelPoll = (): void => {}
+  let polling: Promise<void> | undefined
+  let secret: Uint8Array | undefined
+  let tidiedAt = 0
+  let atStart = { writes: 0, commits: 0 }
+  let next = 0
+
+  const places: Places = createPlaces(
+    { clock, log, synced: (replica) => follow((query) => replica.read(query)) },
+    options.database,
+    options.readers,
+  )
+  const writer = createWriter({ clock, log, follower, open: places.openWriter })
 
   const start = async (): Promise<void> => {
-    makeFolder(options.file)
-    writer = await openThread('writer', options.file, {
-      clock,
-      onDeath: (error) => log.error('store.writer_died', { error }),
-      isPatient: true,
-    })
-    await migrate(writer, options.tables, log)
-    await Promise.all(Array.from({ length: options.readers ?? readersDefault }, addReader))
-    const newest = await read({ sql: 'select coalesce(max(seq), 0) from log', params: [] })
-    counts.seq = Number(newest[0]?.[0])
-    counts.reads = 0
+    release = takeFolder(options.database)
+    await writer.start()
+    await migrate(migrationPort(writer), options.tables, log)
+    await places.primary.start()
+    secret = await readSecret()
+    await Promise.all(places.replicas.map((replica) => replica.start()))
+    const newest = await places.primary.read({ sql: selectSeq, params: [] })
+    follower.jump(Number(newest.rows[0]?.[0]))
+    tidiedAt = follower.applied
+    atStart = writer.stats()
+    follower.onChange(({ seq }) => tidy(seq))
+    if (places.isShared && !places.isFollowed) cancelPoll = clock.every(followMs, poll)
   }
 
-  const addReader = async (): Promise<void> => {
-    const reader = await openThread('reader', options.file, {
-      clock,
-      onDeath: (error) => {
-        log.error('store.reader_died', { error })
-        replaceReader()
-      },
-      isPatient: false,
-    })
-    if (isStopped) await reader.stop()
-    else readers.push(reader)
+  /** Made once by whoever is first; its `id` tells one database from another. */
+  const readSecret = async (): Promise<Uint8Array> => {
+    const select = { sql: "select value from meta where name = 'secret'", params: [] }
+    const stored = (await places.primary.read(select)).rows[0]
+    if (stored) return Buffer.from(String(stored[0]), 'hex')
+    const make = "insert or ignore into meta (name, value) values ('secret', ?), ('id', ?)"
+    const fresh = Buffer.from(crypto.getRandomValues(new Uint8Array(32))).toString('hex')
+    await writer.write([{ sql: make, params: [fresh, crypto.randomUUID()] }])
+    return await readSecret()
   }
 
-  /** A reader has nothing of its own: another takes its place. The writer's death is for an operator. */
-  const replaceReader = (): void => {
-    readers = readers.filter(({ isDead }) => !isDead)
-    clock.after(respawnMs, () => {
-      if (isStopped) return
-      detach(addReader(), (error) => {
-        log.error('store.reader_not_replaced', { error })
-        replaceReader()
-      })
-    })
-  }
-
-  const read = async (query: Query): Promise<readonly RawRow[]> => {
-    const reader = leastBusy(readers)
-    if (reader.pending >= readsWaitingMax / readers.length) {
-      throw new Fault('unavailable', 'too many reads are waiting for the database')
-    }
+  const read = async (query: Query, asked: ReadOptions = {}): Promise<readonly RawRow[]> => {
     counts.reads++
-    const answer = await reader.ask({ kind: 'read', query })
-    return 'rows' in answer ? answer.rows : []
-  }
-
-  const write = (ops: Write): Promise<readonly Change[]> => {
-    if (queue.length >= writesWaitingMax) {
-      return Promise.reject(new Fault('unavailable', 'too many writes are waiting'))
+    const replica =
+      asked.from === 'primary' ? undefined : replicaAt(asked.minSeq ?? follower.applied)
+    const { rows, ms, plan } = replica
+      ? await readReplica(replica, query)
+      : await places.primary.read(query)
+    observe?.(query.name ?? 'app', ms)
+    if (plan !== undefined) {
+      log.warn('store.slow_query', { query: query.name, sql: query.sql, ms: Math.round(ms), plan })
     }
-    return new Promise((resolve, reject) => {
-      queue.push({ ops, resolve, reject })
-      if (!isCommitting)
-        detach(commitQueued(), (cause) => log.error('store.commit_failed', { cause }))
-    })
+    return rows
   }
 
-  /** One group after the other: what arrives while one commits is the next. */
-  const commitQueued = async (): Promise<void> => {
-    isCommitting = true
+  /** In turn, of those that are far enough. */
+  const replicaAt = (minSeq: number): Replica | undefined => {
+    const { replicas } = places
+    for (let tried = 0; tried < replicas.length; tried++) {
+      const replica = replicas[next++ % replicas.length]
+      if (replica && replica.seq > 0 && replica.seq >= minSeq) return replica
+    }
+    return undefined
+  }
+
+  const readReplica = async (replica: Replica, query: Query) => {
     try {
-      while (queue.length > 0) await commitGroup(queue.splice(0, writesPerCommitMax))
-    } finally {
-      isCommitting = false
+      const answer = await replica.read(query)
+      counts.replicaReads++
+      return answer
+    } catch (cause) {
+      const answer = await places.primary.read(query)
+      // The primary can do it: it was not the query.
+      replica.suspect(cause)
+      return answer
     }
   }
 
-  const commitGroup = async (group: readonly WaitingWrite[]): Promise<void> => {
-    const thread = must(writer, () => 'the store is started before it is written to')
-    try {
-      const answer = await thread.ask({
-        kind: 'write',
-        atMs: clock.now(),
-        writes: group.map(({ ops }) => ops),
+  /** Hands out what the log has beyond what listeners know. */
+  const follow = async (readFrom: Places['primary']['read']): Promise<void> => {
+    for (;;) {
+      const { rows } = await readFrom({
+        sql: selectEntries,
+        params: [follower.applied, entriesMax],
       })
-      counts.commits++
-      if ('outcomes' in answer) group.forEach((one, at) => settle(one, answer.outcomes[at]))
-    } catch (thrown) {
-      const fault = toFault(thrown)
-      for (const one of group) one.reject(fault)
+      follower.accept(rows as unknown as LogEntry[])
+      if (rows.length < entriesMax) return
     }
   }
 
-  const settle = ({ resolve, reject }: WaitingWrite, outcome: WriteOutcome | undefined): void => {
-    if (!outcome) return reject(new Fault('internal', 'the writer gave no answer'))
-    if ('error' in outcome) return reject(faultOf(outcome.error))
-    counts.writes++
-    for (const change of outcome.changes) {
-      counts.seq = change.seq
-      for (const listener of listeners) tell(listener, change)
-    }
-    resolve(outcome.changes)
+  let isPollReported = false
+  const poll = (): void => {
+    if (polling || isStopped) return
+    polling = follow((query) => places.primary.read(query))
+      .then(
+        () => (isPollReported = false),
+        (error: unknown) => {
+          if (!isPollReported) log.warn('store.poll_failed', { error })
+          isPollReported = true
+        },
+      )
+      .then(() => (polling = undefined))
   }
 
-  /** A listener that throws is a bug in a room; the write has happened all the same and must be answered. */
-  const tell = (listener: ChangeListener, change: Change): void => {
-    try {
-      listener(change)
-    } catch (error) {
-      log.error('store.listener_failed', { seq: change.seq, table: change.table, error })
-    }
+  const tidy = (seq: number): void => {
+    if (seq < tidiedAt + tidyEveryEntries) return
+    tidiedAt = seq
+    const prune = { sql: 'delete from log where seq <= ?', params: [seq - logEntriesMax] }
+    detach(writer.write([prune]), (error) => log.warn('store.tidy_failed', { error }))
   }
+
+  /** Without what the start itself wrote. */
+  const statsSince = (start_: { readonly writes: number; readonly commits: number }) => {
+    const { writes, commits, waiting } = writer.stats()
+    return { writes: writes - start_.writes, commits: commits - start_.commits, waiting }
+  }
+
+  const hint = (): void => {
+    for (const replica of places.replicas) replica.hint()
+  }
+
+  const guarded =
+    (execute: Execute) =>
+    async (sql: string, params: unknown[], method: string): Promise<DrizzleRows> => {
+      if (
+        /^\s*(begin|commit|end|rollback|savepoint|release|pragma|attach|detach|vacuum)\b/i.test(sql)
+      ) {
+        throw new Fault('invalid', `not within a transaction: ${sql.slice(0, 40)}`)
+      }
+      return drizzleRows(await execute({ sql, params }), method)
+    }
 
   return {
     start,
     read,
-    write,
-    onChange: (listener) => void listeners.push(listener),
-    stats: () => ({ ...counts, isWritable: writer !== undefined && !writer.isDead }),
-    db: drizzle(async (sql, params, method) => {
-      const rows = await read({ sql, params })
-      return {
-        rows: method === 'get' ? ((rows[0] as unknown[]) ?? undefined) : (rows as unknown[][]),
-      }
+    async write(ops) {
+      const changes = await writer.write(ops)
+      hint()
+      return changes
+    },
+    async transaction(run) {
+      const result = await writer.transaction((execute) => run(drizzle(guarded(execute))))
+      hint()
+      return result
+    },
+    onChange: follower.onChange,
+    onGap: follower.onGap,
+    stats: () => ({
+      ...counts,
+      ...statsSince(atStart),
+      seq: follower.applied,
+      isWritable: writer.isUp,
+      replicas: places.replicas.map(({ name, seq }) => ({ name, seq })),
     }),
+    secret: () => must(secret, () => 'the store is started before anything is signed'),
+    db: drizzle(async (sql, params, method) => drizzleRows(await read({ sql, params }), method)),
     async stop() {
       isStopped = true
-      while (isCommitting) await new Promise<void>((resolve) => clock.soon(resolve))
-      await Promise.all(readers.map((reader) => reader.stop()))
-      await writer?.stop()
+      cancelPoll()
+      await polling
+      await Promise.all(places.replicas.map((replica) => replica.stop()))
+      await places.primary.stop()
+      await writer.stop()
+      release()
     },
   }
 }
 
-function leastBusy(readers: readonly ThreadClient[]): ThreadClient {
-  let [best] = readers
-  if (!best) throw new Fault('unavailable', 'no reader of the database is alive')
-  for (const reader of readers) if (reader.pending < best.pending) best = reader
-  return best
+function migrationPort(writer: Writer): MigrationDb {
+  return {
+    exclusively: (run, options) =>
+      writer.transaction(
+        async (execute) =>
+          await run({
+            rows: (sql) => execute({ sql, params: [] }),
+            run: async (sql) => void (await execute({ sql, params: [] })),
+          }),
+        { ...options, isUnbounded: true },
+      ),
+  }
 }
 
-async function openThread(
-  role: 'writer' | 'reader',
-  file: string,
-  deps: ThreadClientDeps,
-): Promise<ThreadClient> {
-  const thread = startThread(deps)
-  const lockFile = join(dirname(file), 'belfry.lock')
-  try {
-    await thread.ask({ kind: 'open', options: { role, file, lockFile } })
-  } catch (cause) {
-    await thread.stop()
-    const fault = cause as Fault
-    throw new Fault(fault.code, `${fault.message}: ${file}`, { hint: fault.hint, cause })
-  }
-  return thread
+interface DrizzleRows {
+  // Drizzle's proxy wants no row to be no rows, against its own type.
+  rows: never
 }
 
-function makeFolder(file: string): void {
-  const folder = dirname(file)
-  try {
-    mkdirSync(folder, { recursive: true })
-  } catch (cause) {
-    throw new Fault('unavailable', `the data folder cannot be made: ${folder}`, {
-      hint: 'check the path and its permissions, or set DATABASE_URL=file:/another/path.db',
-      cause,
-    })
-  }
+function drizzleRows(rows: readonly RawRow[], method: string): DrizzleRows {
+  return { rows: (method === 'get' ? rows[0] : rows) as never }
 }

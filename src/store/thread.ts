@@ -1,164 +1,108 @@
 /**
- * The worker that owns one libSQL connection: the only code that ever waits for SQL. One process has
- * one writer thread and a few reader threads; they share nothing but the file.
+ * The worker that owns one connection: the only code that ever waits for SQL or for a primary's network.
+ * One process has one writer thread and a few reader threads; they share nothing but the file.
  *
- *   store.ts ── open, read ──────► reader thread  (query_only)
- *            ── write: [w1 w2 …] ► writer thread  BEGIN · SAVEPOINT w1 · row + log · … · COMMIT
+ *   store.ts ── open, read ────────► reader   (query_only)
+ *            ── commit: [w1 w2 …] ─► writer   BEGIN · SAVEPOINT w1 · ops · … · COMMIT   (triggers write the log)
+ *            ── sync ──────────────► replica  (libSQL's own replication)
  *
  * Invariant: a row and its log entry are written in one transaction, or neither is.
  */
-import { holdLock, openConnection, storeErrorOf, type Connection } from './libsql.ts'
-import {
-  keyOf,
-  rowTag,
-  tableTag,
-  type Answer,
-  type Change,
-  type ChangeOp,
-  type Request,
-  type Write,
-  type WriteOutcome,
-} from './messages.ts'
+import { systemClock } from '../lib/clock.ts'
+import type { Awaitable, Engine } from './engine.ts'
+import { createFileEngine } from './engine-file.ts'
+import { createRemoteEngine, remoteErrorOf } from './engine-remote.ts'
+import { openConnection, openReplica, storeErrorOf, type ReplicaConnection } from './libsql.ts'
+import type { Answer, Query, Request, StoreError, ThreadOptions } from './messages.ts'
 
 declare const self: Worker
 
-let connection: Connection | undefined
-let releaseLock: (() => void) | undefined
+/** A read that takes longer is told with its plan. */
+const slowMs = 100
 
-self.onmessage = (event: MessageEvent<Request>) => {
-  const request = event.data
-  let answer: Answer
+let engine: Engine | undefined
+let replica: ReplicaConnection | undefined
+let errorOf: (thrown: unknown) => StoreError = storeErrorOf
+
+/** `Answer` without its number. */
+type Reply = Answer extends infer A ? (A extends Answer ? Omit<A, 'id'> : never) : never
+
+self.onmessage = ({ data: { id, ...request } }: MessageEvent<Request>) => {
+  const answer = (reply: Reply): void => self.postMessage({ id, ...reply })
+  const fail = (thrown: unknown): void => answer({ error: errorOf(thrown) })
   try {
-    answer = handle(request)
+    const reply = handle(request as Request)
+    if (reply instanceof Promise) reply.then(answer, fail)
+    else answer(reply)
   } catch (thrown) {
-    answer = { id: request.id, error: storeErrorOf(thrown) }
+    fail(thrown)
   }
-  self.postMessage(answer)
 }
 
-function handle(request: Request): Answer {
-  const { id } = request
+function handle(request: Request): Awaitable<Reply> {
   if (request.kind === 'open') {
-    const { options } = request
-    if (options.role === 'writer') releaseLock = lock(options.lockFile)
-    connection = openConnection(options)
-    return { id, done: true }
+    open(request.options)
+    return { done: true }
   }
-  const db = connection
-  if (!db) return { id, error: { code: 'BELFRY_CLOSED', message: 'the database is not open' } }
+  if (request.kind === 'sync') {
+    if (!replica) return closed
+    return { seq: replica.sync() }
+  }
+  const db = engine
+  if (!db) return closed
   switch (request.kind) {
     case 'read':
-      return { id, rows: db.all(request.query) }
-    case 'write':
-      return { id, outcomes: commit(db, request.writes, request.atMs) }
-    case 'script':
-      transaction(db, () => request.statements.forEach((statement) => db.script(statement)))
-      return { id, done: true }
+      return read(db, request.query)
+    case 'commit':
+      return db.commit(request.writes, request.after, request.foreignKeys)
+    case 'begin':
+      return map(db.begin(request.foreignKeys), () => ({ done: true }))
+    case 'run':
+      return map(db.run(request.query), (rows) => ({ rows, ms: 0 }))
+    case 'end':
+      return map(db.end(request.how, request.after), (entries) => ({ entries }))
+    case 'snapshot':
+      return closed
     case 'close':
-      connection = undefined
-      // Only the writer holds the lock, and it is the last to be closed: the file is whole without
-      // its WAL then, and can be copied.
-      if (releaseLock) db.all({ sql: 'pragma wal_checkpoint(truncate)', params: [] })
-      db.close()
-      releaseLock?.()
-      return { id, done: true }
+      engine = undefined
+      return map(db.close(), () => ({ done: true }))
   }
 }
 
-function lock(file: string): () => void {
-  try {
-    return holdLock(file)
-  } catch (thrown) {
-    const { code, message } = storeErrorOf(thrown)
-    if (code === 'SQLITE_BUSY') throw Object.assign(new Error(message), { code: 'BELFRY_LOCKED' })
-    throw thrown
+const closed: Reply = { error: { code: 'BELFRY_CLOSED', message: 'the database is not open' } }
+
+function open(options: ThreadOptions): void {
+  if (options.role === 'remote') {
+    errorOf = remoteErrorOf
+    engine = createRemoteEngine(options)
+    return
   }
-}
-
-/**
- * Group commit: every write that waited meanwhile shares one transaction, each in its savepoint, so
- * that one bad write is undone alone. If the transaction itself cannot be committed, none happened.
- */
-function commit(db: Connection, writes: readonly Write[], atMs: number): WriteOutcome[] {
-  try {
-    return transaction(db, () => {
-      const outcomes = writes.map((write) => savepoint(db, write, atMs))
-      pruneLog(db, outcomes)
-      return outcomes
-    })
-  } catch (thrown) {
-    const error = storeErrorOf(thrown)
-    return writes.map(() => ({ error }))
+  if (options.role === 'replica') {
+    const opened = openReplica(options)
+    replica = opened
+    engine = createFileEngine(opened, false)
+    return
   }
+  engine = createFileEngine(openConnection(options), options.role === 'writer')
 }
 
-function transaction<T>(db: Connection, run: () => T): T {
-  db.script('begin immediate')
-  try {
-    const result = run()
-    db.script('commit')
-    return result
-  } catch (thrown) {
-    // A full disk, say, has rolled back already; a second rollback would hide the reason.
-    if (db.inTransaction) db.script('rollback')
-    throw thrown
-  }
-}
-
-function savepoint(db: Connection, write: Write, atMs: number): WriteOutcome {
-  db.script('savepoint w')
-  try {
-    const changes = write.flatMap((op) => change(db, op, atMs))
-    db.script('release w')
-    return { changes }
-  } catch (thrown) {
-    // The engine may have ended the whole transaction: then earlier writes of the group are gone
-    // too, and answering them with success would lose an acknowledged write.
-    if (!db.inTransaction) throw thrown
-    db.script('rollback to w')
-    db.script('release w')
-    return { error: storeErrorOf(thrown) }
-  }
-}
-
-/** The log is what followers and replay read back; older entries than this are dropped. */
-const logEntriesMax = 100_000
-
-/** Pruning looks at the log once per so many entries. */
-const pruneEveryEntries = 1_000
-
-let prunedAtSeq = 0
-
-function pruneLog(db: Connection, outcomes: readonly WriteOutcome[]): void {
-  const last = outcomes.findLast((outcome) => 'changes' in outcome && outcome.changes.length > 0)
-  const seq = last && 'changes' in last ? (last.changes.at(-1)?.seq ?? 0) : 0
-  if (seq < prunedAtSeq + pruneEveryEntries) return
-  prunedAtSeq = seq
-  db.all({ sql: 'delete from log where seq <= ? returning seq', params: [seq - logEntriesMax] })
-}
-
-const insertLog =
-  "insert into log (at, kind, subject, tags, data) values (?, 'row', ?, ?, ?) returning seq"
-
-function change(db: Connection, { sql, params, ...spec }: ChangeOp, atMs: number): Change[] {
-  const op =
-    spec.op !== 'upsert'
-      ? spec.op
-      : spec.probe && db.all(spec.probe).length > 0
-        ? 'update'
-        : 'create'
-  return db.all({ sql, params }).map((row) => {
-    const key = keyOf(spec.keyAt.map((at) => row[at]))
-    const tags = [tableTag(spec.table), rowTag(spec.table, key), ...(spec.alsoTags ?? [])]
-    const data = JSON.stringify({
-      op,
-      key,
-      row: Object.fromEntries(spec.columns.map((column, at) => [column, row[at]])),
-    })
-    const logged = db.all({
-      sql: insertLog,
-      params: [atMs, spec.table, JSON.stringify(tags), data],
-    })
-    return { seq: Number(logged[0]?.[0]), atMs, table: spec.table, op, key, row, tags }
+function read(db: Engine, query: Query): Awaitable<Reply> {
+  const startedAt = systemClock.tick()
+  return map(db.read(query), (rows): Awaitable<Reply> => {
+    const ms = systemClock.tick() - startedAt
+    if (ms < slowMs || !/^\s*(select|with)\b/i.test(query.sql)) return { rows, ms }
+    return map(
+      db.read({ sql: `explain query plan ${query.sql}`, params: query.params }),
+      (steps) => ({
+        rows,
+        ms,
+        plan: steps.map((step) => String(step[3])).join('; '),
+      }),
+    )
   })
+}
+
+/** What is there already is answered at once: a file's engine makes no promise. */
+function map<T, R>(value: Awaitable<T>, use: (value: T) => Awaitable<R>): Awaitable<R> {
+  return value instanceof Promise ? value.then(use) : use(value)
 }

@@ -223,12 +223,8 @@ describe('rules', () => {
     await Bun.sleep(0)
     await store.write([
       {
-        sql: "update posts set author_id = 'bob' where id = 1 returning id, author_id, title, is_public",
+        sql: "update posts set author_id = 'bob' where id = 1",
         params: [],
-        columns: ['id', 'author_id', 'title', 'is_public'],
-        table: 'posts',
-        keyAt: [0],
-        op: 'update',
       },
     ])
     held.resolve()

@@ -86,8 +86,8 @@ export async function setUp(
       store: {
         write: store.write,
         db: store.db,
-        read: async (query) => {
-          const rows = await store.read(query)
+        read: async (query, options) => {
+          const rows = await store.read(query, options)
           await hold.until
           return rows
         },

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'bun:test'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { integer, sqliteTable, text } from 'drizzle-orm/sqlite-core'
-import type { Change, ChangeOp } from '../../src/store/store.ts'
+import type { Change, Query } from '../../src/store/store.ts'
 import { faultOf, openStore, tempFolder } from '../harness.ts'
 import { slowQuery } from './slow.ts'
 
@@ -10,14 +10,10 @@ const notes = sqliteTable('notes', {
   text: text().notNull(),
 })
 
-function insert(id: number, body: string | null): ChangeOp {
+function insert(id: number, body: string | null): Query {
   return {
-    sql: 'insert into notes (id, text) values (?, ?) returning id, text',
+    sql: 'insert into notes (id, text) values (?, ?)',
     params: [id, body],
-    columns: ['id', 'text'],
-    table: 'notes',
-    keyAt: [0],
-    op: 'create',
   }
 }
 
@@ -44,15 +40,7 @@ describe('store.write', () => {
       sql: 'select seq, kind, subject, tags, data from log',
       params: [],
     })
-    expect(log).toEqual([
-      [
-        1,
-        'row',
-        'notes',
-        '["notes","notes:1"]',
-        '{"op":"create","key":"1","row":{"id":1,"text":"one"}}',
-      ],
-    ])
+    expect(log).toEqual([[1, 'row', 'notes', '[]', '{"op":"create","row":{"id":1,"text":"one"}}']])
   })
 
   test('writes queued while one commits share the next transaction', async () => {

@@ -1,0 +1,59 @@
+/** Entries of the log as the rooms above receive them. */
+import { getTableConfig, type SQLiteTable } from 'drizzle-orm/sqlite-core'
+import { primaryKey } from './ddl.ts'
+import { anyRowTag, keyOf, rowTag, tableTag, type LogEntry, type RawRow } from './messages.ts'
+
+/** A logged change of one row. */
+export interface Change {
+  readonly seq: number
+  readonly atMs: number
+  readonly table: string
+  readonly op: 'create' | 'update' | 'remove'
+  /** `keyOf` the primary key's driver values. */
+  readonly key: string
+  /** In the order of the table's columns. */
+  readonly row: RawRow
+  readonly tags: readonly string[]
+}
+
+/** What is needed to read a table's entries: its columns in order, and which of them are the key. */
+export type ReadEntry = (entry: LogEntry) => Change
+
+export function createEntryReader(tables: readonly SQLiteTable[]): ReadEntry {
+  const shapes = new Map(tables.map((table) => [getTableConfig(table).name, shapeOf(table)]))
+  return ([seq, atMs, table, data]) => {
+    const { op, row } = JSON.parse(data) as Logged
+    const shape = shapes.get(table)
+    // Of a table that this app does not declare, a newer node's perhaps: known is only that it changed.
+    if (!shape) {
+      return { seq, atMs, table, op, key: '', row: [], tags: [tableTag(table), anyRowTag(table)] }
+    }
+    const key = keyOf(shape.key.map((column) => row[column]))
+    return {
+      seq,
+      atMs,
+      table,
+      op,
+      key,
+      row: shape.columns.map((column) => row[column] ?? null),
+      tags: [tableTag(table), rowTag(table, key)],
+    }
+  }
+}
+
+interface Logged {
+  readonly op: Change['op']
+  readonly row: Readonly<Record<string, unknown>>
+}
+
+interface Shape {
+  readonly columns: readonly string[]
+  readonly key: readonly string[]
+}
+
+function shapeOf(table: SQLiteTable): Shape {
+  return {
+    columns: getTableConfig(table).columns.map(({ name }) => name),
+    key: primaryKey(table).map(({ name }) => name),
+  }
+}

@@ -1,0 +1,95 @@
+/**
+ * The engine over a file: group commit, and interactive transactions, on the one connection that writes.
+ *
+ * Every write that waited meanwhile shares one transaction, each in its savepoint, so that one bad write
+ * is undone alone. If the transaction itself cannot be committed, none happened.
+ */
+import type { Engine } from './engine.ts'
+import { selectEntries, selectSeq } from './engine.ts'
+import { storeErrorOf, type Connection } from './libsql.ts'
+import {
+  entriesMax,
+  type Committed,
+  type LogEntry,
+  type Write,
+  type WriteOutcome,
+} from './messages.ts'
+
+export function createFileEngine(db: Connection, isWriter: boolean): Engine {
+  const step = (sql: string): void => void db.all({ sql, params: [] })
+  const newestSeq = (): number => Number(db.all({ sql: selectSeq, params: [] })[0]?.[0])
+  const entriesAfter = (after: number): LogEntry[] =>
+    db.all({ sql: selectEntries, params: [after, entriesMax] }) as unknown as LogEntry[]
+
+  const transaction = <T>(run: () => T): T => {
+    step('begin immediate')
+    try {
+      const result = run()
+      step('commit')
+      return result
+    } catch (thrown) {
+      // A full disk, say, has rolled back already; a second rollback would hide the reason.
+      if (db.inTransaction) step('rollback')
+      throw thrown
+    }
+  }
+
+  const savepoint = (write: Write, from: number): WriteOutcome => {
+    step('savepoint w')
+    try {
+      for (const op of write) db.all(op)
+      step('release w')
+      return { from, upTo: newestSeq() }
+    } catch (thrown) {
+      // The engine may have ended the whole transaction: then earlier writes of the group are gone
+      // too, and answering them with success would lose an acknowledged write.
+      if (!db.inTransaction) throw thrown
+      step('rollback to w')
+      step('release w')
+      return { error: storeErrorOf(thrown) }
+    }
+  }
+
+  return {
+    read: (query) => db.all(query),
+    commit(writes, after): Committed {
+      try {
+        return transaction(() => {
+          let from = newestSeq()
+          const outcomes = writes.map((write) => {
+            const outcome = savepoint(write, from)
+            if ('upTo' in outcome) from = outcome.upTo
+            return outcome
+          })
+          return { outcomes, entries: entriesAfter(after) }
+        })
+      } catch (thrown) {
+        const error = storeErrorOf(thrown)
+        return { outcomes: writes.map(() => ({ error })), entries: [] }
+      }
+    },
+    begin(foreignKeys) {
+      // Inside a transaction this pragma does nothing.
+      if (foreignKeys === 'off') step('pragma foreign_keys = off')
+      step('begin immediate')
+    },
+    run: (query) => db.all(query),
+    end(how, after) {
+      try {
+        const entries = how === 'commit' ? entriesAfter(after) : []
+        if (how === 'commit' || db.inTransaction) step(how)
+        return entries
+      } catch (thrown) {
+        if (db.inTransaction) step('rollback')
+        throw thrown
+      } finally {
+        step('pragma foreign_keys = on')
+      }
+    },
+    close() {
+      // The last to be closed: the file is whole without its WAL then, and can be copied.
+      if (isWriter) db.all({ sql: 'pragma wal_checkpoint(truncate)', params: [] })
+      db.close()
+    },
+  }
+}

@@ -1,0 +1,161 @@
+/**
+ * The four shapes of a database, each as the same three things: a thread that writes, a pool that reads
+ * what is newest, and replicas that read what they have.
+ *
+ *                        writer            primary pool        replicas
+ *   file                 file              readers of it       –
+ *   file, replica URLs   file              readers of it       each URL, shipped to by us (ship.ts)
+ *   remote               Hrana             Hrana               each URL, replicated by its own server
+ *   remote, embedded     Hrana             Hrana               a file that libSQL syncs
+ */
+import { mkdirSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { Fault } from '../fault.ts'
+import type { Clock } from '../lib/clock.ts'
+import type { Log } from '../observe/log.ts'
+import { holdLock } from './libsql.ts'
+import { selectSeq } from './engine.ts'
+import type { RemoteTarget, ThreadOptions } from './messages.ts'
+import { createPool, type Pool } from './pool.ts'
+import { createEmbeddedReplica } from './replica-embedded.ts'
+import { createUrlReplica, type Replica } from './replica.ts'
+import { createShipper } from './ship.ts'
+import { startThread, type ThreadClient } from './thread-client.ts'
+
+export type DatabaseOptions =
+  | {
+      readonly kind: 'file'
+      /** Its folder is made if absent, and locked. */
+      readonly file: string
+      readonly replicas: readonly RemoteTarget[]
+    }
+  | {
+      readonly kind: 'remote'
+      readonly primary: RemoteTarget
+      readonly replicas: readonly RemoteTarget[]
+      /** Of an embedded replica; its folder is made if absent, and locked. */
+      readonly replicaFile?: string | undefined
+    }
+
+/** Reader threads of a file. Two, so that one long query leaves the other for everybody else. */
+const readersDefault = 2
+
+export interface Places {
+  openWriter(onDeath: (error: Error) => void): Promise<ThreadClient>
+  readonly primary: Pool
+  readonly replicas: readonly Replica[]
+  /** Whether others may write to the same primary. */
+  readonly isShared: boolean
+  /** Whether a replica follows the log for us; otherwise a shared primary is polled. */
+  readonly isFollowed: boolean
+}
+
+export interface PlacesDeps {
+  readonly clock: Clock
+  readonly log: Log
+  /** Called when an embedded replica has something newer. */
+  readonly synced: (replica: Replica) => Promise<void>
+}
+
+export function createPlaces(
+  deps: PlacesDeps,
+  database: DatabaseOptions,
+  readers = readersDefault,
+): Places {
+  const { clock, log } = deps
+  const opener =
+    (options: ThreadOptions) =>
+    (onDeath: (error: Error) => void): Promise<ThreadClient> =>
+      openThread(options, { clock, onDeath, isPatient: options.role === 'writer' })
+  const remotePool = (target: RemoteTarget): Pool =>
+    createPool({ clock, log, open: opener({ role: 'remote', ...target }) }, 1)
+
+  if (database.kind === 'file') {
+    const { file } = database
+    const primary = createPool({ clock, log, open: opener({ role: 'reader', file }) }, readers)
+    const replicas = database.replicas.map((target) => {
+      const pool = remotePool(target)
+      const open = opener({ role: 'remote', ...target })
+      return createUrlReplica(hostOf(target), {
+        clock,
+        log,
+        pool,
+        advance: createShipper({ log, name: hostOf(target), primary, open }),
+      })
+    })
+    const openWriter = opener({ role: 'writer', file })
+    return { openWriter, primary, replicas, isShared: false, isFollowed: false }
+  }
+
+  const { replicaFile } = database
+  const primary = remotePool(database.primary)
+  const seqOf = async (pool: Pool): Promise<number> =>
+    Number((await pool.read({ sql: selectSeq, params: [] })).rows[0]?.[0])
+  const replicas = database.replicas.map((target) => {
+    const pool = remotePool(target)
+    return createUrlReplica(hostOf(target), { clock, log, pool, advance: () => seqOf(pool) })
+  })
+  if (replicaFile !== undefined) {
+    const embedded: Replica = createEmbeddedReplica({
+      clock,
+      log,
+      file: replicaFile,
+      readers,
+      openReplica: () =>
+        opener({ role: 'replica', file: replicaFile, ...database.primary })(() => {}),
+      openReader: opener({ role: 'reader', file: replicaFile }),
+      primarySeq: () => seqOf(primary),
+      synced: () => deps.synced(embedded),
+    })
+    replicas.unshift(embedded)
+  }
+  return {
+    openWriter: opener({ role: 'remote', ...database.primary }),
+    primary,
+    replicas,
+    isShared: true,
+    isFollowed: replicaFile !== undefined,
+  }
+}
+
+/** Without user, password and path: it is logged. */
+function hostOf({ url }: RemoteTarget): string {
+  return new URL(url).host
+}
+
+async function openThread(
+  options: ThreadOptions,
+  deps: Parameters<typeof startThread>[0],
+): Promise<ThreadClient> {
+  const thread = startThread(deps)
+  try {
+    await thread.ask({ kind: 'open', options })
+  } catch (cause) {
+    await thread.stop()
+    const where = 'file' in options ? options.file : new URL(options.url).host
+    const fault = cause as Fault
+    throw new Fault(fault.code, `${fault.message}: ${where}`, { hint: fault.hint, cause })
+  }
+  return thread
+}
+
+/** The folder of the database's own files, if it has any: made, and this process's alone until released. */
+export function takeFolder(database: DatabaseOptions): () => void {
+  const file = database.kind === 'file' ? database.file : database.replicaFile
+  if (file === undefined) return () => {}
+  const folder = dirname(file)
+  try {
+    mkdirSync(folder, { recursive: true })
+  } catch (cause) {
+    throw new Fault('unavailable', `the data folder cannot be made: ${folder}`, {
+      hint: 'check the path and its permissions, or set DATABASE_URL=file:/another/path.db',
+      cause,
+    })
+  }
+  try {
+    return holdLock(join(folder, 'belfry.lock'))
+  } catch (cause) {
+    const fault = cause as Fault
+    throw new Fault(fault.code, `${fault.message}: ${folder}`, { hint: fault.hint, cause })
+  }
+}

@@ -1,0 +1,124 @@
+/**
+ * A replica: another place to read, which knows how far in the log it is. The store reads there whenever
+ * that is far enough for what is asked, and from the primary otherwise; a replica that fails or falls behind
+ * is thus left out by itself, and comes back by itself.
+ *
+ *   primary   … 41 42 43          a read that must see 42 may go to A, and not to B
+ *   replica A … 41 42 43
+ *   replica B … 41                out (seq 0) while it cannot be reached or is being rebuilt
+ */
+import type { Clock } from '../lib/clock.ts'
+import { detach } from '../lib/service.ts'
+import type { Log } from '../observe/log.ts'
+import type { Query, ReadRows } from './messages.ts'
+import type { Pool } from './pool.ts'
+
+export interface Replica {
+  readonly name: string
+  /** Newest log entry it has, 0 while it is out. */
+  readonly seq: number
+  read(query: Query): Promise<ReadRows>
+  /** The primary has something newer: look now. */
+  hint(): void
+  /** A read failed there and may have succeeded elsewhere. */
+  suspect(cause: unknown): void
+  start(): Promise<void>
+  stop(): Promise<void>
+}
+
+/** How often a replica is brought up to date, or asked how far it is, without a hint. */
+export const followMs = 250
+
+/** A replica that gave a wrong or no answer is left out for so long, and until it answers again. */
+export const suspectMs = 5_000
+
+/** Runs `step` each `followMs` and after each hint, never twice at a time. */
+export function createStepper(
+  { clock, log, name }: { readonly clock: Clock; readonly log: Log; readonly name: string },
+  step: () => Promise<void>,
+) {
+  let running: Promise<void> | undefined
+  let isWanted = false
+  let cancel = (): void => {}
+
+  const run = async (): Promise<void> => {
+    do {
+      isWanted = false
+      await step()
+    } while (isWanted)
+  }
+
+  const now = (): void => {
+    isWanted = true
+    if (running) return
+    running = run().finally(() => (running = undefined))
+    detach(running, (error) => log.error('store.replica_step_failed', { replica: name, error }))
+  }
+
+  return {
+    start: () => void (cancel = clock.every(followMs, now)),
+    now,
+    async stop() {
+      cancel()
+      isWanted = false
+      await running?.catch(() => {})
+    },
+  }
+}
+
+export interface UrlReplicaDeps {
+  readonly clock: Clock
+  readonly log: Log
+  readonly pool: Pool
+  /** Answers how far it is; where Belfry ships its own log, ships first. */
+  readonly advance: () => Promise<number>
+}
+
+/** A replica that is read over the network. */
+export function createUrlReplica(name: string, deps: UrlReplicaDeps): Replica {
+  const { clock, log, pool, advance } = deps
+  let seq = 0
+  let outUntil = 0
+  let isReported = false
+
+  const step = async (): Promise<void> => {
+    try {
+      const reached = await advance()
+      if (clock.tick() < outUntil) return
+      if (isReported) log.info('store.replica_back', { replica: name, seq: reached })
+      isReported = false
+      seq = reached
+    } catch (error) {
+      leave(error)
+    }
+  }
+
+  const leave = (error: unknown): void => {
+    seq = 0
+    if (!isReported) log.warn('store.replica_out', { replica: name, error })
+    isReported = true
+  }
+  const stepper = createStepper({ clock, log, name }, step)
+
+  return {
+    name,
+    get seq() {
+      return seq
+    },
+    read: (query) => pool.read(query),
+    hint: stepper.now,
+    suspect(cause) {
+      outUntil = clock.tick() + suspectMs
+      leave(cause)
+    },
+    async start() {
+      await pool.start()
+      await step()
+      stepper.start()
+    },
+    async stop() {
+      await stepper.stop()
+      await pool.stop()
+    },
+  }
+}
