@@ -7,6 +7,9 @@ export interface BelfryProcess extends AsyncDisposable {
   readonly pid: number
   readonly exited: Promise<number>
   kill(signal?: NodeJS.Signals): void
+  /** Stops it where it stands: connections stay open, and nobody answers. */
+  pause(): void
+  resume(): void
   stderr(): Promise<string>
 }
 
@@ -60,6 +63,8 @@ export async function spawnBelfry({
     pid: child.pid,
     exited: child.exited,
     kill: (signal = 'SIGTERM') => child.kill(signal),
+    pause: () => child.kill('SIGSTOP'),
+    resume: () => child.kill('SIGCONT'),
     stderr: () => stderr,
     async [Symbol.asyncDispose]() {
       child.kill('SIGKILL')

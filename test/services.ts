@@ -2,7 +2,7 @@
  * Real servers for tests: a Redis and a sqld (the libSQL server), each in an own temporary folder
  * on a free port, gone at the end of the `await using` block.
  */
-import { mkdtemp, rm } from 'node:fs/promises'
+import { mkdir, mkdtemp, rm } from 'node:fs/promises'
 import { createServer, connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
@@ -14,6 +14,27 @@ export interface Service extends AsyncDisposable {
   readonly port: number
   /** Ends it at once, as a crash would; disposing afterwards is fine. */
   kill(): Promise<void>
+  /** Stops it where it stands: connections stay open, and nobody answers. */
+  pause(): void
+  resume(): void
+  /** Starts it again on the same port, over what it left in its folder. */
+  restart(): Promise<void>
+}
+
+export interface Sqld extends Service {
+  /** What it keeps; emptied between `kill` and `restart`, it is a new one. */
+  readonly folder: string
+  /** Where replicas of it (`primaryGrpcUrl`) ask for frames, if it was given a `grpcPort`. */
+  readonly grpcUrl: string | undefined
+}
+
+export interface SqldOptions {
+  readonly port?: number | undefined
+  /** The caller's own, which outlives this one. By default a temporary one. */
+  readonly folder?: string | undefined
+  readonly grpcPort?: number | undefined
+  /** Makes it a replica of the primary that serves frames there. */
+  readonly primaryGrpcUrl?: string | undefined
 }
 
 const readyMsMax = 10_000
@@ -40,59 +61,80 @@ export function requireService(name: ServiceName): string | undefined {
 
 /** Redis with nothing in it, that keeps nothing. `port` starts it again where it was. */
 export function startRedis(options: { port?: number | undefined } = {}): Promise<Service> {
-  return start('redis-server', 'redis', options.port, (port, folder) => [
+  return start('redis-server', 'redis', options, (port, folder) => [
     ...['--port', String(port), '--bind', '127.0.0.1', '--dir', folder],
     ...['--save', '', '--appendonly', 'no'],
   ])
 }
 
-/** A libSQL primary; its URL serves queries and embedded replicas. */
-export function startSqld(options: { port?: number | undefined } = {}): Promise<Service> {
-  return start('sqld', 'http', options.port, (port, folder) => [
+/** A libSQL primary, or a replica of one; its URL serves queries and embedded replicas. */
+export async function startSqld(options: SqldOptions = {}): Promise<Sqld> {
+  const { grpcPort, primaryGrpcUrl } = options
+  const service = await start('sqld', 'http', options, (port, folder) => [
     ...['--http-listen-addr', `127.0.0.1:${port}`, '--db-path', join(folder, 'data.sqld')],
+    ...(grpcPort === undefined ? [] : ['--grpc-listen-addr', `127.0.0.1:${grpcPort}`]),
+    ...(primaryGrpcUrl === undefined ? [] : ['--primary-grpc-url', primaryGrpcUrl]),
     '--no-welcome',
   ])
+  const grpcUrl = grpcPort === undefined ? undefined : `http://127.0.0.1:${grpcPort}`
+  return { ...service, grpcUrl }
 }
 
 async function start(
   name: ServiceName,
   scheme: string,
-  wantedPort: number | undefined,
+  options: { readonly port?: number | undefined; readonly folder?: string | undefined },
   argumentsFor: (port: number, folder: string) => string[],
-): Promise<Service> {
+): Promise<Service & { readonly folder: string }> {
   const program = requireService(name)
   if (!program) throw new Error(`${name} is missing: ask requireService('${name}') first`)
-  const folder = await mkdtemp(join(tmpdir(), `belfry-${name}-`))
-
-  for (let attempt = 1; ; attempt += 1) {
-    const port = wantedPort ?? (await freePort())
-    const child = Bun.spawn([program, ...argumentsFor(port, folder)], {
-      cwd: folder,
-      stdout: Bun.file(join(folder, 'out.log')),
-      stderr: Bun.file(join(folder, 'err.log')),
-    })
-    const kill = async (): Promise<void> => {
-      child.kill('SIGKILL')
-      await child.exited
+  const folder = options.folder ?? (await mkdtemp(join(tmpdir(), `belfry-${name}-`)))
+  await mkdir(folder, { recursive: true })
+  const forget = async (): Promise<void> => {
+    if (options.folder === undefined) await rm(folder, { recursive: true, force: true })
+  }
+  let port = 0
+  let child: Bun.Subprocess | undefined
+  const kill = async (): Promise<void> => {
+    child?.kill('SIGKILL')
+    await child?.exited
+  }
+  /** `wantedPort` undefined: any that is free. */
+  const run = async (wantedPort: number | undefined): Promise<void> => {
+    for (let attempt = 1; ; attempt += 1) {
+      port = wantedPort ?? (await freePort())
+      await mkdir(folder, { recursive: true })
+      child = Bun.spawn([program, ...argumentsFor(port, folder)], {
+        cwd: folder,
+        stdout: Bun.file(join(folder, 'out.log')),
+        stderr: Bun.file(join(folder, 'err.log')),
+      })
+      if (await accepts(port, child)) return
+      await kill()
+      if (attempt < attemptsMax) continue
+      const said = await Promise.all(
+        ['out.log', 'err.log'].map((log) => Bun.file(join(folder, log)).text()),
+      )
+      await forget()
+      throw new Error(`${name} did not start on port ${port}: ${said.join('').slice(-2_000)}`)
     }
-    if (await accepts(port, child)) {
-      return {
-        url: `${scheme}://127.0.0.1:${port}`,
-        port,
-        kill,
-        async [Symbol.asyncDispose]() {
-          await kill()
-          await rm(folder, { recursive: true, force: true })
-        },
-      }
-    }
-    await kill()
-    if (attempt < attemptsMax) continue
-    const said = await Promise.all(
-      ['out.log', 'err.log'].map((log) => Bun.file(join(folder, log)).text()),
-    )
-    await rm(folder, { recursive: true, force: true })
-    throw new Error(`${name} did not start on port ${port}: ${said.join('').slice(-2_000)}`)
+  }
+  await run(options.port)
+  return {
+    url: `${scheme}://127.0.0.1:${port}`,
+    port,
+    folder,
+    kill,
+    pause: () => child?.kill('SIGSTOP'),
+    resume: () => child?.kill('SIGCONT'),
+    async restart() {
+      await kill()
+      await run(port)
+    },
+    async [Symbol.asyncDispose]() {
+      await kill()
+      await forget()
+    },
   }
 }
 
