@@ -55,6 +55,14 @@ export class Fault extends Error {
 
 /** What is safe to show of anything that was thrown. */
 export function toFault(thrown: unknown): Fault {
-  if (thrown instanceof Fault) return thrown
+  const fault = unwrapped(thrown)
+  if (fault instanceof Fault) return fault
   return new Fault('internal', 'internal error', { cause: thrown })
+}
+
+/** Drizzle wraps what a query failed with; ours is what the caller is to know. */
+export function unwrapped(thrown: unknown): unknown {
+  const isWrapped =
+    thrown instanceof Error && !(thrown instanceof Fault) && thrown.cause instanceof Fault
+  return isWrapped ? thrown.cause : thrown
 }

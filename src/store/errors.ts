@@ -11,7 +11,15 @@ export function faultOf({ code, message }: StoreError): Fault {
     return new Fault('internal', 'the database refused a statement', { cause })
   }
   const { text, hint }: Family = families[family]
-  return new Fault('unavailable', text, { hint, cause })
+  return new Fault('unavailable', text, { hint, cause, retryAfterMs: retryMs })
+}
+
+/** The database may be back by then. */
+const retryMs = 1_000
+
+/** Whether the network, or who is at its other end, is the trouble. */
+export function isUnreachable({ cause }: Fault): boolean {
+  return cause instanceof Error && cause.message.startsWith('BELFRY_UNREACHABLE')
 }
 
 interface Family {

@@ -72,6 +72,19 @@ export function createShipper({ log, name, primary, open }: ShipperDeps): () => 
     if (outcome && 'error' in outcome) throw new Fault('unavailable', outcome.error.message)
   }
 
+  /** Before there is a log over there, one by one. */
+  const make = async (statements: readonly string[]): Promise<void> => {
+    const one = await living()
+    await one.ask({ kind: 'begin', foreignKeys: 'off' })
+    try {
+      for (const sql of statements) await one.ask({ kind: 'run', query: { sql, params: [] } })
+      await one.ask({ kind: 'end', how: 'commit', after: Number.MAX_SAFE_INTEGER })
+    } catch (thrown) {
+      await one.ask({ kind: 'end', how: 'rollback', after: 0 }).catch(() => {})
+      throw thrown
+    }
+  }
+
   /** The copy's seq, once it is a copy of what is here. */
   const connect = async (): Promise<number> => {
     const schema = await here(schemaSql)
@@ -123,19 +136,19 @@ export function createShipper({ log, name, primary, open }: ShipperDeps): () => 
   ): Promise<number> => {
     log.info('store.copy_started', { replica: name })
     const seq = await newest()
-    const make = [
+    await make([
       ...stored.map((table) => `drop table ${quote(table)}`),
       'create table belfry_copy (mark text not null)',
       `insert into belfry_copy values (${text(JSON.stringify([JSON.parse(mark)[0], '']))})`,
       ...schema.map(([sql]) => String(sql)),
-    ]
-    await send(make.map((sql) => ({ sql, params: [] })))
+    ])
     for (const table of tables?.values() ?? []) await copyTable(table)
     // What changed meanwhile; only then it is a copy.
     let applied = seq
     for (const upTo = await newest(); applied < upTo;) applied = await shipUntil(applied, upTo)
     isBehind = false
-    await send([{ sql: 'update belfry_copy set mark = ?', params: [mark] }])
+    const marked = { sql: 'update belfry_copy set mark = ?', params: [mark] }
+    await send([...(applied > 0 ? seqOps([applied, 0, '', '']) : []), marked])
     log.info('store.copy_made', { replica: name, seq: applied })
     return applied
   }
@@ -189,7 +202,12 @@ export function createShipper({ log, name, primary, open }: ShipperDeps): () => 
   return async () => {
     try {
       if (!tables) reached = await connect()
+      const before = reached
       reached = await shipUntil(reached, await newest())
+      // With nothing to ship it is asked whether it is there at all, and still what it was.
+      if (reached === before && Number((await there(selectSeq))[0]?.[0]) !== reached) {
+        throw new Fault('unavailable', `${name} is not as it was left`)
+      }
       return reached
     } catch (thrown) {
       // What is over there now is looked at again, before anything more is sent.

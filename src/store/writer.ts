@@ -12,12 +12,12 @@
  * Limits: writes waiting are bounded; a transaction that takes too long is rolled back; while the database
  * cannot be reached, writes are refused at once instead of each waiting for its own time-out.
  */
-import { Fault, toFault } from '../fault.ts'
+import { Fault, toFault, unwrapped } from '../fault.ts'
 import type { Clock } from '../lib/clock.ts'
 import { detach } from '../lib/service.ts'
 import type { Log } from '../observe/log.ts'
 import type { Change } from './change.ts'
-import { faultOf } from './errors.ts'
+import { faultOf, isUnreachable } from './errors.ts'
 import type { Follower } from './follower.ts'
 import type { Query, RawRow, Write, WriteOutcome } from './messages.ts'
 import type { ThreadClient } from './thread-client.ts'
@@ -162,7 +162,7 @@ export function createWriter({ clock, log, follower, open }: WriterDeps): Writer
       const changes = follower.accept(answer.entries)
       group.forEach((one, at) => settle(one, answer.outcomes[at], changes))
     } catch (thrown) {
-      const fault = toFault(thrown)
+      const fault = failed(toFault(thrown))
       for (const one of group) one.reject(fault)
     }
   }
@@ -173,7 +173,7 @@ export function createWriter({ clock, log, follower, open }: WriterDeps): Writer
     changes: readonly Change[],
   ): void => {
     if (!outcome) return reject(new Fault('internal', 'the writer gave no answer'))
-    if ('error' in outcome) return reject(failed(faultOf(outcome.error), outcome.error.code))
+    if ('error' in outcome) return reject(failed(faultOf(outcome.error)))
     counts.writes++
     // More came in between than one answer holds: all of it is a gap.
     if (outcome.upTo > follower.applied) follower.jump(outcome.upTo)
@@ -183,8 +183,8 @@ export function createWriter({ clock, log, follower, open }: WriterDeps): Writer
   }
 
   /** Whoever waits behind an unreachable database is told now. */
-  const failed = (fault: Fault, code: string): Fault => {
-    if (code === 'BELFRY_UNREACHABLE') {
+  const failed = (fault: Fault): Fault => {
+    if (isUnreachable(fault)) {
       restUntil = clock.tick() + restMs
       for (const turn of queue.splice(0)) turn.reject(fault)
     }
@@ -211,7 +211,8 @@ export function createWriter({ clock, log, follower, open }: WriterDeps): Writer
             counts.writes++
             resolve(result)
           } catch (thrown) {
-            reject(thrown as Error)
+            const failure = unwrapped(thrown)
+            reject(failure instanceof Fault ? failed(failure) : (failure as Error))
           }
         }
         enqueue({ kind: 'transaction', run: take, reject })

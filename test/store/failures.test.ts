@@ -1,0 +1,179 @@
+/** What goes wrong around a database, on the shapes where it can: reads go on where they can, nothing acknowledged is lost. */
+import { describe, expect, test } from 'bun:test'
+import { readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { insertNote, notes, storeTables } from '../contracts/store.ts'
+import { createTestLog, faultOf, openStore, tempFolder, until } from '../harness.ts'
+import { freePort, requireService, startSqld } from '../services.ts'
+
+const countNotes = { sql: 'select count(*) from notes', params: [] }
+const hasSqld = Boolean(requireService('sqld'))
+
+describe.skipIf(!hasSqld)('a primary that goes away and comes back', () => {
+  test('an embedded replica reads on, writes are refused with a time, and nothing needs a restart', async () => {
+    using folder = tempFolder()
+    await using primary = await startSqld()
+    await using store = await openStore(
+      {
+        kind: 'remote',
+        primary: { url: primary.url },
+        replicas: [],
+        replicaFile: folder.file('replica.db'),
+      },
+      storeTables,
+    )
+    await store.write([insertNote(1, 'one')])
+    await until(() => (store.stats().replicas[0]?.seq ?? 0) >= 1, 'the replica has it')
+    await primary.kill()
+    const refused = await faultOf(() => store.write([insertNote(2, 'two')]))
+    expect(refused.code).toBe('unavailable')
+    const atOnce = await faultOf(() => store.write([insertNote(3, 'three')]))
+    expect(atOnce.retryAfterMs).toBeGreaterThan(0)
+    expect(store.stats().isWritable).toBe(false)
+    expect(await store.read(countNotes)).toEqual([[1]])
+    await primary.restart()
+    await until(
+      () =>
+        store.write([insertNote(4, 'four')]).then(
+          () => true,
+          () => false,
+        ),
+      'writes go on',
+    )
+    expect(await store.read({ sql: 'select id from notes order by id', params: [] })).toEqual([
+      [1],
+      [4],
+    ])
+    const before = store.stats().replicaReads
+    await until(() => (store.stats().replicas[0]?.seq ?? 0) >= 2, 'the replica follows again')
+    await store.read(countNotes)
+    expect(store.stats().replicaReads).toBe(before + 1)
+  })
+
+  test('replicas at URLs read on; one that lags is not asked for what it cannot know', async () => {
+    await using primary = await startSqld({ grpcPort: await freePort() })
+    await using replica = await startSqld({ primaryGrpcUrl: primary.grpcUrl })
+    await using store = await openStore(
+      { kind: 'remote', primary: { url: primary.url }, replicas: [{ url: replica.url }] },
+      storeTables,
+    )
+    await store.write([insertNote(1, 'one')])
+    await until(() => (store.stats().replicas[0]?.seq ?? 0) >= 1, 'the replica has it')
+    replica.pause()
+    await store.write([insertNote(2, 'two')])
+    // The paused one is left out by its seq, not by its silence.
+    expect(await store.read(countNotes)).toEqual([[2]])
+    replica.resume()
+    await until(() => (store.stats().replicas[0]?.seq ?? 0) >= 2, 'the replica catches up')
+    await primary.kill()
+    expect(await store.read(countNotes)).toEqual([[2]])
+  })
+})
+
+describe.skipIf(!hasSqld)('a replica that breaks', () => {
+  test('an embedded one that is damaged is taken out, copied anew and put back', async () => {
+    using folder = tempFolder()
+    await using primary = await startSqld()
+    const database = {
+      kind: 'remote',
+      primary: { url: primary.url },
+      replicas: [],
+      replicaFile: folder.file('replica.db'),
+    } as const
+    {
+      await using store = await openStore(database, storeTables)
+      for (let id = 1; id <= 200; id++) await store.write([insertNote(id, 'x'.repeat(500))])
+    }
+    for (const name of readdirSync(folder.path)) {
+      if (/^replica\.db(-wal)?$/.test(name))
+        writeFileSync(folder.file(name), 'no database '.repeat(9_000))
+    }
+    const log = createTestLog()
+    await using store = await openStore(database, storeTables, { log })
+    expect(log.lines.map(({ event }) => event)).toContain('store.replica_rebuild')
+    const before = store.stats().replicaReads
+    expect(await store.read(countNotes)).toEqual([[200]])
+    expect(store.stats().replicaReads).toBe(before + 1)
+  })
+
+  test('one of a primary that went back to an earlier state is copied anew', async () => {
+    using folder = tempFolder()
+    await using primary = await startSqld()
+    const database = {
+      kind: 'remote',
+      primary: { url: primary.url },
+      replicas: [],
+      replicaFile: folder.file('replica.db'),
+    } as const
+    {
+      await using store = await openStore(database, storeTables)
+      for (let id = 1; id <= 5; id++) await store.write([insertNote(id, 'x')])
+    }
+    await primary.kill()
+    rmSync(`${primary.folder}/data.sqld`, { recursive: true, force: true })
+    await primary.restart()
+    await using store = await openStore(database, storeTables)
+    await store.write([insertNote(1, 'new')])
+    await until(
+      () => (store.stats().replicas[0]?.seq ?? 0) === 1,
+      'the replica is of the new state',
+    )
+    expect(await store.read(countNotes)).toEqual([[1]])
+  })
+
+  test('a shipped copy that loses everything is copied anew, also behind the log that is kept', async () => {
+    using folder = tempFolder()
+    await using copy = await startSqld()
+    await using store = await openStore(
+      { kind: 'file', file: folder.file('a.db'), replicas: [{ url: copy.url }] },
+      storeTables,
+    )
+    const shipped = (seq: number) =>
+      until(() => (store.stats().replicas[0]?.seq ?? 0) >= seq, `${seq}`)
+    for (let id = 1; id <= 20; id++) await store.write([insertNote(id, 'x')])
+    await shipped(20)
+    await copy.kill()
+    await until(() => store.stats().replicas[0]?.seq === 0, 'it is out')
+    await store.write([insertNote(21, 'x'), { sql: 'delete from notes where id < 3', params: [] }])
+    expect(await store.read(countNotes)).toEqual([[19]])
+    rmSync(`${copy.folder}/data.sqld`, { recursive: true, force: true })
+    await copy.restart()
+    await shipped(23)
+    const before = store.stats().replicaReads
+    expect(await store.read(countNotes)).toEqual([[19]])
+    expect(store.stats().replicaReads).toBe(before + 1)
+
+    await copy.kill()
+    await store.write([insertNote(30, 'x')])
+    await store.write([insertNote(31, 'x')])
+    await store.write([{ sql: 'delete from log where seq <= 24', params: [] }])
+    await copy.restart()
+    await shipped(25)
+    expect(await store.read({ sql: 'select max(id) from notes', params: [] })).toEqual([[31]])
+  })
+
+  test('a database at the URL that is somebody else’s is never touched', async () => {
+    using folder = tempFolder()
+    await using other = await startSqld()
+    {
+      await using store = await openStore(
+        { kind: 'remote', primary: { url: other.url }, replicas: [] },
+        [notes],
+      )
+      await store.write([insertNote(1, 'precious')])
+    }
+    const log = createTestLog()
+    await using store = await openStore(
+      { kind: 'file', file: folder.file('a.db'), replicas: [{ url: other.url }] },
+      storeTables,
+      { log },
+    )
+    await store.write([insertNote(1, 'mine')])
+    expect(await store.read({ sql: 'select text from notes', params: [] })).toEqual([['mine']])
+    expect(log.lines.map(({ event }) => event)).toContain('store.replica_out')
+    await using theirs = await openStore(
+      { kind: 'remote', primary: { url: other.url }, replicas: [] },
+      [notes],
+    )
+    expect(await theirs.read({ sql: 'select text from notes', params: [] })).toEqual([['precious']])
+  })
+})
