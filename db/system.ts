@@ -28,7 +28,6 @@ export const idempotency = sqliteTable(
     key: text().notNull(),
     fingerprint: text().notNull(),
     at: integer().notNull(),
-    status: integer(),
     data: text(),
   },
   (t) => [primaryKey({ columns: [t.scope, t.key] }), index('idempotency_at').on(t.at)],

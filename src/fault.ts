@@ -12,6 +12,8 @@ export const faultCodes = {
   not_found: { meaning: 'there is no such thing', retryable: false, level: 'debug' },
   not_allowed: { meaning: 'this is not done to this thing', retryable: false, level: 'debug' },
   conflict: { meaning: 'it clashes with what is stored', retryable: false, level: 'debug' },
+  precondition: { meaning: 'it is not as the request expects', retryable: false, level: 'debug' },
+  reused: { meaning: 'a key was used for another request', retryable: false, level: 'debug' },
   too_large: { meaning: 'a size limit is exceeded', retryable: false, level: 'debug' },
   too_many: { meaning: 'a rate or a count limit is exceeded', retryable: true, level: 'debug' },
   unavailable: { meaning: 'something needed is down or full', retryable: true, level: 'warn' },

@@ -11,8 +11,7 @@ create table idempotency (
   key text not null,
   fingerprint text not null,  -- of the request: another request under the same key is refused
   at integer not null,        -- ms since 1970
-  status integer,             -- null until the first one has ended
-  data text,                  -- JSON: the answer
+  data text,                  -- JSON: the answer; null until it is known
   primary key (scope, key)
 ) strict, without rowid;
 

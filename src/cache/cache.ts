@@ -13,6 +13,7 @@
  */
 import { Fault } from '../fault.ts'
 import type { Clock } from '../lib/clock.ts'
+import { etagOf } from '../lib/etag.ts'
 import { createFlights, type Flight } from './flight.ts'
 import { createMemoryTier, type TierOptions } from './tier-memory.ts'
 import { createTags } from './tags.ts'
@@ -166,9 +167,4 @@ export function createCache(deps: { readonly clock: Clock }, options: CacheOptio
 /** Only the store's trouble is bridged with an old answer; a refusal or a bug is told. */
 function isOutage(failure: unknown): boolean {
   return failure instanceof Fault && (failure.code === 'unavailable' || failure.code === 'timeout')
-}
-
-/** 64 bits over the whole body. Good for telling versions of one URL apart, not a signature. */
-function etagOf(body: Uint8Array): string {
-  return `"${Bun.hash(body).toString(36)}"`
 }

@@ -26,6 +26,7 @@ import { matches, toSql, type Where } from './where.ts'
 import { createWrites, type Writes } from './write.ts'
 
 export { columnsOf, isServable } from './columns.ts'
+export type { ChangeOptions } from './write.ts'
 export { propertyOf } from './where.ts'
 
 /** A declared collection, checked. Made by the plan. */
@@ -50,7 +51,7 @@ export interface CollectionPlan {
 
 /** What rooms beside this one must offer; the root fits them. */
 export interface CollectionsDeps {
-  readonly store: Pick<Store, 'read' | 'write' | 'db'>
+  readonly store: Pick<Store, 'read' | 'write' | 'writeOnce' | 'db'>
   readonly cache: Pick<Cache, 'read'>
   readonly topics: {
     publish(topic: string, data: unknown): void

@@ -7,11 +7,11 @@ import { and, sql, type SQL } from 'drizzle-orm'
 import type { User } from '../auth/declare.ts'
 import { Fault, type FieldProblem } from '../fault.ts'
 import { must } from '../lib/assert.ts'
+import { etagOf } from '../lib/etag.ts'
 import {
   isAutoIncrement,
   keyOf,
   type Change,
-  type Query,
   type RawRow,
   type Store,
 } from '../store/store.ts'
@@ -35,20 +35,51 @@ const attemptsMax = 5
 export interface Written {
   readonly id: string
   readonly row: RowData
+  /** Of the row as it is now: the ETag of reading it. */
+  readonly version: string
+  /** The request was answered before; nothing was written now. */
+  readonly isRepeated: boolean
   /** The log entry of this write. */
   readonly seq: number
 }
 
 export interface Writes {
   /** Faults: `unauthenticated`, `denied`, `invalid` (each field named), `conflict`, `unavailable`. */
-  create(plan: CollectionPlan, user: User | null, body: unknown): Promise<Written>
-  update(plan: CollectionPlan, user: User | null, id: string, body: unknown): Promise<Written>
-  remove(plan: CollectionPlan, user: User | null, id: string): Promise<Written>
+  create(
+    plan: CollectionPlan,
+    user: User | null,
+    body: unknown,
+    options?: CreateOptions,
+  ): Promise<Written>
+  /** Faults: also `not_found`, `precondition`. */
+  update(
+    plan: CollectionPlan,
+    user: User | null,
+    id: string,
+    body: unknown,
+    options?: ChangeOptions,
+  ): Promise<Written>
+  remove(
+    plan: CollectionPlan,
+    user: User | null,
+    id: string,
+    options?: ChangeOptions,
+  ): Promise<Written>
   /**
    * The server's own rows (feeds), no rule asked: inserted or, by primary key, updated where a given
    * column differs. All in one transaction. Returns what changed; an unchanged row writes nothing.
    */
   upsert(batches: readonly UpsertBatch[]): Promise<readonly Change[]>
+}
+
+export interface CreateOptions {
+  /** The same key from the same user within 24 h creates nothing and is answered as the first time. */
+  readonly onceKey?: string | undefined
+}
+
+export interface ChangeOptions {
+  /** Whether the row, in this version, is the one the caller means to change. */
+  readonly isExpected?: ((version: string) => boolean) | undefined
 }
 
 export interface UpsertBatch {
@@ -57,7 +88,7 @@ export interface UpsertBatch {
 }
 
 interface WriteDeps {
-  readonly store: Pick<Store, 'read' | 'write' | 'db'>
+  readonly store: Pick<Store, 'read' | 'write' | 'writeOnce' | 'db'>
   readonly notFound: (plan: CollectionPlan) => Fault
 }
 
@@ -68,6 +99,7 @@ export function createWrites({ store, notFound }: WriteDeps): Writes {
     plan: CollectionPlan,
     user: User | null,
     body: unknown,
+    { onceKey }: CreateOptions = {},
   ): Promise<Written> => {
     requireRule(plan, 'create', user)
     const { values, problems } = parseBody(plan.columns, body)
@@ -81,13 +113,20 @@ export function createWrites({ store, notFound }: WriteDeps): Writes {
       .insert(plan.table)
       .values(input as never)
       .toSQL()
-    return written(plan, await commit(plan, insert), ({ op }) => op === 'create')
+    if (onceKey === undefined) {
+      const changes = await telling(plan, () => store.write([insert]))
+      return written(plan, changes, ({ op }) => op === 'create')
+    }
+    const once = { scope: `${plan.path} ${user?.id ?? ''}`, key: onceKey, request: body }
+    const { row, seq, isRepeated } = await telling(plan, () => store.writeOnce(insert, once))
+    const raw = [...plan.columns.values()].map(({ name }) => row[name])
+    return { ...writtenRow(plan, raw, seq), isRepeated }
   }
 
   /** The store speaks of the table's columns; who wrote knows the row's properties. */
-  const commit = async (plan: CollectionPlan, op: Query): Promise<readonly Change[]> => {
+  const telling = async <T>(plan: CollectionPlan, write: () => Promise<T>): Promise<T> => {
     try {
-      return await store.write([op])
+      return await write()
     } catch (thrown) {
       if (!(thrown instanceof Fault) || !thrown.fields) throw thrown
       const names = new Map([...plan.columns].map(([property, { name }]) => [name, property]))
@@ -104,6 +143,7 @@ export function createWrites({ store, notFound }: WriteDeps): Writes {
     plan: CollectionPlan,
     id: string,
     judge: (row: RowData, isUnchanged: SQL) => Statement,
+    { isExpected }: ChangeOptions = {},
   ): Promise<Written> => {
     const key = parseId(plan.key, id)
     if (!key) throw notFound(plan)
@@ -111,8 +151,12 @@ export function createWrites({ store, notFound }: WriteDeps): Writes {
       const select = store.db.select().from(plan.table).where(keyIs(plan, key))
       const [raw] = await store.read(select.limit(1).toSQL(), { from: 'primary' })
       if (!raw) throw notFound(plan)
-      const statement = judge(decodeRow(plan.columns, raw), stillIs(plan, raw))
-      const changes = await commit(plan, statement.toSQL())
+      const row = decodeRow(plan.columns, raw)
+      const statement = judge(row, stillIs(plan, raw))
+      if (isExpected && !isExpected(versionOf(row))) {
+        throw new Fault('precondition', 'the row is in another version now: read it again')
+      }
+      const changes = await telling(plan, () => store.write([statement.toSQL()]))
       if (changes.length > 0) return written(plan, changes, (one) => one.key === keyOf(key))
     }
     throw new Fault('conflict', 'the row keeps changing, try again')
@@ -123,6 +167,7 @@ export function createWrites({ store, notFound }: WriteDeps): Writes {
     user: User | null,
     id: string,
     body: unknown,
+    options?: ChangeOptions,
   ): Promise<Written> => {
     requireRule(plan, 'update', user)
     const { values, problems } = parseBody(plan.columns, body)
@@ -139,15 +184,20 @@ export function createWrites({ store, notFound }: WriteDeps): Writes {
         .update(plan.table)
         .set(input as never)
         .where(isUnchanged)
-    })
+    }, options)
   }
 
-  const remove = async (plan: CollectionPlan, user: User | null, id: string): Promise<Written> => {
+  const remove = async (
+    plan: CollectionPlan,
+    user: User | null,
+    id: string,
+    options?: ChangeOptions,
+  ): Promise<Written> => {
     requireRule(plan, 'remove', user)
     return await changeRow(plan, id, (row, isUnchanged) => {
       mayRemove(plan, user, row)
       return store.db.delete(plan.table).where(isUnchanged)
-    })
+    }, options)
   }
 
   return {
@@ -209,6 +259,16 @@ function written(
     changes.find((one) => one.table === plan.tableName && isAsked(one)),
     () => 'a write changed its row',
   )
-  const row = decodeRow(plan.columns, change.row)
-  return { id: idOf(plan.key, plan.keyProperties, row), row, seq: change.seq }
+  return writtenRow(plan, change.row, change.seq)
+}
+
+function writtenRow(plan: CollectionPlan, raw: RawRow, seq: number): Written {
+  const row = decodeRow(plan.columns, raw)
+  const id = idOf(plan.key, plan.keyProperties, row)
+  return { id, row, seq, version: versionOf(row), isRepeated: false }
+}
+
+/** The ETag under which the row is read. */
+function versionOf(row: RowData): string {
+  return etagOf(JSON.stringify(row))
 }

@@ -10,6 +10,8 @@ const statuses: Record<FaultCode, { readonly status: number; readonly title: str
   not_found: { status: 404, title: 'Not Found' },
   not_allowed: { status: 405, title: 'Method Not Allowed' },
   conflict: { status: 409, title: 'Conflict' },
+  precondition: { status: 412, title: 'Precondition Failed' },
+  reused: { status: 422, title: 'Unprocessable Content' },
   too_large: { status: 413, title: 'Content Too Large' },
   too_many: { status: 429, title: 'Too Many Requests' },
   unavailable: { status: 503, title: 'Service Unavailable' },

@@ -119,6 +119,7 @@ function pageDoor(html: string, clock: Clock): Door {
 const exposedHeaders = [
   ...['etag', 'location', 'retry-after', 'ratelimit', 'ratelimit-policy', 'cache-status'],
   ...['x-cache', 'x-coalesced', 'x-log-seq', 'x-request-id', 'x-response-time'],
+  'idempotency-replayed',
 ]
 
 function corsOf(origins: readonly string[]) {
@@ -129,6 +130,8 @@ function corsOf(origins: readonly string[]) {
     allowedHeaders: [
       'authorization',
       'content-type',
+      'idempotency-key',
+      'if-match',
       'if-none-match',
       'last-event-id',
       'x-api-key',

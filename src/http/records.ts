@@ -1,9 +1,9 @@
 /** The REST door of collections: rows as JSON, cache states and versions as headers. */
 import type { CacheRead } from '../cache/cache.ts'
-import type { CollectionPlan, Collections } from '../collections/collections.ts'
+import type { ChangeOptions, CollectionPlan, Collections } from '../collections/collections.ts'
 import type { Clock } from '../lib/clock.ts'
 import { readJson } from './body.ts'
-import { matchesEtag } from './etag.ts'
+import { isNamed, matchesEtag } from './etag.ts'
 import { responseTime, searchOf, visitHeaders, type Door, type Visit } from './visit.ts'
 
 export interface RecordDoors {
@@ -70,19 +70,36 @@ export function createRecordDoors(
     },
     async create(request, visit) {
       const body = await readJson(request)
-      const { id, row, seq } = await collections.create(plan, visit.identity.user, body)
-      return written(visit, clock, 201, row, { location: location(id), 'x-log-seq': String(seq) })
+      const onceKey = request.headers.get('idempotency-key') ?? undefined
+      const one = await collections.create(plan, visit.identity.user, body, { onceKey })
+      return written(visit, clock, 201, one.row, {
+        ...versionHeaders(one),
+        location: location(one.id),
+        ...(one.isRepeated ? { 'idempotency-replayed': 'true' } : {}),
+      })
     },
     async update(request, visit) {
       const body = await readJson(request)
-      const { row, seq } = await collections.update(plan, visit.identity.user, rowId(request), body)
-      return written(visit, clock, 200, row, { 'x-log-seq': String(seq) })
+      const { user } = visit.identity
+      const one = await collections.update(plan, user, rowId(request), body, expectation(request))
+      return written(visit, clock, 200, one.row, versionHeaders(one))
     },
     async remove(request, visit) {
-      const { seq } = await collections.remove(plan, visit.identity.user, rowId(request))
+      const { user } = visit.identity
+      const { seq } = await collections.remove(plan, user, rowId(request), expectation(request))
       return written(visit, clock, 204, null, { 'x-log-seq': String(seq) })
     },
   }
+}
+
+function versionHeaders({ version, seq }: { version: string; seq: number }) {
+  return { etag: version, 'x-log-seq': String(seq) }
+}
+
+/** RFC 9110 §13.1.1. */
+function expectation(request: Request): ChangeOptions {
+  const ifMatch = request.headers.get('if-match')
+  return ifMatch === null ? {} : { isExpected: (version) => isNamed(ifMatch, version) }
 }
 
 /** The path's last part as it was sent: decoded as a whole, `a%2Cb` and `a,b` would be the same key. */

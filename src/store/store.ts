@@ -26,6 +26,16 @@ import { selectEntries, selectSeq } from './engine.ts'
 import { createFollower, type ChangeListener, type GapListener } from './follower.ts'
 import { entriesMax, type LogEntry, type Query, type RawRow, type Write } from './messages.ts'
 import { migrate, type MigrationDb } from './migrate.ts'
+import {
+  checkKey,
+  claim,
+  firstResult,
+  forgetOld,
+  isTaken,
+  keep,
+  keepLogged,
+  type Once,
+} from './once.ts'
 import { createPlaces, takeFolder, type DatabaseOptions, type Places } from './places.ts'
 import { followMs, type Replica } from './replica.ts'
 import { createWriter, type Execute, type Writer } from './writer.ts'
@@ -34,6 +44,7 @@ export { anyRowTag, keyOf, rowTag, tableTag } from './messages.ts'
 export { isAutoIncrement, primaryKey } from './ddl.ts'
 export type { Change } from './change.ts'
 export type { DatabaseOptions } from './places.ts'
+export type { Once } from './once.ts'
 export type { Query, RawRow, Write } from './messages.ts'
 export { transactionMsMax } from './writer.ts'
 
@@ -79,6 +90,13 @@ export interface ReadOptions {
   readonly minSeq?: number | undefined
 }
 
+export interface OnceChange {
+  readonly seq: number
+  /** By database column. */
+  readonly row: Readonly<Record<string, unknown>>
+  readonly isRepeated: boolean
+}
+
 /** Drizzle, without its own notion of a transaction. */
 export type Drizzle = Omit<SqliteRemoteDatabase, 'transaction' | 'batch'>
 
@@ -89,10 +107,15 @@ export interface Store extends Service {
   /** All statements or none. Faults: `conflict`, `invalid` (constraints), `unavailable`. */
   write(ops: Write): Promise<readonly Change[]>
   /**
+   * One logged statement, once: under a key that is taken nothing happens, and the first one's change is
+   * given. Faults: also `reused` (the key was for another request), `invalid` (it is no key).
+   */
+  writeOnce(op: Query, once: Once): Promise<OnceChange>
+  /**
    * `run` reads and writes in one transaction on the primary; it is committed when `run` resolves, rolled
    * back when it throws or takes over 2 s (`timeout`). Other writers wait meanwhile.
    */
-  transaction<T>(run: (tx: Drizzle) => Promise<T>): Promise<T>
+  transaction<T>(run: (tx: Drizzle) => Promise<T>, once?: Once): Promise<T>
   /** Called for every change in `seq` order, before its write is answered. Must not throw. */
   onChange(listener: ChangeListener): void
   /** Called when entries are gone that nobody was told of: anything up to `seq` may have changed. */
@@ -217,7 +240,7 @@ export function createStore(deps: StoreDeps, options: StoreOptions): Store {
     if (seq < tidiedAt + tidyEveryEntries) return
     tidiedAt = seq
     const prune = { sql: 'delete from log where seq <= ?', params: [seq - logEntriesMax] }
-    detach(writer.write([prune]), (error) => log.warn('store.tidy_failed', { error }))
+    detach(writer.write([prune, forgetOld(clock.now())]), (error) => log.warn('store.tidy_failed', { error }))
   }
 
   /** Without what the start itself wrote. */
@@ -249,8 +272,30 @@ export function createStore(deps: StoreDeps, options: StoreOptions): Store {
       hint()
       return changes
     },
-    async transaction(run) {
-      const result = await writer.transaction((execute) => run(drizzle(guarded(execute))))
+    async writeOnce(op, once) {
+      checkKey(once.key)
+      const select = (query: Query) => read(query, { from: 'primary' })
+      try {
+        await writer.write([...claim(once, clock.now()), op, keepLogged(once)])
+        hint()
+        return onceChange(await firstResult(select, once, clock.now()), false)
+      } catch (thrown) {
+        if (!isTaken(thrown)) throw thrown
+        return onceChange(await firstResult(select, once, clock.now()), true)
+      }
+    },
+    async transaction<T>(run: (tx: Drizzle) => Promise<T>, once?: Once): Promise<T> {
+      if (once) checkKey(once.key)
+      const result = await writer.transaction(async (execute) => {
+        const tx = drizzle(guarded(execute))
+        if (!once) return await run(tx)
+        const first = await firstResult(execute, once, clock.now())
+        if (first) return first.data as T
+        for (const query of claim(once, clock.now())) await execute(query)
+        const own = await run(tx)
+        await execute(keep(once, own))
+        return own
+      })
       hint()
       return result
     },
@@ -275,6 +320,17 @@ export function createStore(deps: StoreDeps, options: StoreOptions): Store {
       release()
     },
   }
+}
+
+function onceChange(
+  first: { readonly data: unknown } | undefined,
+  isRepeated: boolean,
+): OnceChange {
+  const { seq, entry } = must(first, () => 'what was kept is there').data as {
+    readonly seq: number
+    readonly entry: { readonly row: OnceChange['row'] }
+  }
+  return { seq, row: entry.row, isRepeated }
 }
 
 function migrationPort(writer: Writer): MigrationDb {

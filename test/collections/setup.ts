@@ -85,6 +85,7 @@ export async function setUp(
     {
       store: {
         write: store.write,
+        writeOnce: store.writeOnce,
         db: store.db,
         read: async (query, options) => {
           const rows = await store.read(query, options)
