@@ -84,7 +84,8 @@ export async function firstResult(
   if (row[0] !== fingerprint(request)) {
     throw new Fault('reused', 'the idempotency key was used for another request')
   }
-  return { data: row[1] === null ? null : (JSON.parse(String(row[1])) as unknown) }
+  const [, data] = row
+  return { data: typeof data === 'string' ? (JSON.parse(data) as unknown) : null }
 }
 
 export function forgetOld(nowMs: number): Query {

@@ -24,7 +24,7 @@ afterAll(() => {
 const notes = sqliteTable('notes', { id: integer().primaryKey(), text: text().notNull() })
 const app = { collections: { notes: collection(notes, { read: 'public', create: 'public' }) } }
 
-test('a reader that dies is replaced; a dead writer is seen in health, and reads go on', async () => {
+test('threads that die are replaced; meanwhile health says so, and reads go on', async () => {
   using folder = tempFolder()
   threads.length = 0
   await using server = await runServer({ app, folder })
@@ -49,4 +49,7 @@ test('a reader that dies is replaced; a dead writer is seen in health, and reads
   expect(await (await server.get('/api/health')).json()).toMatchObject({ status: 'failing' })
   expect((await post(3)).status).toBe(503)
   expect(await isRead('?limit=2')).toBe(true)
+  await until(async () => (await post(4)).status === 201, 'another writes')
+  expect((await server.get('/api/health')).status).toBe(200)
+  expect(await isRead('/4')).toBe(true)
 })
