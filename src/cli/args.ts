@@ -23,10 +23,15 @@ export function parseAppArgs(verb: string, args: readonly string[]): AppSource {
     options: { app: { type: 'string' } },
     allowPositionals: true,
   })
+  return appSource(positionals, values.app)
+}
+
+/** `name`: of `--app`. */
+export function appSource(positionals: readonly string[], name: string | undefined): AppSource {
   const [path, ...rest] = positionals
   if (rest.length > 0)
     throw new Fault('invalid', `one app file, please: ${rest.join(' ')} is too much`)
-  if (values.app !== undefined && path === undefined) return { kind: 'inside', name: values.app }
-  if (values.app === undefined && path !== undefined) return { kind: 'file', path }
+  if (name !== undefined && path === undefined) return { kind: 'inside', name }
+  if (name === undefined && path !== undefined) return { kind: 'file', path }
   throw new Fault('invalid', 'say which app: a file, or --app <name>')
 }

@@ -5,6 +5,7 @@
 import { Fault, toFault } from '../fault.ts'
 import { version } from '../version.ts'
 import { health } from './health.ts'
+import { migrate } from './migrate.ts'
 import { plan } from './plan.ts'
 import { serve } from './serve.ts'
 import { token } from './token.ts'
@@ -16,7 +17,7 @@ export interface Verb {
   run(args: readonly string[]): Promise<number>
 }
 
-const verbs: Readonly<Record<string, Verb>> = { serve, plan, token, health }
+const verbs: Readonly<Record<string, Verb>> = { serve, plan, migrate, token, health }
 
 export async function run([name = 'help', ...args]: readonly string[]): Promise<number> {
   if (name === 'help' || name === '--help' || name === '-h') return help()

@@ -8,7 +8,7 @@ import {
   type SQLiteColumn,
   type SQLiteTable,
 } from 'drizzle-orm/sqlite-core'
-import { isAutoIncrement, list, quote, render } from './ddl.ts'
+import { isAutoIncrement, render } from './ddl.ts'
 
 /** Of a stored table, as the pragmas and its own text tell. */
 export interface StoredConstraints {
@@ -90,22 +90,4 @@ function declaredForeignKey(key: ForeignKey): StoredForeignKey {
     onDelete: key.onDelete ?? 'no action',
     onUpdate: key.onUpdate ?? 'no action',
   }
-}
-
-/** For `add column`: the foreign keys of this one column alone. */
-export function referencesOf(table: SQLiteTable, column: SQLiteColumn): string {
-  const keys = getTableConfig(table).foreignKeys.filter((key) => {
-    const { columns } = key.reference()
-    return columns.length === 1 && columns[0] === column
-  })
-  return keys.map((key) => ` ${referencesSql(key)}`).join('')
-}
-
-export function referencesSql(key: ForeignKey): string {
-  const { foreignColumns, foreignTable } = key.reference()
-  return [
-    `references ${quote(getTableConfig(foreignTable).name)} (${list(foreignColumns)})`,
-    key.onDelete ? ` on delete ${key.onDelete}` : '',
-    key.onUpdate ? ` on update ${key.onUpdate}` : '',
-  ].join('')
 }

@@ -3,17 +3,64 @@ import { is, SQL } from 'drizzle-orm'
 import {
   getTableConfig,
   SQLiteSyncDialect,
+  type ForeignKey,
+  type Index,
   type SQLiteColumn,
   type SQLiteTable,
 } from 'drizzle-orm/sqlite-core'
-
-const dialect = new SQLiteSyncDialect()
 
 /** The columns of the primary key in order, whether declared on a column or on the table. */
 export function primaryKey(table: SQLiteTable): readonly SQLiteColumn[] {
   const { columns, primaryKeys } = getTableConfig(table)
   const composite = primaryKeys[0]?.columns as SQLiteColumn[] | undefined
   return composite ?? columns.filter((column) => column.primary)
+}
+
+/** Whether it is the number SQLite keeps rows by: never null, and given out by itself. */
+export function isRowid(table: SQLiteTable, column: SQLiteColumn): boolean {
+  const [only, ...others] = primaryKey(table)
+  return only === column && others.length === 0 && column.getSQLType().toLowerCase() === 'integer'
+}
+
+export function createTable(table: SQLiteTable, as?: string): string {
+  const { name, columns, primaryKeys, uniqueConstraints, foreignKeys, checks } =
+    getTableConfig(table)
+  const parts = columns.map(columnSql)
+  for (const key of primaryKeys) parts.push(`primary key (${list(key.columns)})`)
+  for (const unique of uniqueConstraints) parts.push(`unique (${list(unique.columns)})`)
+  for (const key of foreignKeys) {
+    parts.push(`foreign key (${list(key.reference().columns)}) ${referencesSql(key)}`)
+  }
+  for (const check of checks)
+    parts.push(`constraint ${quote(check.name)} check (${render(check.value)})`)
+  return `create table ${quote(as ?? name)} (\n  ${parts.join(',\n  ')}\n)`
+}
+
+export function createIndex(table: string, index: Index): string {
+  const { name, columns, unique, where } = index.config
+  const parts = columns.map((column) => (is(column, SQL) ? render(column) : quote(column.name)))
+  return [
+    `create ${unique ? 'unique ' : ''}index ${quote(name)} on ${quote(table)} (${parts.join(', ')})`,
+    where ? ` where ${render(where)}` : '',
+  ].join('')
+}
+
+/** For `add column`: the foreign keys of this one column alone. */
+export function referencesOf(table: SQLiteTable, column: SQLiteColumn): string {
+  const keys = getTableConfig(table).foreignKeys.filter((key) => {
+    const { columns } = key.reference()
+    return columns.length === 1 && columns[0] === column
+  })
+  return keys.map((key) => ` ${referencesSql(key)}`).join('')
+}
+
+export function referencesSql(key: ForeignKey): string {
+  const { foreignColumns, foreignTable } = key.reference()
+  return [
+    `references ${quote(getTableConfig(foreignTable).name)} (${list(foreignColumns)})`,
+    key.onDelete ? ` on delete ${key.onDelete}` : '',
+    key.onUpdate ? ` on update ${key.onUpdate}` : '',
+  ].join('')
 }
 
 export function columnSql(column: SQLiteColumn): string {
@@ -64,7 +111,8 @@ function isBracketed(text: string): boolean {
 
 export function render(value: SQL): string {
   // As for indexes: column names alone, which is all that index, check and default expressions allow.
-  return dialect.sqlToQuery(value.inlineParams(), 'indexes').sql
+  // A dialect remembers columns by the name of their table, and takes another table of that name for it.
+  return new SQLiteSyncDialect().sqlToQuery(value.inlineParams(), 'indexes').sql
 }
 
 export function list(columns: readonly { readonly name: string }[]): string {

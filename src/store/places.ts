@@ -123,7 +123,8 @@ function hostOf({ url }: RemoteTarget): string {
   return new URL(url).host
 }
 
-async function openThread(
+/** Faults: `unavailable`, saying where. */
+export async function openThread(
   options: ThreadOptions,
   deps: Parameters<typeof startThread>[0],
 ): Promise<ThreadClient> {

@@ -25,7 +25,8 @@ import { createEntryReader, type Change } from './change.ts'
 import { selectEntries, selectSeq } from './engine.ts'
 import { createFollower, type ChangeListener, type GapListener } from './follower.ts'
 import { entriesMax, type LogEntry, type Query, type RawRow, type Write } from './messages.ts'
-import { migrate, type MigrationDb } from './migrate.ts'
+import { migrate } from './migrate.ts'
+import type { MigrationDb } from './migration-db.ts'
 import {
   checkKey,
   claim,
@@ -42,6 +43,9 @@ import { createWriter, type Execute, type Writer } from './writer.ts'
 
 export { anyRowTag, keyOf, rowTag, tableTag } from './messages.ts'
 export { isAutoIncrement, primaryKey } from './ddl.ts'
+export { answerFlags, type AnswerKind, type MigrationAnswers } from './answers.ts'
+export { applyMigration, planMigration, type MigrationReport } from './migrate.ts'
+export { openMigrationDb } from './migration-db.ts'
 export type { Change } from './change.ts'
 export type { DatabaseOptions } from './places.ts'
 export type { Once } from './once.ts'
