@@ -7,7 +7,7 @@
 import { createAuth } from './auth/auth.ts'
 import type { Audience } from './auth/declare.ts'
 import { createCache } from './cache/cache.ts'
-import { createCollections } from './collections/collections.ts'
+import { checkIndexes, createCollections } from './collections/collections.ts'
 import { reachableHost, type Config } from './config.ts'
 import { Fault } from './fault.ts'
 import { createFeeds } from './feeds/feeds.ts'
@@ -15,6 +15,7 @@ import type { ServerStats } from './feeds/declare.ts'
 import { createHttp, websocket } from './http/http.ts'
 import { systemClock, type Clock } from './lib/clock.ts'
 import { must } from './lib/assert.ts'
+import { detach } from './lib/service.ts'
 import { createLimits, type LimitPolicy } from './limits/limits.ts'
 import { createLog, type Log } from './observe/log.ts'
 import { createMetrics } from './observe/metrics.ts'
@@ -84,7 +85,13 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   )
   const publish = (topic: string, data: unknown) => void realtime.publish(topic, data)
   const collections = createCollections(
-    { store, cache, topics: { publish, audienceOf: audienceIn(plan) }, log },
+    {
+      store,
+      cache,
+      topics: { publish, audienceOf: audienceIn(plan) },
+      log,
+      cursorKey: store.secret,
+    },
     plan.collections,
   )
 
@@ -148,6 +155,9 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   realtime.start()
   feeds.start()
   metrics.gauges(() => gauges({ store, cache, realtime, auth }))
+  detach(adviseIndexes(store, plan, log), (error) =>
+    log.warn('collections.indexes_not_checked', { error }),
+  )
   log.info('server.started', { app: plan.name, url: String(bun.url), version })
 
   return {
@@ -165,6 +175,14 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       log.info('server.stopped', { app: plan.name })
     },
   }
+}
+
+/** Lists that SQLite can only answer by reading a whole table, each with the index that mends it. */
+async function adviseIndexes(store: Rooms['store'], plan: Plan, log: Log): Promise<void> {
+  for (const { table, add, serves } of await checkIndexes({ store }, plan.collections)) {
+    log.warn('collections.index_missing', { table, add, serves })
+  }
+  log.debug('collections.indexes_checked')
 }
 
 /** What was accepted is answered: a write that is committed and then cut off looks like one that failed. */

@@ -51,7 +51,11 @@ export const forward = sqliteTable(
     at: integer({ mode: 'timestamp_ms' }).notNull(),
     source: text().notNull(),
   },
-  (t) => [primaryKey({ columns: [t.region, t.period, t.product] })],
+  (t) => [
+    primaryKey({ columns: [t.region, t.period, t.product] }),
+    index('forward_period').on(t.period, t.region, t.product),
+    index('forward_product').on(t.product, t.region, t.period),
+  ],
 )
 
 /** Day-ahead half hours, MW. POE10 is exceeded once in ten; `actual` is null until it has happened. */

@@ -29,6 +29,13 @@ function describe(checked: Plan): string {
             .map(({ column, descending }) => `${column.name} ${descending ? 'desc' : 'asc'}`)
             .join(', ')}`,
       ),
+      ...(one.lookup.length > 0 ? [`  look-up by ${one.lookup.join(', ')}`] : []),
+      ...one.children.map(
+        ({ name, collection }) => `  children /api/${one.path}/:id/${name} (of ${collection.path})`,
+      ),
+      ...[...one.expand.values()].map(
+        ({ name, property, target }) => `  expand ${name}: ${property} (of ${target.path})`,
+      ),
       ...(one.live ? ['  live'] : []),
     )
   }

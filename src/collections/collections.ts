@@ -11,21 +11,27 @@
  *
  * Knows no HTTP: a request is (user, query text, checked JSON), an answer is bytes or a `Fault`.
  */
-import { and } from 'drizzle-orm'
+import { sql } from 'drizzle-orm'
 import type { SQLiteColumn, SQLiteTable } from 'drizzle-orm/sqlite-core'
 import type { User } from '../auth/declare.ts'
 import type { Cache, CacheRead } from '../cache/cache.ts'
 import { Fault } from '../fault.ts'
+import { must } from '../lib/assert.ts'
 import type { Log } from '../observe/log.ts'
 import { anyRowTag, keyOf, rowTag, tableTag, type Change, type Store } from '../store/store.ts'
-import { decodeRow, idOf, parseId, type Columns, type RowData } from './columns.ts'
+import { decodeRow, idOf, parseId, parseIdPart, type Columns, type RowData } from './columns.ts'
+import { createCursors } from './cursor.ts'
 import type { CollectionOptions, Order } from './declare.ts'
-import { encodeCursor, keyIs, listSql, parseListQuery, type ListQuery } from './query.ts'
-import { readScope, scopeKey } from './rules.ts'
-import { matches, toSql, type Where } from './where.ts'
+import { createPages, type ScopedExpand } from './page.ts'
+import { parseListQuery, parseRowQuery, rowIs, type RowQuery } from './query.ts'
+import { readScope, readScopeOrNever, scopeKey } from './rules.ts'
+import { matches, type Where } from './where.ts'
 import { createWrites, type Writes } from './write.ts'
 
-export { columnsOf, isServable } from './columns.ts'
+export { columnsOf, isServable, textLengthOf } from './columns.ts'
+export { orderTextMax } from './cursor.ts'
+export { checkIndexes, type IndexAdvice } from './indexes.ts'
+export { createLoader } from './loader.ts'
 export type { ChangeOptions } from './write.ts'
 export { propertyOf } from './where.ts'
 
@@ -47,6 +53,30 @@ export interface CollectionPlan {
   readonly orders: ReadonlyMap<string, readonly Order[]>
   readonly orderDefault: string
   readonly live: CollectionOptions<SQLiteTable>['live']
+  /** Properties of unique columns. */
+  readonly lookup: readonly string[]
+  readonly children: readonly ChildPlan[]
+  /** By name. */
+  readonly expand: ReadonlyMap<string, ExpandPlan>
+}
+
+/** Rows of another collection that belong to one of this. */
+export interface ChildPlan {
+  readonly name: string
+  /** Its rule, filters, orders and time to live are the list's. */
+  readonly collection: CollectionPlan
+  /** Holds this collection's key. */
+  readonly column: SQLiteColumn
+}
+
+/** A row that one of this collection refers to. */
+export interface ExpandPlan {
+  readonly name: string
+  /** Of this collection: holds a value of `column`. */
+  readonly property: string
+  readonly target: CollectionPlan
+  /** Of the target, and unique there. */
+  readonly column: SQLiteColumn
 }
 
 /** What rooms beside this one must offer; the root fits them. */
@@ -59,7 +89,11 @@ export interface CollectionsDeps {
     audienceOf(topic: string): 'public' | 'signed-in' | 'rule' | 'nobody'
   }
   readonly log: Log
+  /** Signs cursors: the same on all nodes and after a restart. Asked once the store is open. */
+  readonly cursorKey: () => Uint8Array
 }
+
+type Answer = CacheRead | Promise<CacheRead>
 
 export interface LiveEvent {
   readonly collection: string
@@ -71,17 +105,52 @@ export interface LiveEvent {
 
 export interface Collections extends Writes {
   /** `search` is the query string. Faults: `invalid`, `unauthenticated`, `denied`, `unavailable`. */
-  list(plan: CollectionPlan, user: User | null, search: string): CacheRead | Promise<CacheRead>
+  list(plan: CollectionPlan, user: User | null, search: string): Answer
   /** Faults: also `not_found`, which a row the reader may not see is, too. */
-  read(plan: CollectionPlan, user: User | null, id: string): CacheRead | Promise<CacheRead>
+  read(plan: CollectionPlan, user: User | null, id: string, search?: string): Answer
+  /** One row by a unique column; `text` as it stands in the path. Faults: as `read`. */
+  lookup(plan: CollectionPlan, user: User | null, ask: LookupRequest): Answer
+  /** Rows that belong to one. Faults: also `not_found`, if the reader may not see that one. */
+  children(plan: CollectionPlan, user: User | null, ask: ChildrenRequest): Answer
   /** Publishes a change where it is live. Called for every change of the log, after the cache was told. */
   changed(change: Change): void
   readonly plans: readonly CollectionPlan[]
 }
 
-const encoder = new TextEncoder()
+export interface LookupRequest {
+  readonly property: string
+  readonly text: string
+  readonly search: string
+}
 
-/** Distinct query strings remembered with their parsed form, per collection: a hit then parses nothing. */
+export interface ChildrenRequest {
+  readonly id: string
+  readonly child: ChildPlan
+  readonly search: string
+}
+
+/** How one row is found. */
+interface OneRow {
+  /** Of the cache, up to what the reader may see. */
+  readonly key: string
+  readonly tags: readonly string[]
+  readonly columns: readonly SQLiteColumn[]
+  readonly values: readonly unknown[]
+}
+
+interface ParentRow {
+  /** Of the cache, up to the list's own. */
+  readonly key: string
+  readonly tags: readonly string[]
+  /** Of the child, and what it holds in rows of this parent. */
+  readonly column: SQLiteColumn
+  readonly value: unknown
+}
+
+const plainRow: RowQuery = { expands: [], tags: [] }
+const noExpands: readonly ScopedExpand[] = []
+
+/** Distinct query strings remembered per collection, and the longest of them. */
 const parsedQueriesMax = 1_000
 const parsedQueryLengthMax = 512
 
@@ -90,73 +159,56 @@ export function createCollections(
   plans: readonly CollectionPlan[],
 ): Collections {
   const { store, cache, topics, log } = deps
+  const cursors = createCursors(deps.cursorKey)
+  const pages = createPages(store, cursors)
   const byTable = Map.groupBy(
     plans.filter((plan) => plan.live),
     (plan) => plan.tableName,
   )
-  const parsed = new Map(plans.map((plan) => [plan, new Map<string, ListQuery>()]))
+  const listQueryOf = remembered((plan, search) => parseListQuery(plan, search, cursors))
+  const rowQueryOf = remembered(parseRowQuery)
 
-  const queryOf = (plan: CollectionPlan, search: string): ListQuery => {
-    const known = parsed.get(plan)
-    let query = known?.get(search)
-    if (!query) {
-      query = parseListQuery(plan, search)
-      if (known && search.length <= parsedQueryLengthMax) {
-        if (known.size >= parsedQueriesMax) known.clear()
-        known.set(search, query)
-      }
-    }
-    return query
-  }
-
-  const loadList = async (
+  /** With `parent`, only the rows that belong to it. */
+  const list = (
     plan: CollectionPlan,
-    query: ListQuery,
-    scope: Where,
-    minSeq: number,
-  ): Promise<Uint8Array> => {
-    const { where, orderBy } = listSql(plan, query, toSql(scope))
-    // One row more than asked for tells whether there is a page beyond.
-    const select = store.db
-      .select()
-      .from(plan.table)
-      .where(where)
-      .orderBy(...orderBy)
-    const sql = select.limit(query.limit + 1).toSQL()
-    const rows = [...(await store.read({ ...sql, name: `list ${plan.path}` }, { minSeq }))]
-    const isMore = rows.length > query.limit
-    if (isMore) rows.pop()
-    const isBackwards = query.cursor?.direction === 'before'
-    if (isBackwards) rows.reverse()
-
-    const positions = new Map([...plan.columns.values()].map((column, at) => [column.name, at]))
-    const cursorAt = (raw: readonly unknown[] | undefined): string | null =>
-      raw
-        ? encodeCursor(plan, query.order, (column) => raw[positions.get(column.name) ?? -1])
-        : null
-    const hasNext = isBackwards || isMore
-    const hasPrev = isBackwards ? isMore : query.cursor !== undefined
-    const page = {
-      items: rows.map((raw) => decodeRow(plan.columns, raw)),
-      next: hasNext ? cursorAt(rows.at(-1)) : null,
-      prev: hasPrev ? cursorAt(rows[0]) : null,
-    }
-    return encoder.encode(JSON.stringify(page))
+    user: User | null,
+    search: string,
+    parent?: ParentRow,
+  ): Answer => {
+    const scope = readScope(plan, user)
+    const query = listQueryOf(plan, search)
+    const expands = scoped(query.expands, user)
+    const key = (parent ? parent.key + query.key : query.listKey) + scopesKey(scope, expands)
+    const tags = parent ? [...query.tags, ...parent.tags] : query.tags
+    return cache.read(key, tags, plan, (minSeq) => {
+      const within = parent && sql`${parent.column} = ${parent.value}`
+      return pages.list({ plan, query, scope, expands, within, minSeq })
+    })
   }
 
-  const loadRow = async (
+  /** Of a path that can name no row, `one` is undefined: whoever may read none is told that first. */
+  const readOne = (
     plan: CollectionPlan,
-    key: readonly unknown[],
-    scope: Where,
-    minSeq: number,
-  ): Promise<Uint8Array> => {
-    const isRow = and(keyIs(plan, key), toSql(scope))
-    const select = store.db.select().from(plan.table).where(isRow)
-    const sql = select.limit(1).toSQL()
-    const [raw] = await store.read({ ...sql, name: `read ${plan.path}` }, { minSeq })
-    if (!raw) throw notFound(plan)
-    return encoder.encode(JSON.stringify(decodeRow(plan.columns, raw)))
+    user: User | null,
+    one: OneRow | undefined,
+    search: string,
+  ): Answer => {
+    const scope = readScope(plan, user)
+    if (!one) throw notFound(plan)
+    const query = search === '' ? plainRow : rowQueryOf(plan, search)
+    const expands = scoped(query.expands, user)
+    const key = one.key + scopesKey(scope, expands)
+    const tags = expands.length === 0 ? one.tags : [...one.tags, ...query.tags]
+    return cache.read(key, tags, plan, async (minSeq) => {
+      const isRow = rowIs(one.columns, one.values)
+      const body = await pages.row({ plan, isRow, scope, expands, minSeq })
+      if (!body) throw notFound(plan)
+      return body
+    })
   }
+
+  const read = (plan: CollectionPlan, user: User | null, id: string, search = ''): Answer =>
+    readOne(plan, user, rowOfId(plan, id), search)
 
   const publish = (plan: CollectionPlan, change: Change, row: RowData): void => {
     const topic = plan.live?.(row as never)
@@ -174,22 +226,20 @@ export function createCollections(
 
   return {
     plans,
-    list(plan, user, search) {
-      const scope = readScope(plan, user)
-      const query = queryOf(plan, search)
-      const key = `${plan.path}?${query.key}${scopeKey(scope)}`
-      return cache.read(key, [tableTag(plan.tableName)], plan, (minSeq) =>
-        loadList(plan, query, scope, minSeq),
-      )
+    list,
+    read,
+    lookup(plan, user, { property, text, search }) {
+      const column = must(plan.columns.get(property), () => `${property} is a column`)
+      return readOne(plan, user, rowOfLookup(plan, property, column, text), search)
     },
-    read(plan, user, id) {
-      const scope = readScope(plan, user)
-      const key = parseId(plan.key, id)
-      if (!key) throw notFound(plan)
-      const rowKey = keyOf(key)
-      const cacheKey = `${plan.path}/${rowKey} ${scopeKey(scope)}`
-      const tags = [rowTag(plan.tableName, rowKey), anyRowTag(plan.tableName)]
-      return cache.read(cacheKey, tags, plan, (minSeq) => loadRow(plan, key, scope, minSeq))
+    children(plan, user, { id, child, search }) {
+      const one = rowOfId(plan, id)
+      const found = readOne(plan, user, one, '')
+      const { collection, column, name } = child
+      const { key, tags, values } = must(one, () => 'a row was found by this id')
+      const parent: ParentRow = { key: `${key}>${name}?`, tags, column, value: values[0] }
+      const listed = (): Answer => list(collection, user, search, parent)
+      return found instanceof Promise ? found.then(listed) : listed()
     },
     changed(change) {
       for (const plan of byTable.get(change.table) ?? []) {
@@ -202,6 +252,58 @@ export function createCollections(
     },
     ...createWrites({ store, notFound }),
   }
+}
+
+/** A parsed form of query strings, remembered by collection: a hit then parses nothing. */
+function remembered<T>(parse: (plan: CollectionPlan, search: string) => T) {
+  const known = new Map<CollectionPlan, Map<string, T>>()
+  return (plan: CollectionPlan, search: string): T => {
+    let queries = known.get(plan)
+    if (!queries) known.set(plan, (queries = new Map()))
+    let query = queries.get(search)
+    if (query === undefined) {
+      query = parse(plan, search)
+      if (search.length <= parsedQueryLengthMax) {
+        if (queries.size >= parsedQueriesMax) queries.clear()
+        queries.set(search, query)
+      }
+    }
+    return query
+  }
+}
+
+function rowOfId(plan: CollectionPlan, id: string): OneRow | undefined {
+  const values = parseId(plan.key, id)
+  if (!values) return undefined
+  const key = keyOf(values)
+  const tags = [rowTag(plan.tableName, key), anyRowTag(plan.tableName)]
+  return { key: `${plan.path}/${key} `, tags, columns: plan.key, values }
+}
+
+function rowOfLookup(
+  plan: CollectionPlan,
+  property: string,
+  column: SQLiteColumn,
+  text: string,
+): OneRow | undefined {
+  const value = parseIdPart(column, text)
+  if (value === undefined) return undefined
+  const key = `${plan.path}#${property}=${keyOf([value])} `
+  // Which row it is may change with any row of the table.
+  const tags = [tableTag(plan.tableName), anyRowTag(plan.tableName)]
+  return { key, tags, columns: [column], values: [value] }
+}
+
+function scoped(expands: readonly ExpandPlan[], user: User | null): readonly ScopedExpand[] {
+  if (expands.length === 0) return noExpands
+  return expands.map((expand) => ({ expand, scope: readScopeOrNever(expand.target, user) }))
+}
+
+/** What the reader sees, of the rows and of those they refer to; the query's key names the latter in this order. */
+function scopesKey(scope: Where, expands: readonly ScopedExpand[]): string {
+  let key = scopeKey(scope)
+  for (const one of expands) key += `+${one.expand.name}${scopeKey(one.scope)}`
+  return key
 }
 
 function notFound(plan: CollectionPlan): Fault {

@@ -108,6 +108,14 @@ function parseText(column: SQLiteColumn, text: string): Parsed {
   return good(text)
 }
 
+/** The longest text that a column takes, if it says. */
+export function textLengthOf(column: SQLiteColumn): number | undefined {
+  const { enumValues } = column
+  if (enumValues && enumValues.length > 0)
+    return Math.max(...enumValues.map(({ length }) => length))
+  return declaredLength(column)
+}
+
 function declaredLength(column: SQLiteColumn): number | undefined {
   return 'length' in column && typeof column.length === 'number' ? column.length : undefined
 }
@@ -215,9 +223,12 @@ export function idOf(
 /** A path of these means another one: browsers and servers fold them away. */
 const unaddressable = new Set(['', '.', '..'])
 
+/** Characters of an id: a URL of 8 KB must hold it, and so must a cursor. */
+export const idLengthMax = 1024
+
 /** Whether a row with this id could be asked for. */
 export function isAddressable(id: string): boolean {
-  return !unaddressable.has(id)
+  return !unaddressable.has(id) && id.length <= idLengthMax
 }
 
 /** The key's driver values out of a path's last part, still escaped; undefined when no row has this id. */
@@ -226,12 +237,18 @@ export function parseId(key: readonly SQLiteColumn[], id: string): unknown[] | u
   if (parts.length !== key.length) return undefined
   const values: unknown[] = []
   for (const [at, column] of key.entries()) {
-    const text = decodePart(parts[at] ?? '')
-    const parsed = text === undefined ? undefined : parseTextValue(column, text)
-    if (!parsed?.ok) return undefined
-    values.push(toDriver(column, parsed.value))
+    const value = parseIdPart(column, parts[at] ?? '')
+    if (value === undefined) return undefined
+    values.push(value)
   }
   return values
+}
+
+/** One driver value out of a path, still escaped; undefined when the column cannot hold it. */
+export function parseIdPart(column: SQLiteColumn, part: string): unknown {
+  const text = decodePart(part)
+  const parsed = text === undefined ? undefined : parseTextValue(column, text)
+  return parsed?.ok ? toDriver(column, parsed.value) : undefined
 }
 
 function decodePart(text: string): string | undefined {

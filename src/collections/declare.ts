@@ -72,7 +72,12 @@ export interface CollectionOptions<T extends SQLiteTable> {
 
   /** Columns a query may filter by (`?region=NSW1`). Any other parameter is a 400. Default: none. */
   readonly filters?: readonly (keyof Row<T> & string)[]
-  /** Named orders (`?order=newest`); the first is the default. Every column NOT NULL. Default: by primary key. */
+  /**
+   * Named orders (`?order=newest`); the first is the default. Every column NOT NULL, and text columns that
+   * are no part of the key with a length, all of an order together at most 1,000: a place in the order
+   * must fit a URL. Default: by primary key. At start, a filter and order without an index is a warning
+   * that says which to add.
+   */
   readonly orders?: Readonly<Record<string, Order | readonly Order[]>>
   /**
    * The topic on which a change of this row is published, or null for none. Publication data:
@@ -82,11 +87,29 @@ export interface CollectionOptions<T extends SQLiteTable> {
    */
   readonly live?: (row: Row<T>) => string | null | undefined
 
+  /**
+   * Unique columns by which a row may be asked for: `['slug']` serves `GET /api/posts/slug/:slug`, a row
+   * or 404, under the same rule and TTL as by its key. Any write to the table invalidates it.
+   */
+  readonly lookup?: readonly (keyof Row<T> & string)[]
+  /**
+   * Lists of rows that belong to one of these: `{ comments: comments.postId }` serves
+   * `GET /api/posts/:id/comments`. It is a list of the collection over the column's table (of several,
+   * the one whose path is or ends in this name): that one's rule, filters, orders, expands and TTL,
+   * narrowed to this row. 404 if the reader may not see this row. The column holds this table's key,
+   * which must be a single column.
+   */
+  readonly children?: Readonly<Record<string, SQLiteColumn>>
+  /**
+   * Rows that these refer to, on request: with `{ author: posts.authorId }` and `?expand=author` every
+   * item, and the single row too, has `author`: the row that the column `.references()`, or null if
+   * there is none or the reader may not see it by the rule of the collection over that table (of
+   * several, the one whose path is or ends in this name, or in the table's). One query for all of a page.
+   */
+  readonly expand?: Readonly<Record<string, SQLiteColumn>>
+
   /** Declared in the app file, not served yet: refused at start. */
   readonly warm?: unknown
-  readonly lookup?: unknown
-  readonly children?: unknown
-  readonly expand?: unknown
   readonly limits?: unknown
 }
 
@@ -105,7 +128,48 @@ export interface CollectionDeclaration<T extends SQLiteTable = SQLiteTable> {
   readonly options: CollectionOptions<SQLiteTable>
 }
 
-/** Declares; opens nothing. The plan checks it, all mistakes at once. */
+/**
+ * Declares; opens nothing. The plan checks it, all mistakes at once.
+ *
+ * @example
+ * import { app, collection, desc, eq, or } from 'belfry'
+ * import { index, integer, sqliteTable, text } from 'drizzle-orm/sqlite-core'
+ *
+ * const users = sqliteTable('users', {
+ *   id: integer().primaryKey(),
+ *   handle: text({ length: 40 }).notNull().unique(),
+ * })
+ * const posts = sqliteTable('posts', {
+ *   id: integer().primaryKey(),
+ *   slug: text({ length: 80 }).notNull().unique(),
+ *   isPublic: integer({ mode: 'boolean' }).notNull().default(false),
+ *   authorId: integer().notNull().references(() => users.id),
+ * })
+ * const comments = sqliteTable('comments', {
+ *   id: integer().primaryKey(),
+ *   postId: integer().notNull().references(() => posts.id),
+ *   authorId: integer().notNull().references(() => users.id),
+ *   text: text({ length: 2000 }).notNull(),
+ * }, (t) => [index('comments_postId').on(t.postId)])
+ *
+ * export default app({
+ *   name: 'blog',
+ *   collections: {
+ *     users: collection(users, { read: 'signed-in', lookup: ['handle'] }),
+ *     posts: collection(posts, {
+ *       read: ({ user }) => or(eq(posts.isPublic, true), eq(posts.authorId, Number(user?.id))),
+ *       lookup: ['slug'], // GET /api/posts/slug/hello
+ *       children: { comments: comments.postId }, // GET /api/posts/1/comments?order=newest
+ *       expand: { author: posts.authorId }, // GET /api/posts?expand=author&count=true
+ *     }),
+ *     comments: collection(comments, {
+ *       read: 'public',
+ *       orders: { newest: desc(comments.id) },
+ *       expand: { author: comments.authorId },
+ *     }),
+ *   },
+ * })
+ */
 export function collection<T extends SQLiteTable>(
   table: T,
   options: CollectionOptions<T>,
@@ -116,6 +180,37 @@ export function collection<T extends SQLiteTable>(
     table,
     options: options as unknown as CollectionOptions<SQLiteTable>,
   }
+}
+
+/** The table among `Tables` that a column belongs to. */
+type TableOf<Tables extends SQLiteTable, C extends SQLiteColumn> = Extract<
+  Tables,
+  { readonly _: { readonly name: C['_']['tableName'] } }
+>
+
+/** A row of the table that a column belongs to; a plain record if that is none of `Tables`. */
+export type RowOf<Tables extends SQLiteTable, C extends SQLiteColumn> = [
+  TableOf<Tables, C>,
+] extends [never]
+  ? Readonly<Record<string, unknown>>
+  : Row<TableOf<Tables, C>>
+
+/**
+ * Rows by a column's value: all that one request asks for in one tick is one query per column. Nothing
+ * is remembered between ticks, no rule is asked, and what is null is found by nobody.
+ * `Tables`: those of the app, so that `load.one(users.id, 5)` is a `typeof users.$inferSelect`.
+ */
+export interface Load<Tables extends SQLiteTable = never> {
+  /** For unique columns; of several rows, any. */
+  one<C extends SQLiteColumn>(
+    column: C,
+    value: C['_']['data'] | null | undefined,
+  ): Promise<RowOf<Tables, C> | undefined>
+  /** In no order. Faults: `too_large` beyond 10,000 rows; that is what lists are for. */
+  many<C extends SQLiteColumn>(
+    column: C,
+    value: C['_']['data'] | null | undefined,
+  ): Promise<RowOf<Tables, C>[]>
 }
 
 export { and, eq, gt, gte, isNull, lt, lte, ne, not, oneOf, or, type Where } from './where.ts'

@@ -13,16 +13,27 @@ import type { SQLiteTable } from 'drizzle-orm/sqlite-core'
 type Options = CollectionOptions<SQLiteTable>
 
 const all: Where = { kind: 'always' }
+const never: Where = { kind: 'never' }
 
 /** What this user sees of the collection. Faults: `unauthenticated`, `denied`. */
 export function readScope(plan: CollectionPlan, user: User | null): Where {
+  const scope = visibleTo(plan, user)
+  if (!scope) throw refusal(plan, 'read', user)
+  return scope
+}
+
+/** The same, for rows that are shown beside others: whoever may read none sees none. */
+export function readScopeOrNever(plan: CollectionPlan, user: User | null): Where {
+  return visibleTo(plan, user) ?? never
+}
+
+function visibleTo(plan: CollectionPlan, user: User | null): Where | undefined {
   const { read } = plan.rules
   if (read === 'public') return all
   const answer =
     typeof read === 'function' ? ask(plan, 'read', () => read({ user })) : isSignedIn(read, user)
   if (isWhere(answer)) return answer
-  if (answer === true) return all
-  throw refusal(plan, 'read', user)
+  return answer === true ? all : undefined
 }
 
 /** Values the rule forces, none if it just allows. Faults: `unauthenticated`, `denied`. */

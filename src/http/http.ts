@@ -90,6 +90,14 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
     on('PATCH', `${path}/:id`, doors.update, writes)
     on('DELETE', `${path}/:id`, doors.remove, writes)
     on('ALL', `${path}/:id`, notAllowed('GET, PATCH, DELETE', clock))
+    for (const property of plan.lookup) {
+      on('GET', `${path}/${property}/:value`, doors.lookup(property))
+      on('ALL', `${path}/${property}/:value`, notAllowed('GET', clock))
+    }
+    for (const child of plan.children) {
+      on('GET', `${path}/:id/${child.name}`, doors.children(child))
+      on('ALL', `${path}/:id/${child.name}`, notAllowed('GET', clock))
+    }
   }
 
   on('ALL', '/*', nothingHere)

@@ -1,6 +1,11 @@
 /** The REST door of collections: rows as JSON, cache states and versions as headers. */
 import type { CacheRead } from '../cache/cache.ts'
-import type { ChangeOptions, CollectionPlan, Collections } from '../collections/collections.ts'
+import type {
+  ChangeOptions,
+  ChildPlan,
+  CollectionPlan,
+  Collections,
+} from '../collections/collections.ts'
 import type { Clock } from '../lib/clock.ts'
 import { readJson } from './body.ts'
 import { isNamed, matchesEtag } from './etag.ts'
@@ -12,21 +17,30 @@ export interface RecordDoors {
   readonly create: Door
   readonly update: Door
   readonly remove: Door
+  /** By a unique column's property. */
+  lookup(property: string): Door
+  children(child: ChildPlan): Door
 }
+
+interface Sharing {
+  readonly cacheControl: string
+  readonly vary: string | undefined
+}
+
+// Caches outside may keep an answer but must ask before using it: a 304 costs them no body, and no
+// write is ever hidden by a copy that we cannot reach.
+const shared: Sharing = { cacheControl: 'public, no-cache', vary: undefined }
+const own: Sharing = { cacheControl: 'private, no-cache', vary: 'authorization, origin' }
 
 export function createRecordDoors(
   deps: { readonly collections: Collections; readonly clock: Clock },
   plan: CollectionPlan,
 ): RecordDoors {
   const { collections, clock } = deps
-  // Caches outside may keep an answer but must ask before using it: a 304 costs them no body, and
-  // no write is ever hidden by a copy that we cannot reach.
-  const cacheControl = plan.rules.read === 'public' ? 'public, no-cache' : 'private, no-cache'
-  const vary = plan.rules.read === 'public' ? undefined : 'authorization, origin'
-
   const answer = (
     request: Request,
     visit: Visit,
+    { cacheControl, vary }: Sharing,
     { state, isCoalesced, entry }: CacheRead,
   ): Response => {
     const headers: Record<string, string> = {
@@ -51,22 +65,44 @@ export function createRecordDoors(
   const answerTo = (
     request: Request,
     visit: Visit,
+    sharing: Sharing,
     read: CacheRead | Promise<CacheRead>,
   ): Response | Promise<Response> =>
     read instanceof Promise
-      ? read.then((one) => answer(request, visit, one))
-      : answer(request, visit, read)
+      ? read.then((one) => answer(request, visit, sharing, one))
+      : answer(request, visit, sharing, read)
+
+  const sharing = sharingOf(plan)
 
   const location = (id: string): string => `/api/${plan.path}/${id}`
 
   return {
     list(request, visit) {
-      const read = collections.list(plan, visit.identity.user, searchOf(request))
-      return answerTo(request, visit, read)
+      const search = searchOf(request)
+      const read = collections.list(plan, visit.identity.user, search)
+      return answerTo(request, visit, sharing(search), read)
     },
     read(request, visit) {
-      const read = collections.read(plan, visit.identity.user, rowId(request))
-      return answerTo(request, visit, read)
+      const search = searchOf(request)
+      const read = collections.read(plan, visit.identity.user, pathPart(request), search)
+      return answerTo(request, visit, sharing(search), read)
+    },
+    lookup: (property) => (request, visit) => {
+      const search = searchOf(request)
+      const ask = { property, text: pathPart(request), search }
+      const read = collections.lookup(plan, visit.identity.user, ask)
+      return answerTo(request, visit, sharing(search), read)
+    },
+    children(child) {
+      const sharingOfList = sharingOf(child.collection)
+      return (request, visit) => {
+        const search = searchOf(request)
+        const ask = { id: pathPart(request, 1), child, search }
+        const read = collections.children(plan, visit.identity.user, ask)
+        // Whether there is a list at all depends on the parent's rule.
+        const how = plan.rules.read === 'public' ? sharingOfList(search) : own
+        return answerTo(request, visit, how, read)
+      }
     },
     async create(request, visit) {
       const body = await readJson(request)
@@ -81,12 +117,12 @@ export function createRecordDoors(
     async update(request, visit) {
       const body = await readJson(request)
       const { user } = visit.identity
-      const one = await collections.update(plan, user, rowId(request), body, expectation(request))
+      const one = await collections.update(plan, user, pathPart(request), body, expectation(request))
       return written(visit, clock, 200, one.row, versionHeaders(one))
     },
     async remove(request, visit) {
       const { user } = visit.identity
-      const { seq } = await collections.remove(plan, user, rowId(request), expectation(request))
+      const { seq } = await collections.remove(plan, user, pathPart(request), expectation(request))
       return written(visit, clock, 204, null, { 'x-log-seq': String(seq) })
     },
   }
@@ -102,11 +138,28 @@ function expectation(request: Request): ChangeOptions {
   return ifMatch === null ? {} : { isExpected: (version) => isNamed(ifMatch, version) }
 }
 
-/** The path's last part as it was sent: decoded as a whole, `a%2Cb` and `a,b` would be the same key. */
-function rowId({ url }: Request): string {
-  const end = url.indexOf('?')
-  const path = (end === -1 ? url : url.slice(0, end)).replace(/\/$/, '')
-  return path.slice(path.lastIndexOf('/') + 1)
+/** Whether everybody gets the same answer: not so if a rule that looks at the user had a say in it. */
+function sharingOf({ rules, expand }: CollectionPlan): (search: string) => Sharing {
+  if (rules.read !== 'public') return () => own
+  const isOpen = [...expand.values()].every(({ target }) => target.rules.read === 'public')
+  // Whatever could be spelt `expand` counts as it: an answer called private by mistake does no harm.
+  return isOpen ? () => shared : (search) => (/expand|%/.test(search) ? own : shared)
+}
+
+/**
+ * The path's last part, or one so many before it, as it was sent: decoded as a whole, `a%2Cb` and
+ * `a,b` would be the same key.
+ */
+function pathPart({ url }: Request, fromEnd = 0): string {
+  const query = url.indexOf('?')
+  let end = query === -1 ? url.length : query
+  if (url[end - 1] === '/') end--
+  let start = url.lastIndexOf('/', end - 1)
+  for (let before = 0; before < fromEnd; before++) {
+    end = start
+    start = url.lastIndexOf('/', end - 1)
+  }
+  return url.slice(start + 1, end)
 }
 
 function written(

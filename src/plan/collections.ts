@@ -5,13 +5,17 @@ import { systemTables } from '../../db/system.ts'
 import {
   columnsOf,
   isServable,
+  orderTextMax,
   propertyOf,
+  textLengthOf,
   type CollectionPlan,
 } from '../collections/collections.ts'
 import type { CollectionDeclaration, CollectionOptions, Order } from '../collections/declare.ts'
 import { primaryKey } from '../store/store.ts'
 import { withReferenced } from './references.ts'
-import { checkOptions, checkRule, durationOf, type IsDeclared, type Report } from './report.ts'
+import { linkCollections, type Unlinked } from './relations.ts'
+import { checkOptions, checkRule, durationOf, sampleOf } from './report.ts'
+import type { IsDeclared, Report } from './report.ts'
 
 type Options = CollectionOptions<SQLiteTable>
 type Columns = CollectionPlan['columns']
@@ -28,8 +32,8 @@ const reservedParameters = new Set(['limit', 'after', 'before', 'order', 'expand
 const rules = ['read', 'create', 'update', 'remove'] as const
 
 const known = {
-  served: ['ttl', 'stale', ...rules, 'filters', 'orders', 'live'],
-  notYet: ['warm', 'lookup', 'children', 'expand', 'limits'],
+  served: ['ttl', 'stale', ...rules, 'filters', 'orders', 'live', 'lookup', 'children', 'expand'],
+  notYet: ['warm', 'limits'],
 }
 
 const ttlDefaultMs = 60_000
@@ -39,7 +43,7 @@ export function compileCollections(
   isDeclared: IsDeclared,
   report: Report,
 ): { readonly collections: CollectionPlan[]; readonly tables: readonly SQLiteTable[] } {
-  const collections: CollectionPlan[] = []
+  const collections: Unlinked[] = []
   const byName = new Map<string, SQLiteTable>()
   const tables = withReferenced(
     Object.values(declared).flatMap((one) => (is(one?.table, SQLiteTable) ? [one.table] : [])),
@@ -55,11 +59,14 @@ export function compileCollections(
     const other = byName.get(name)
     if (other && other !== declaration.table) report(at, `another table is named ${name} too`)
     byName.set(name, declaration.table)
-    const plan = compileCollection(path, declaration, at, report)
+    const { options } = declaration
+    const links = { children: [], expand: new Map() }
+    const plan = compileCollection(path, declaration, links, at, report)
     checkLive(plan, isDeclared, at, report)
-    collections.push(plan)
+    collections.push({ plan, options, at, ...links })
   }
-  return { collections, tables }
+  linkCollections(collections, report)
+  return { collections: collections.map(({ plan }) => plan), tables }
 }
 
 function checkPath(path: string, paths: readonly string[], at: string, report: Report): void {
@@ -76,6 +83,7 @@ function checkPath(path: string, paths: readonly string[], at: string, report: R
 function compileCollection(
   path: string,
   { table, options }: CollectionDeclaration,
+  links: Pick<Unlinked, 'children' | 'expand'>,
   at: string,
   report: Report,
 ): CollectionPlan {
@@ -103,6 +111,8 @@ function compileCollection(
     orders,
     orderDefault: orders.keys().next().value ?? '',
     live: options.live,
+    lookup: options.lookup ?? [],
+    ...links,
   })
 }
 
@@ -127,21 +137,6 @@ function checkLive(
   if (topic === null || topic === undefined) return
   if (typeof topic === 'string' && isDeclared(topic)) return
   report(`${at}.live`, `no declared topic matches ${JSON.stringify(topic)}`)
-}
-
-function sampleOf({ dataType, enumValues }: SQLiteColumn): unknown {
-  switch (dataType) {
-    case 'number':
-      return 1
-    case 'boolean':
-      return true
-    case 'date':
-      return new Date(0)
-    case 'json':
-      return {}
-    default:
-      return enumValues?.[0] ?? 'x'
-  }
 }
 
 function checkTable(
@@ -195,13 +190,19 @@ function compileOrders(
   const compiled = new Map<string, readonly Order[]>()
   for (const [name, declared] of Object.entries(orders)) {
     const parts = Array.isArray(declared) ? (declared as readonly Order[]) : [declared as Order]
+    const where = `${at}.orders.${name}`
     for (const { column } of parts) {
-      const where = `${at}.orders.${name}`
       if (!own.has(column)) report(where, 'orders by a column of another table')
       else if (!column.notNull && !column.primary) {
         report(where, `${column.name} may be null; a cursor needs not-null columns`)
-      }
+      } else if (column.dataType === 'json') report(where, `${column.name} is json`)
     }
+    const texts = parts.filter(({ column }) => own.has(column) && !key.includes(column))
+    checkOrderTexts(
+      texts.map(({ column }) => column),
+      where,
+      report,
+    )
     const used = new Set(parts.map(({ column }) => column))
     const descending = parts.at(-1)?.descending ?? false
     const tieBreak = key.filter((column) => !used.has(column))
@@ -214,4 +215,20 @@ function compileOrders(
     )
   }
   return compiled
+}
+
+/** A cursor holds the order's values, and a URL holds the cursor. A key's text is in URLs anyway. */
+function checkOrderTexts(columns: readonly SQLiteColumn[], at: string, report: Report): void {
+  const texts = columns.filter(({ dataType }) => dataType === 'string')
+  const endless = texts.find((column) => textLengthOf(column) === undefined)
+  if (endless) {
+    report(
+      at,
+      `${endless.name} is a text of any length, which no cursor can hold: declare text({ length: … })`,
+    )
+    return
+  }
+  const length = texts.reduce((sum, column) => sum + (textLengthOf(column) ?? 0), 0)
+  if (length <= orderTextMax) return
+  report(at, `its texts have up to ${length} characters; a cursor holds ${orderTextMax}`)
 }

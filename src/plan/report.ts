@@ -1,4 +1,5 @@
 /** How the parts of the plan say what is wrong, without stopping at the first. */
+import type { SQLiteColumn } from 'drizzle-orm/sqlite-core'
 import { parseDurationMs } from '../lib/duration.ts'
 
 /** `key` is where in the app file, as `collections.prices/live.ttl`. */
@@ -42,4 +43,23 @@ export function durationOf(text: unknown, at: string, absentMs: number, report: 
   const ms = parseDurationMs(text)
   if (ms === undefined) report(at, `${JSON.stringify(text)} is no duration like 500ms, 60s, 5m, 1h`)
   return ms ?? absentMs
+}
+
+/** Some value of a column, for asking what becomes of one. */
+export function sampleOf({
+  dataType,
+  enumValues,
+}: Pick<SQLiteColumn, 'dataType' | 'enumValues'>): unknown {
+  switch (dataType) {
+    case 'number':
+      return 1
+    case 'boolean':
+      return true
+    case 'date':
+      return new Date(1_000_000)
+    case 'json':
+      return {}
+    default:
+      return enumValues?.[0] ?? 'x'
+  }
 }

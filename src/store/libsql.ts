@@ -120,7 +120,13 @@ function connectionOn(db: Database.Database): Connection {
     all({ sql, params }) {
       const statement = prepare(sql)
       const bound = params.map(bindable)
-      if (statement.reader) return statement.all(bound) as RawRow[]
+      if (statement.reader) {
+        const rows = statement.all(bound) as RawRow[]
+        // An EXPLAIN that has given its last row is not over for SQLite: while it waits to be reset, this
+        // connection's snapshot stays, and every later read is of the past. `get` resets.
+        if (/^explain\b/i.test(sql)) statement.get(bound)
+        return rows
+      }
       statement.run(bound)
       return []
     },

@@ -59,7 +59,10 @@ describe('live', () => {
     await using store = await openStore(folder.file('a.db'), [items])
     const cache = createCache({ clock: systemClock })
     const topics = { publish: () => {}, audienceOf: () => 'public' as const }
-    const collections = createCollections({ store, cache, topics, log: createTestLog() }, [plan])
+    const collections = createCollections(
+      { store, cache, topics, log: createTestLog(), cursorKey: () => new Uint8Array(32) },
+      [plan],
+    )
     const upsert = (...rows: Record<string, unknown>[]) => collections.upsert([{ plan, rows }])
     await upsert({ id: 1, name: 'a' }, { id: 2, at: null, tags: ['x'] }, { id: 3, at: at(3) })
     await upsert({ id: 1, note: 'n' }, { id: 2, at: at(2) }, { id: 3, at: null })

@@ -99,6 +99,7 @@ export async function setUp(
         audienceOf: () => options.audience ?? 'public',
       },
       log: createTestLog(),
+      cursorKey: () => new Uint8Array(32),
     },
     plan.collections,
   )

@@ -81,6 +81,10 @@ describe('reads', () => {
   test('1,000 simultaneous requests for one cold key run exactly one query', async () => {
     using folder = tempFolder()
     await using server = await runServer({ app: options, folder })
+    await until(
+      () => server.log.lines.some(({ event }) => event === 'collections.indexes_checked'),
+      'the reads of the start are over',
+    )
     const before = server.rooms.store.stats().reads
     const responses = await Promise.all(
       Array.from({ length: 1000 }, () => server.get('/api/prices/live?limit=7')),

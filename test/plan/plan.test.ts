@@ -69,13 +69,13 @@ describe('compilePlan', () => {
         budgets: {},
         limits: { api: '100/min' },
         routes: () => {},
-        collections: { spot: collection(spot, { warm: [], children: {} }) },
+        collections: { spot: collection(spot, { warm: [], limits: {} }) },
         topics: { chat: topic({ presence: true }) },
       }),
     ).toEqual(
       [
         ...['jobs', 'budgets', 'limits', 'routes', 'topics.chat.presence'],
-        ...['collections.spot.warm', 'collections.spot.children'],
+        ...['collections.spot.warm', 'collections.spot.limits'],
       ].map((key) => `${key}: is not served yet by this version: remove it`),
     )
   })

@@ -162,6 +162,16 @@ describe('store.read', () => {
     await slow
   })
 
+  test('an EXPLAIN leaves no reader in the past', async () => {
+    using folder = tempFolder()
+    await using store = await openStore(folder.file('a.db'), [notes], { readers: 1 })
+    const count = { sql: 'select count(*) from notes', params: [] }
+    await store.read({ sql: 'explain query plan select * from notes where id = ?', params: [1] })
+    expect(await store.read(count)).toEqual([[0]])
+    await store.write([insert(1, 'one')])
+    expect(await store.read(count)).toEqual([[1]])
+  })
+
   test('whole numbers are bound as integers, not as 5.0', async () => {
     using folder = tempFolder()
     await using store = await openStore(folder.file('a.db'), [])

@@ -1,0 +1,164 @@
+/**
+ * What a miss loads: one page of a list, or one row, as encoded JSON, with the rows it refers to where
+ * that was asked for. All that one page refers to is asked at once: one query per referenced table.
+ */
+import { and, sql, type SQL } from 'drizzle-orm'
+import type { RawRow, Store } from '../store/store.ts'
+import type { CollectionPlan, ExpandPlan } from './collections.ts'
+import { decodeRow, type RowData } from './columns.ts'
+import { orderOf, type Cursors, type CursorValue } from './cursor.ts'
+import { createBatches } from './loader.ts'
+import { listSql, named, type ListQuery } from './query.ts'
+import { toSql, type Where } from './where.ts'
+
+/** An expand, and what the reader sees of its target. */
+export interface ScopedExpand {
+  readonly expand: ExpandPlan
+  readonly scope: Where
+}
+
+export interface ListRequest {
+  readonly plan: CollectionPlan
+  readonly query: ListQuery
+  readonly scope: Where
+  readonly expands: readonly ScopedExpand[]
+  /** Of one parent's children: that they are. */
+  readonly within: SQL | undefined
+  readonly minSeq: number
+}
+
+export interface RowRequest {
+  readonly plan: CollectionPlan
+  readonly isRow: SQL | undefined
+  readonly scope: Where
+  readonly expands: readonly ScopedExpand[]
+  /** The log entry that every read of it must see. */
+  readonly minSeq: number
+}
+
+export interface Pages {
+  list(request: ListRequest): Promise<Uint8Array>
+  /** Undefined if there is none that the reader may see. */
+  row(request: RowRequest): Promise<Uint8Array | undefined>
+}
+
+const encoder = new TextEncoder()
+const encode = (value: unknown): Uint8Array => encoder.encode(JSON.stringify(value))
+
+/** The store as one load sees it: nothing older than what the load must have seen. */
+type Reading = Pick<Store, 'read' | 'db'>
+
+export function createPages(store: Reading, cursors: Cursors): Pages {
+  const since = (minSeq: number): Reading => ({
+    db: store.db,
+    read: (query) => store.read(query, { minSeq }),
+  })
+
+  return {
+    async list({ plan, query, scope, expands, within, minSeq }) {
+      const reading = since(minSeq)
+      const { where, pageWhere, orderBy } = listSql(plan, query, toSql(scope), within)
+      // One row more than asked for tells whether there is a page beyond.
+      const select = store.db
+        .select()
+        .from(plan.table)
+        .where(pageWhere)
+        .orderBy(...orderBy)
+        .limit(query.limit + 1)
+      const [read, counted] = await Promise.all([
+        reading.read(named(`list ${plan.path}`, select)),
+        query.isCounted ? count(reading, plan, where) : undefined,
+      ])
+      const rows = [...read]
+      const isMore = rows.length > query.limit
+      if (isMore) rows.pop()
+      if (query.cursor?.direction === 'before') rows.reverse()
+      return encode({
+        items: await itemsOf(reading, plan, rows, expands),
+        ...endsOf(cursors, plan, query, rows, isMore),
+        ...(counted === undefined ? {} : { count: counted }),
+      })
+    },
+    async row({ plan, isRow, scope, expands, minSeq }) {
+      const reading = since(minSeq)
+      const select = store.db
+        .select()
+        .from(plan.table)
+        .where(and(isRow, toSql(scope)))
+        .limit(1)
+      const rows = await reading.read(named(`read ${plan.path}`, select))
+      const [item] = await itemsOf(reading, plan, rows, expands)
+      return item && encode(item)
+    },
+  }
+}
+
+async function count(
+  reading: Reading,
+  plan: CollectionPlan,
+  where: SQL | undefined,
+): Promise<number> {
+  const select = reading.db
+    .select({ count: sql`count(*)` })
+    .from(plan.table)
+    .where(where)
+  const [row] = await reading.read(named(`count ${plan.path}`, select))
+  return Number(row?.[0])
+}
+
+/** Cursors of the pages on both sides, or null where none can be. */
+function endsOf(
+  cursors: Cursors,
+  plan: CollectionPlan,
+  { order, cursor }: ListQuery,
+  rows: readonly RawRow[],
+  isMore: boolean,
+): { readonly next: string | null; readonly prev: string | null } {
+  const first = rows[0]
+  const last = rows.at(-1)
+  if (!first || !last) {
+    // All that was beyond is gone: back is everything on this side, the cursor's own place included.
+    const back =
+      cursor &&
+      cursors.encode(plan, order, { values: cursor.values, isInclusive: !cursor.isInclusive })
+    const isForwards = cursor?.direction === 'after'
+    return { next: isForwards ? null : (back ?? null), prev: isForwards ? (back ?? null) : null }
+  }
+  const positions = new Map([...plan.columns.values()].map((column, at) => [column, at]))
+  const place = (raw: RawRow): string => {
+    const values = orderOf(plan, order).map(
+      ({ column }) => raw[positions.get(column) ?? -1] as CursorValue,
+    )
+    return cursors.encode(plan, order, { values, isInclusive: false })
+  }
+  const isBackwards = cursor?.direction === 'before'
+  const hasNext = isBackwards || isMore
+  const hasPrev = isBackwards ? isMore : cursor !== undefined
+  return { next: hasNext ? place(last) : null, prev: hasPrev ? place(first) : null }
+}
+
+/** Rows as they are sent, each with what it refers to. */
+async function itemsOf(
+  reading: Reading,
+  plan: CollectionPlan,
+  rows: readonly RawRow[],
+  expands: readonly ScopedExpand[],
+): Promise<RowData[]> {
+  const items = rows.map((raw) => decodeRow(plan.columns, raw))
+  if (expands.length === 0) return items
+  const batches = createBatches(reading)
+  const properties = [...plan.columns.keys()]
+  const expanded = expands.map(async ({ expand, scope }) => {
+    const at = properties.indexOf(expand.property)
+    const isNone = scope.kind === 'never'
+    const found = await Promise.all(
+      rows.map((raw) => batches(expand.column, isNone ? null : raw[at], scope)),
+    )
+    return found.map(([raw]) => (raw ? decodeRow(expand.target.columns, raw) : null))
+  })
+  const byName = await Promise.all(expanded)
+  return items.map((item, index) => ({
+    ...item,
+    ...Object.fromEntries(expands.map(({ expand }, at) => [expand.name, byName[at]?.[index]])),
+  }))
+}

@@ -1,0 +1,61 @@
+/** Any collections over a real store and a real cache, and every statement they read with. */
+import { createCache, type CacheRead } from '../../src/cache/cache.ts'
+import { createCollections, type CollectionPlan } from '../../src/collections/collections.ts'
+import type { CollectionDeclaration } from '../../src/collections/declare.ts'
+import { must } from '../../src/lib/assert.ts'
+import { systemClock } from '../../src/lib/clock.ts'
+import { app } from '../../src/plan/declare.ts'
+import { compilePlan } from '../../src/plan/plan.ts'
+import type { Query } from '../../src/store/store.ts'
+import { createTestLog, openStore, type TempFolder } from '../harness.ts'
+
+export async function openCollections(
+  folder: TempFolder,
+  declared: Readonly<Record<string, CollectionDeclaration>>,
+  cursorKey = new Uint8Array(32),
+) {
+  const plan = compilePlan(app({ name: 'test', collections: declared }))
+  const store = await openStore(folder.file('a.db'), plan.tables)
+  const cache = createCache({ clock: systemClock })
+  const reads: Query[] = []
+  const collections = createCollections(
+    {
+      store: {
+        ...store,
+        read: (query, options) => {
+          reads.push(query)
+          return store.read(query, options)
+        },
+      },
+      cache,
+      topics: { publish: () => {}, audienceOf: () => 'nobody' },
+      log: createTestLog(),
+      cursorKey: () => cursorKey,
+    },
+    plan.collections,
+  )
+  store.onChange(({ seq, tags }) => cache.apply(seq, tags))
+  const planOf = (path: string): CollectionPlan =>
+    must(
+      plan.collections.find((one) => one.path === path),
+      () => path,
+    )
+  return {
+    store,
+    collections,
+    reads,
+    plan,
+    planOf,
+    [Symbol.asyncDispose]: async () => await store.stop(),
+  }
+}
+
+export const jsonOf = <T>({ entry }: CacheRead): T =>
+  JSON.parse(new TextDecoder().decode(entry.body)) as T
+
+export interface Page {
+  readonly items: readonly Readonly<Record<string, unknown>>[]
+  readonly next: string | null
+  readonly prev: string | null
+  readonly count?: number
+}
