@@ -7,7 +7,7 @@
 import { createAuth } from './auth/auth.ts'
 import type { Audience } from './auth/declare.ts'
 import { createCache } from './cache/cache.ts'
-import { checkIndexes, createCollections } from './collections/collections.ts'
+import { checkIndexes, createCollections, createLoader } from './collections/collections.ts'
 import { reachableHost, type Config } from './config.ts'
 import { Fault } from './fault.ts'
 import { createFeeds } from './feeds/feeds.ts'
@@ -21,6 +21,7 @@ import { createLog, type Log } from './observe/log.ts'
 import { createMetrics } from './observe/metrics.ts'
 import type { Plan } from './plan/plan.ts'
 import { createRealtime, type Connection } from './realtime/realtime.ts'
+import type { Db, TransactionOptions, Tx } from './store/declare.ts'
 import { createStore } from './store/store.ts'
 import { version } from './version.ts'
 
@@ -135,6 +136,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
         seq: store.stats().seq,
         connections: realtime.stats().connections,
       }),
+      own: { db: dbOf(store), load: () => createLoader(store), log, env: config.env },
       clock,
       log,
       server,
@@ -142,6 +144,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     {
       corsOrigins: config.corsOrigins,
       page: typeof plan.page === 'string' ? plan.page : defaultPage(plan.name),
+      routes: plan.routes,
     },
   )
 
@@ -224,6 +227,18 @@ function listen(
       cause,
     })
   }
+}
+
+/** The database as the app's routes see it. */
+function dbOf(store: Rooms['store']): Db {
+  const { db } = store
+  return Object.assign(Object.create(db) as typeof db, {
+    transaction<T>(run: (tx: Tx) => Promise<T>, { once }: TransactionOptions = {}): Promise<T> {
+      if (once?.key === null || once?.key === undefined) return store.transaction(run)
+      const { key, user, request } = once
+      return store.transaction(run, { scope: `routes ${user?.id ?? ''}`, key, request })
+    },
+  })
 }
 
 /** Who may hear a topic, for rows that not everybody may read. */

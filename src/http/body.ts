@@ -28,7 +28,8 @@ export async function readJson(request: Request, bytesMax = bodyBytesMax): Promi
   }
 }
 
-async function readBytes(request: Request, bytesMax: number): Promise<Uint8Array> {
+/** Faults: `too_large`, `invalid` if it is cut off. */
+export async function readBytes(request: Request, bytesMax: number): Promise<Uint8Array> {
   const declared = Number(request.headers.get('content-length') ?? 0)
   if (declared > bytesMax) throw tooLarge(bytesMax)
   // A chunked body declares nothing: it is counted while it comes.

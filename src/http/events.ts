@@ -4,7 +4,7 @@
  */
 import { Fault, type FieldProblem } from '../fault.ts'
 import type { Realtime } from '../realtime/realtime.ts'
-import { searchOf, visitHeaders, type Door } from './visit.ts'
+import { searchOf, visitHeaders, type Door, type Visit } from './visit.ts'
 
 export interface EventsDeps {
   readonly realtime: Pick<Realtime, 'stream'>
@@ -18,22 +18,37 @@ export interface EventsDeps {
 export function createEventsDoor({ realtime, keepOpen, tick }: EventsDeps): Door {
   return (request, visit) => {
     const { topics, lastEventId } = readQuery(request)
-    const stream = realtime.stream({
-      identity: visit.identity,
-      topics,
-      lastEventId: request.headers.get('last-event-id') ?? lastEventId,
-    })
-    keepOpen(request)
-    return new Response(stream, {
-      headers: {
-        ...visitHeaders(visit, tick()),
-        'content-type': 'text/event-stream; charset=utf-8',
-        'cache-control': 'no-store',
-        // nginx would hold events back until its buffer is full.
-        'x-accel-buffering': 'no',
-      },
-    })
+    return eventStream({ realtime, keepOpen, tick }, { request, visit, topics, lastEventId })
   }
+}
+
+interface Wanted {
+  readonly request: Request
+  readonly visit: Visit
+  readonly topics: readonly string[]
+  readonly lastEventId?: string | undefined
+}
+
+/** Faults: `not_found`, `denied`, `unavailable`, `invalid`. */
+export function eventStream(
+  { realtime, keepOpen, tick }: EventsDeps,
+  { request, visit, topics, lastEventId }: Wanted,
+): Response {
+  const stream = realtime.stream({
+    identity: visit.identity,
+    topics,
+    lastEventId: request.headers.get('last-event-id') ?? lastEventId,
+  })
+  keepOpen(request)
+  return new Response(stream, {
+    headers: {
+      ...visitHeaders(visit, tick()),
+      'content-type': 'text/event-stream; charset=utf-8',
+      'cache-control': 'no-store',
+      // nginx would hold events back until its buffer is full.
+      'x-accel-buffering': 'no',
+    },
+  })
 }
 
 interface Query {

@@ -16,14 +16,16 @@ import type { Limits } from '../limits/limits.ts'
 import type { Log } from '../observe/log.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import type { Connection, Realtime } from '../realtime/realtime.ts'
-import { createEventsDoor } from './events.ts'
+import type { RouteContext, RouteExtras, Routes } from './declare.ts'
+import { createEventsDoor, eventStream } from './events.ts'
 import { problemResponse } from './faults.ts'
 import { createGate } from './gates.ts'
 import { createHealthDoor, createMetricsDoor, type Health } from './operations.ts'
 import { createPublishDoors } from './publish.ts'
 import { createRecordDoors } from './records.ts'
+import { createOwnRoutes } from './routes.ts'
 import { createSocketDoor } from './socket.ts'
-import { visitHeaders, type Door } from './visit.ts'
+import { visitHeaders, type Door, type Visit } from './visit.ts'
 
 export { websocket } from './socket.ts'
 
@@ -37,6 +39,8 @@ export interface HttpDeps {
   readonly health: () => Health
   readonly clock: Clock
   readonly log: Log
+  /** What the app's own routes are given. */
+  readonly own: Omit<RouteContext, 'topics'> & { readonly load: () => RouteExtras['load'] }
   /** Known once Bun listens; doors need it to upgrade, to lift time-outs, to know the peer. */
   readonly server: () => Bun.Server<Connection>
 }
@@ -45,6 +49,7 @@ export interface HttpOptions {
   readonly corsOrigins: readonly string[]
   /** Served at `/` when the app has no bundled page. */
   readonly page: string
+  readonly routes?: Routes | undefined
 }
 
 export type Fetch = (request: Request) => Response | Promise<Response>
@@ -59,7 +64,9 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
   const routes = new Elysia({ handler: { standardHostname: false } })
   if (options.corsOrigins.length > 0) routes.use(corsOf(options.corsOrigins))
 
+  const taken = new Set<string>()
   const on = (method: string, path: string, door: Door, limits?: Limits): void => {
+    taken.add(`${method} ${path}`)
     const enter = gate({ route: `${method} ${path}`, door, limits })
     // Elysia reads a handler's text, and awaits one that returns a call. A bound function has no text:
     // a synchronous answer stays one, which a cached read notices.
@@ -100,8 +107,28 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
     }
   }
 
+  const { load, ...own } = deps.own
+  const publish = (topic: string, data: unknown) => void realtime.publish(topic, data)
+  const stream = (request: Request, topics: readonly string[], visit: Visit) =>
+    eventStream({ realtime, keepOpen, tick }, { request, visit, topics })
+  const context = { ...own, publish, stream }
+  const routesOfApp = createOwnRoutes({ clock, load, context }, options.routes ?? (() => {}))
+  for (const { method, path, door } of routesOfApp) {
+    // The router holds one name for a parameter at one place; the app's own router has the app's.
+    const place = path.replaceAll(/:[^/?]+/g, ':id')
+    if (taken.has(`${method} ${place}`)) throw takenFault(method, path)
+    on(method, place, door, method === 'GET' ? undefined : writes)
+  }
+
   on('ALL', '/*', nothingHere)
   return routes.fetch as Fetch
+}
+
+function takenFault(method: string, path: string): Fault {
+  const message = 'is served by Belfry already, or declared twice'
+  return new Fault('invalid', 'the app file has one problem', {
+    fields: [{ field: `routes.${method} ${path}`, message }],
+  })
 }
 
 const nothingHere: Door = () => {

@@ -12,6 +12,7 @@
  */
 import type { CollectionDeclaration } from '../collections/declare.ts'
 import type { FeedDeclaration } from '../feeds/declare.ts'
+import type { Routes } from '../http/declare.ts'
 import type { TopicDeclaration } from '../realtime/declare.ts'
 
 export interface AppOptions {
@@ -25,12 +26,14 @@ export interface AppOptions {
   /** What is served at `/`: an HTML file imported by the app, or HTML text. Default: a line that names the app. */
   readonly page?: Bun.HTMLBundle | string
 
+  /** Your own HTTP routes: see `src/http/declare.ts`. Called once, at start. */
+  readonly routes?: Routes
+
   /** Declared in the app file, not served yet: refused at start. */
   readonly auth?: unknown
   readonly jobs?: unknown
   readonly budgets?: unknown
   readonly limits?: unknown
-  readonly routes?: unknown
 }
 
 export interface AppDeclaration {

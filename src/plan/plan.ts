@@ -23,11 +23,12 @@ export interface Plan {
   readonly topics: readonly TopicPlan[]
   readonly feeds: readonly FeedPlan[]
   readonly page: AppOptions['page']
+  readonly routes: AppOptions['routes']
 }
 
 const known = {
-  served: ['name', 'collections', 'topics', 'feeds', 'page'],
-  notYet: ['auth', 'jobs', 'budgets', 'limits', 'routes'],
+  served: ['name', 'collections', 'topics', 'feeds', 'page', 'routes'],
+  notYet: ['auth', 'jobs', 'budgets', 'limits'],
 }
 
 /** Faults: `invalid`, with every problem of the file. */
@@ -53,8 +54,11 @@ function compile(declaration: unknown, report: Report): Plan | undefined {
   const isDeclared = namesIn(options, topics)
   const { collections, tables } = compileCollections(options.collections ?? {}, isDeclared, report)
   const feeds = compileFeeds(options.feeds ?? {}, { collections, isDeclared }, report)
-  const { page } = options
-  return Object.freeze({ name: options.name, collections, tables, topics, feeds, page })
+  const { name, page, routes } = options
+  if (routes !== undefined && typeof routes !== 'function') {
+    report('routes', 'must be a function of the server')
+  }
+  return Object.freeze({ name, collections, tables, topics, feeds, page, routes })
 }
 
 /** A pattern that is wrong has been reported: what names its topics is not wrong as well. */

@@ -41,10 +41,15 @@ export interface TransactionOptions {
   /**
    * Do this once: a second transaction of the same user (or, for visitors, of anybody) with the same key
    * within 24 h runs nothing and gives the first one's result, which must be JSON. Meant for the
-   * `Idempotency-Key` header: 1 to 255 characters; `null` and `undefined` mean no key.
+   * `Idempotency-Key` header: 1 to 255 characters; `null` and `undefined` mean no key. `request` is what was
+   * asked, any JSON: another request under the same key is refused (422).
    */
   readonly once?:
-    | { readonly key: string | null | undefined; readonly user: User | null }
+    | {
+        readonly key: string | null | undefined
+        readonly user: User | null
+        readonly request?: unknown
+      }
     | undefined
 }
 

@@ -68,7 +68,6 @@ describe('compilePlan', () => {
         jobs: {},
         budgets: {},
         limits: { api: '100/min' },
-        routes: () => {},
         collections: { spot: collection(spot, { warm: [], limits: {} }) },
         topics: { chat: topic({ presence: true }) },
       }),

@@ -1,0 +1,127 @@
+/**
+ * The app's own routes, as doors: Elysia runs the handler, the gates have gone before, and whatever it throws
+ * comes back out as what it is, so that a problem looks the same everywhere and a bug is logged once.
+ *
+ *   gate ─► door ─► (body, bounded) ─► own Elysia: parse, validate, handler ─► response, with the visit's headers
+ */
+import { Elysia } from 'elysia'
+import { Fault, unwrapped, type FieldProblem } from '../fault.ts'
+import type { Clock } from '../lib/clock.ts'
+import { bodyBytesMax, readBytes } from './body.ts'
+import type { RouteContext, RouteExtras, Routes, RouteServer } from './declare.ts'
+import { visitHeaders, type Door, type Visit } from './visit.ts'
+
+export interface OwnRoute {
+  readonly method: string
+  readonly path: string
+  readonly door: Door
+}
+
+export interface OwnRoutesDeps {
+  readonly clock: Clock
+  readonly load: () => RouteExtras['load']
+  readonly context: Omit<RouteContext, 'topics'> & {
+    readonly publish: (topic: string, data: unknown) => void
+    readonly stream: (request: Request, topics: readonly string[], visit: Visit) => Response
+  }
+}
+
+/** What is known of a request while it is with the app's code. */
+interface Guest {
+  readonly visit: Visit
+  failure: unknown
+}
+
+/** Faults: `invalid`, naming the route that cannot be served. */
+export function createOwnRoutes(deps: OwnRoutesDeps, declare: Routes): readonly OwnRoute[] {
+  const { clock, load } = deps
+  const { publish, stream, ...context } = deps.context
+  const guests = new WeakMap<Request, Guest>()
+
+  const extrasOf = (request: Request): RouteExtras => {
+    const guest = guestOf(guests, request)
+    return { user: guest.visit.identity.user, requestId: guest.visit.id, load: load() }
+  }
+  const server = new Elysia({ handler: { standardHostname: false } })
+    .onError(({ request, error, code }) => {
+      guestOf(guests, request).failure = failureOf(error, code)
+      return new Response(null, { status: 500 })
+    })
+    .derive(({ request }) => extrasOf(request))
+  const topics: RouteContext['topics'] = {
+    publish,
+    stream: (request, names) => stream(request, names, guestOf(guests, request).visit),
+  }
+  declare(server as unknown as RouteServer, { ...context, topics })
+
+  const door: Door = async (request, visit) => {
+    const guest: Guest = { visit, failure: undefined }
+    const inner = await bounded(request)
+    guests.set(inner, guest)
+    const response = await server.fetch(inner)
+    if (guest.failure !== undefined) throw guest.failure
+    const headers = new Headers(response.headers)
+    const own = visitHeaders(visit, clock.tick())
+    for (const name in own) headers.set(name, own[name] ?? '')
+    if (!headers.has('cache-control')) headers.set('cache-control', 'no-store')
+    return new Response(response.body, { status: response.status, headers })
+  }
+  return server.routes.map(({ method, path }) => ({ method: checked(method, path), path, door }))
+}
+
+function guestOf(guests: WeakMap<Request, Guest>, request: Request): Guest {
+  const guest = guests.get(request)
+  if (guest) return guest
+  throw new Fault('internal', 'a request that came past the gates')
+}
+
+function checked(method: string, path: string): string {
+  const problem = (message: string): Fault =>
+    new Fault('invalid', 'the app file has one problem', {
+      fields: [{ field: `routes.${method} ${path}`, message }],
+    })
+  if (method === 'WS' || method === '$INTERNALWS') {
+    throw problem('opens a WebSocket: declare a topic for that')
+  }
+  if (!path.startsWith('/')) throw problem('must start with /')
+  return method
+}
+
+/** Elysia reads a body however long it is. */
+async function bounded(request: Request): Promise<Request> {
+  if (request.body === null) return request
+  const { url, method, headers, signal } = request
+  const body = await readBytes(request, bodyBytesMax)
+  return new Request(url, { method, headers, signal, body: body as Uint8Array<ArrayBuffer> })
+}
+
+function failureOf(error: unknown, code: unknown): unknown {
+  const thrown = unwrapped(error)
+  if (thrown instanceof Fault) return thrown
+  switch (code) {
+    case 'VALIDATION':
+      return new Fault('invalid', 'the request is not valid', { fields: fieldsOf(error) })
+    case 'PARSE':
+      return new Fault('invalid', 'the body cannot be read')
+    case 'NOT_FOUND':
+      return new Fault('not_found', 'nothing is served at this path')
+    case 'INVALID_COOKIE_SIGNATURE':
+      return new Fault('invalid', 'a cookie is not as it was signed')
+    default:
+      return thrown
+  }
+}
+
+/** Of Elysia's ValidationError: which part of the request, where in it, what is wrong there. */
+function fieldsOf(error: unknown): FieldProblem[] {
+  if (typeof error !== 'object' || error === null || !('all' in error)) return []
+  if (!Array.isArray(error.all)) return []
+  const seen = new Map<string, string>()
+  for (const one of error.all as { path?: unknown; message?: unknown; summary?: unknown }[]) {
+    const path = typeof one.path === 'string' ? one.path.slice(1).replaceAll('/', '.') : ''
+    const field = path === '' && 'type' in error ? String(error.type) : path
+    const message = one.summary ?? one.message
+    if (!seen.has(field)) seen.set(field, typeof message === 'string' ? message : 'is not valid')
+  }
+  return [...seen].map(([field, message]) => ({ field, message }))
+}
