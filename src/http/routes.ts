@@ -29,7 +29,7 @@ export interface OwnRoutesDeps {
 /** What is known of a request while it is with the app's code. */
 interface Guest {
   readonly visit: Visit
-  failure: unknown
+  failure: Error | undefined
 }
 
 /** Faults: `invalid`, naming the route that cannot be served. */
@@ -44,6 +44,8 @@ export function createOwnRoutes(deps: OwnRoutesDeps, declare: Routes): readonly 
   }
   const server = new Elysia({ handler: { standardHostname: false } })
     .onError(({ request, error, code }) => {
+      // `throw status(418)` is an answer in Elysia's words.
+      if (typeof code === 'number') return undefined
       guestOf(guests, request).failure = failureOf(error, code)
       return new Response(null, { status: 500 })
     })
@@ -95,7 +97,7 @@ async function bounded(request: Request): Promise<Request> {
   return new Request(url, { method, headers, signal, body: body as Uint8Array<ArrayBuffer> })
 }
 
-function failureOf(error: unknown, code: unknown): unknown {
+function failureOf(error: unknown, code: string): Error {
   const thrown = unwrapped(error)
   if (thrown instanceof Fault) return thrown
   switch (code) {
@@ -108,7 +110,7 @@ function failureOf(error: unknown, code: unknown): unknown {
     case 'INVALID_COOKIE_SIGNATURE':
       return new Fault('invalid', 'a cookie is not as it was signed')
     default:
-      return thrown
+      return thrown instanceof Error ? thrown : new Fault('internal', 'something else was thrown')
   }
 }
 

@@ -24,6 +24,10 @@ const routes: Routes = (server, { db, topics }) =>
     .get('/api/broken', () => {
       throw new Error('a secret of the app')
     })
+    .get('/api/teapot', ({ status }) => status(418, 'short and stout'))
+    .get('/api/teapot/thrown', ({ status }) => {
+      throw status(418, 'short and stout')
+    })
     .get('/api/mine/stream', ({ request, user }) =>
       topics.stream(request, [`mine:${user?.id ?? 'nobody'}`]),
     )
@@ -176,6 +180,10 @@ describe('routes of the app', () => {
     const missing = await server.get('/api/rich/nobody')
     expect(await missing.json()).toMatchObject({ status: 404, detail: 'no account nobody' })
 
+    for (const path of ['/api/teapot', '/api/teapot/thrown']) {
+      const teapot = await server.get(path)
+      expect([teapot.status, await teapot.text()]).toEqual([418, 'short and stout'])
+    }
     const broken = await server.get('/api/broken')
     expect(broken.status).toBe(500)
     expect(await broken.text()).not.toContain('secret')
