@@ -105,6 +105,23 @@ describe('the compiled binary, alone in an empty folder', () => {
     expect(existsSync(wal) ? statSync(wal).size : 0).toBe(0)
   }, 30_000)
 
+  test('migrates', async () => {
+    const { folder, command } = emptyFolder()
+    using _ = folder
+    const migrate = (...args: string[]) =>
+      runBelfry({ command, args: ['migrate', ...args], cwd: folder.path })
+    writeFileSync(folder.file('app.ts'), appFile)
+    writeFileSync(folder.file('tables.ts'), tablesFile)
+    expect(await migrate('apply', 'app.ts')).toMatchObject({ exitCode: 0, stderr: '' })
+    const wider = tablesFile.replace('text().notNull()', 'text().notNull().unique()')
+    writeFileSync(folder.file('tables.ts'), wider)
+    const status = await migrate('status', 'app.ts')
+    expect(status).toMatchObject({ exitCode: 1, stderr: '' })
+    expect(status.stdout).toContain('table notes: unique (text) is not stored (rebuild)')
+    expect(await migrate('apply', 'app.ts')).toMatchObject({ exitCode: 0, stderr: '' })
+    expect((await migrate('status', 'app.ts')).exitCode).toBe(0)
+  }, 30_000)
+
   test('plan prints what an app comes to, and all five mistakes of a bad one', async () => {
     const { folder, command } = emptyFolder()
     using _ = folder

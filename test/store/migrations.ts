@@ -11,8 +11,8 @@ import {
 } from '../../src/store/migration-db.ts'
 import { createTestLog, faultOf, tempFolder } from '../harness.ts'
 
-/** Runs before a statement is; may throw, or change it. */
-type OnStatement = (sql: string, tx: MigrationTx) => Promise<void> | void
+/** Runs before a statement is; may throw. `skip`: it is not run. */
+type OnStatement = (sql: string, tx: MigrationTx) => unknown
 
 export interface Workshop extends Disposable {
   readonly file: string
@@ -95,8 +95,7 @@ function watched(db: MigrationDb, onStatement: OnStatement): MigrationDb {
           work({
             rows: tx.rows,
             async run(sql) {
-              await onStatement(sql, tx)
-              await tx.run(sql)
+              if ((await onStatement(sql, tx)) !== 'skip') await tx.run(sql)
             },
           }),
         options,

@@ -275,6 +275,19 @@ describe('a rebuild', () => {
     expect(shop.dump()).toEqual(before)
   })
 
+  test('is undone if it ends in anything but what is declared', async () => {
+    using shop = await withUsers()
+    const before = shop.dump()
+    const indexed = sqliteTable('users', { id: id(), nick: text().unique() }, (t) => [
+      index('by').on(t.nick),
+    ])
+    const skipping = shop.apply(family(indexed), {}, (sql) =>
+      sql.startsWith('create index') ? 'skip' : undefined,
+    )
+    await expect(skipping).rejects.toThrow('other tables than declared (table users: index by is new)')
+    expect(shop.dump()).toEqual(before)
+  })
+
   test('refuses while somebody’s half-done rebuild lies about', async () => {
     using shop = await withUsers()
     shop.sql('create table __new_users (id integer)')
