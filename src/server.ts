@@ -260,11 +260,16 @@ function gauges({
   realtime,
   auth,
 }: Pick<Rooms, 'store' | 'cache' | 'realtime' | 'auth'>) {
-  const { reads, writes, commits, seq } = store.stats()
+  const { reads, replicaReads, writes, commits, waiting, seq, replicas } = store.stats()
   const cached = cache.stats()
   const live = realtime.stats()
   return {
     belfry_store_reads_total: reads,
+    belfry_store_replica_reads_total: replicaReads,
+    belfry_store_writes_waiting: waiting,
+    belfry_store_replicas_out: replicas.filter(({ seq: at }) => at === 0).length,
+    // Of the one that is furthest behind.
+    belfry_store_replica_lag_entries: Math.max(0, ...replicas.map(({ seq: at }) => seq - at)),
     belfry_store_writes_total: writes,
     belfry_store_commits_total: commits,
     belfry_log_seq: seq,

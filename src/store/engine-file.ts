@@ -5,21 +5,17 @@
  * is undone alone. If the transaction itself cannot be committed, none happened.
  */
 import type { Engine } from './engine.ts'
-import { selectEntries, selectSeq } from './engine.ts'
+import { entriesAfter, selectSeq } from './engine.ts'
 import { storeErrorOf, type Connection } from './libsql.ts'
-import {
-  entriesMax,
-  type Committed,
-  type LogEntry,
-  type Write,
-  type WriteOutcome,
-} from './messages.ts'
+import type { Committed, LogEntry, Logged, Write, WriteOutcome } from './messages.ts'
 
 export function createFileEngine(db: Connection, isWriter: boolean): Engine {
   const step = (sql: string): void => void db.all({ sql, params: [] })
   const newestSeq = (): number => Number(db.all({ sql: selectSeq, params: [] })[0]?.[0])
-  const entriesAfter = (after: number): LogEntry[] =>
-    db.all({ sql: selectEntries, params: [after, entriesMax] }) as unknown as LogEntry[]
+  const logged = (after: number, upTo: number): Logged => {
+    const entries = upTo > after ? db.all(entriesAfter(after)) : []
+    return { entries: entries as unknown as LogEntry[], upTo }
+  }
 
   const transaction = <T>(run: () => T): T => {
     step('begin immediate')
@@ -61,11 +57,11 @@ export function createFileEngine(db: Connection, isWriter: boolean): Engine {
             if ('upTo' in outcome) from = outcome.upTo
             return outcome
           })
-          return { outcomes, entries: entriesAfter(after) }
+          return { outcomes, ...logged(after, from) }
         })
       } catch (thrown) {
         const error = storeErrorOf(thrown)
-        return { outcomes: writes.map(() => ({ error })), entries: [] }
+        return { outcomes: writes.map(() => ({ error })), entries: [], upTo: after }
       }
     },
     begin(foreignKeys) {
@@ -76,9 +72,9 @@ export function createFileEngine(db: Connection, isWriter: boolean): Engine {
     run: (query) => db.all(query),
     end(how, after) {
       try {
-        const entries = how === 'commit' ? entriesAfter(after) : []
+        const seen = how === 'commit' ? logged(after, newestSeq()) : { entries: [], upTo: after }
         if (how === 'commit' || db.inTransaction) step(how)
-        return entries
+        return seen
       } catch (thrown) {
         if (db.inTransaction) step('rollback')
         throw thrown

@@ -14,18 +14,18 @@
  */
 import { BatchCond, openHttp, type Batch, type BatchStep, type Stream } from '@libsql/hrana-client'
 import { must } from '../lib/assert.ts'
-import { selectEntries, selectSeq, type Engine } from './engine.ts'
+import { entriesAfter, selectSeq, type Engine } from './engine.ts'
 import { bindable, storeErrorOf } from './libsql.ts'
-import {
-  entriesMax,
-  type Committed,
-  type LogEntry,
-  type Query,
-  type RawRow,
-  type RemoteTarget,
-  type StoreError,
-  type Write,
-  type WriteOutcome,
+import type {
+  Committed,
+  LogEntry,
+  Logged,
+  Query,
+  RawRow,
+  RemoteTarget,
+  StoreError,
+  Write,
+  WriteOutcome,
 } from './messages.ts'
 
 /** Longer than sqld waits for its own lock (5 s). */
@@ -82,7 +82,7 @@ export function createRemoteEngine({ url, authToken }: RemoteTarget): Engine {
         last = end
         return parts
       })
-      const entries = addQuery(batch, { sql: selectEntries, params: [after, entriesMax] }, last)
+      const entries = addQuery(batch, entriesAfter(after), last)
       const commit = add(batch, 'commit', entries.step)
       addIf(batch, 'rollback', [BatchCond.ok(begin.step), BatchCond.not(BatchCond.ok(commit.step))])
       await batch.execute()
@@ -94,7 +94,7 @@ export function createRemoteEngine({ url, authToken }: RemoteTarget): Engine {
         entries,
         commit,
       ])
-      if (failure) return { outcomes: writes.map(() => ({ error: failure })), entries: [] }
+      if (failure) return { outcomes: writes.map(() => ({ error: failure })), entries: [], upTo: after }
       let from = await seqOf(start)
       const settled = outcomes.map((outcome): WriteOutcome => {
         if ('error' in outcome) return outcome
@@ -102,13 +102,18 @@ export function createRemoteEngine({ url, authToken }: RemoteTarget): Engine {
         from = outcome.upTo
         return settledOne
       })
-      return { outcomes: settled, entries: (await rowsOf(entries)) as unknown as LogEntry[] }
+      const rows = (await rowsOf(entries)) as unknown as LogEntry[]
+      return { outcomes: settled, entries: rows, upTo: from }
     })
 
   /** Of one write alone: in as many requests as it needs. */
-  const commitLarge = async (write: Write, after: number): Promise<Committed> => {
+  const commitLarge = async (
+    write: Write,
+    after: number,
+    foreignKeys: 'on' | 'off' = 'on',
+  ): Promise<Committed> => {
     try {
-      await engine.begin('on')
+      await engine.begin(foreignKeys)
       const from = Number((await engine.run({ sql: selectSeq, params: [] }))[0]?.[0])
       for (let at = 0; at < write.length; at += opsPerRequestMax) {
         await runAll(
@@ -116,11 +121,11 @@ export function createRemoteEngine({ url, authToken }: RemoteTarget): Engine {
           write.slice(at, at + opsPerRequestMax),
         )
       }
-      const entries = await engine.end('commit', after)
-      return { outcomes: [{ from, upTo: entries.at(-1)?.[0] ?? from }], entries }
+      const logged = await engine.end('commit', after)
+      return { outcomes: [{ from, upTo: logged.upTo }], ...logged }
     } catch (thrown) {
       await engine.end('rollback', after).catch(() => {})
-      return { outcomes: [{ error: remoteErrorOf(thrown) }], entries: [] }
+      return { outcomes: [{ error: remoteErrorOf(thrown) }], entries: [], upTo: after }
     }
   }
 
@@ -129,7 +134,7 @@ export function createRemoteEngine({ url, authToken }: RemoteTarget): Engine {
     async commit(writes: readonly Write[], after: number, foreignKeys?: 'off'): Promise<Committed> {
       const [only] = writes
       if (writes.length === 1 && only && only.length > opsPerRequestMax) {
-        return await commitLarge(only, after)
+        return await commitLarge(only, after, foreignKeys)
       }
       return await commitTogether(writes, after, foreignKeys)
     },
@@ -150,19 +155,19 @@ export function createRemoteEngine({ url, authToken }: RemoteTarget): Engine {
         must(open, () => 'run comes after begin'),
         query,
       ),
-    async end(how: 'commit' | 'rollback', after: number): Promise<readonly LogEntry[]> {
+    async end(how: 'commit' | 'rollback', after: number): Promise<Logged> {
       const stream = open
       open = undefined
-      if (!stream) return []
+      if (!stream) return { entries: [], upTo: after }
       try {
-        const entries =
-          how === 'commit'
-            ? rowsFrom(stream, { sql: selectEntries, params: [after, entriesMax] })
-            : Promise.resolve([])
+        const isKept = how === 'commit'
+        const entries = isKept ? rowsFrom(stream, entriesAfter(after)) : Promise.resolve([])
+        const newest = isKept ? rowsFrom(stream, { sql: selectSeq, params: [] }) : entries
         const ended = stream.run(how)
         stream.closeGracefully()
-        await ended
-        return (await entries) as unknown as LogEntry[]
+        await Promise.all([entries, newest, ended])
+        const upTo = Number((await newest)[0]?.[0] ?? after)
+        return { entries: (await entries) as unknown as LogEntry[], upTo }
       } catch (thrown) {
         stream.close()
         throw thrown

@@ -2,7 +2,7 @@
  * What a store thread can do with its connection, near (a file) or far (Hrana over HTTP). A file's
  * engine answers at once; a remote one answers later, and takes many reads at a time.
  */
-import type { Committed, LogEntry, Query, RawRow, Write } from './messages.ts'
+import { entriesMax, type Committed, type Logged, type Query, type RawRow, type Write } from './messages.ts'
 
 export type Awaitable<T> = T | Promise<T>
 
@@ -12,10 +12,21 @@ export interface Engine {
   begin(foreignKeys: 'on' | 'off'): Awaitable<void>
   /** Within `begin` and `end`. */
   run(query: Query): Awaitable<readonly RawRow[]>
-  end(how: 'commit' | 'rollback', after: number): Awaitable<readonly LogEntry[]>
+  end(how: 'commit' | 'rollback', after: number): Awaitable<Logged>
   close(): Awaitable<void>
 }
 
-export const selectEntries =
-  'select seq, at, subject, data from log where seq > ? order by seq limit ?'
+/** A sqld refuses to answer with 10 MB. */
+const entriesBytesMax = 4_000_000
+
+/** What one answer can hold of the log beyond a seq, in order; at least one, if there is one. */
+export function entriesAfter(seq: number): Query {
+  return { sql: selectEntries, params: [seq, entriesMax] }
+}
+
+const selectEntries = `select seq, at, subject, data from (
+  select seq, at, subject, data, sum(length(data)) over (order by seq) - length(data) as before
+  from log where seq > ? order by seq limit ?
+) where before < ${entriesBytesMax}`
+
 export const selectSeq = 'select coalesce(max(seq), 0) from log'

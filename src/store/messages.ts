@@ -29,14 +29,20 @@ export type WriteOutcome =
   | { readonly from: number; readonly upTo: number }
   | { readonly error: StoreError }
 
-export interface Committed {
-  readonly outcomes: readonly WriteOutcome[]
-  /** Every entry above the asked seq that this commit could see: own ones, and other nodes' in between. */
+/** What is in the log beyond the asked seq: own entries, and other nodes' in between. */
+export interface Logged {
+  /** In order, without holes; not up to the newest if there are too many for one answer. */
   readonly entries: readonly LogEntry[]
+  /** The newest seq. */
+  readonly upTo: number
 }
 
-/** Log entries one answer carries; more come by asking again. A few MB at a few hundred bytes each. */
-export const entriesMax = 20_000
+export interface Committed extends Logged {
+  readonly outcomes: readonly WriteOutcome[]
+}
+
+/** Log entries one answer carries; more come by asking again. To hand out 2,000 takes about 10 ms. */
+export const entriesMax = 2_000
 
 export interface RemoteTarget {
   readonly url: string
@@ -91,7 +97,7 @@ export interface ReadRows {
 export type Answer = Numbered<
   | ReadRows
   | Committed
-  | { readonly entries: readonly LogEntry[] }
+  | Logged
   /** The newest log entry that a sync brought. */
   | { readonly seq: number }
   | { readonly snapshot: SnapshotResult }

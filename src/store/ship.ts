@@ -17,14 +17,13 @@
 import { Fault } from '../fault.ts'
 import type { Log } from '../observe/log.ts'
 import { quote, text } from './ddl.ts'
-import { selectEntries, selectSeq } from './engine.ts'
+import { entriesAfter, selectSeq } from './engine.ts'
 import type { LogEntry, Query, RawRow, Write } from './messages.ts'
 import type { Pool } from './pool.ts'
 import type { ThreadClient } from './thread-client.ts'
 
-/** Rows a page, entries a step: a request of a few hundred KB. */
+/** A request of a few hundred KB. */
 const rowsPerPage = 250
-const entriesPerStep = 250
 
 /** Entries one call ships; the next call goes on. */
 const stepsPerCall = 40
@@ -52,6 +51,8 @@ export function createShipper({ log, name, primary, open }: ShipperDeps): () => 
 
   const here = async (sql: string, params: readonly unknown[] = []): Promise<readonly RawRow[]> =>
     (await primary.read({ sql, params })).rows
+
+  const entriesHere = async (seq: number) => (await primary.read(entriesAfter(seq))).rows
 
   const newest = async (): Promise<number> => Number((await here(selectSeq))[0]?.[0])
 
@@ -173,7 +174,7 @@ export function createShipper({ log, name, primary, open }: ShipperDeps): () => 
   const shipUntil = async (from: number, upTo: number): Promise<number> => {
     let seq = from
     for (let step = 0; seq < upTo && step < stepsPerCall; step++) {
-      const entries = (await here(selectEntries, [seq, entriesPerStep])) as unknown as LogEntry[]
+      const entries = (await entriesHere(seq)) as unknown as LogEntry[]
       const [first] = entries
       const last = entries.at(-1)
       if (!first || !last) return seq

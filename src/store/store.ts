@@ -22,9 +22,9 @@ import { detach, type Service } from '../lib/service.ts'
 import { must } from '../lib/assert.ts'
 import type { Log } from '../observe/log.ts'
 import { createEntryReader, type Change } from './change.ts'
-import { selectEntries, selectSeq } from './engine.ts'
+import { entriesAfter, selectSeq } from './engine.ts'
 import { createFollower, type ChangeListener, type GapListener } from './follower.ts'
-import { entriesMax, type LogEntry, type Query, type RawRow, type Write } from './messages.ts'
+import type { LogEntry, Query, RawRow, Write } from './messages.ts'
 import { migrate } from './migrate.ts'
 import type { MigrationDb } from './migration-db.ts'
 import {
@@ -157,9 +157,9 @@ export function createStore(deps: StoreDeps, options: StoreOptions): Store {
     await migrate(migrationPort(writer), options.tables, log)
     await places.primary.start()
     secret = await readSecret()
-    await Promise.all(places.replicas.map((replica) => replica.start()))
     const newest = await places.primary.read({ sql: selectSeq, params: [] })
     follower.jump(Number(newest.rows[0]?.[0]))
+    await Promise.all(places.replicas.map((replica) => replica.start()))
     tidiedAt = follower.applied
     atStart = writer.stats()
     follower.onChange(({ seq }) => tidy(seq))
@@ -217,12 +217,9 @@ export function createStore(deps: StoreDeps, options: StoreOptions): Store {
   /** Hands out what the log has beyond what listeners know. */
   const follow = async (readFrom: Places['primary']['read']): Promise<void> => {
     for (;;) {
-      const { rows } = await readFrom({
-        sql: selectEntries,
-        params: [follower.applied, entriesMax],
-      })
+      const { rows } = await readFrom(entriesAfter(follower.applied))
+      if (rows.length === 0) return
       follower.accept(rows as unknown as LogEntry[])
-      if (rows.length < entriesMax) return
     }
   }
 

@@ -60,7 +60,7 @@ function handle(request: Request): Awaitable<Reply> {
     case 'run':
       return map(db.run(request.query), (rows) => ({ rows, ms: 0 }))
     case 'end':
-      return map(db.end(request.how, request.after), (entries) => ({ entries }))
+      return db.end(request.how, request.after)
     case 'snapshot':
       return closed
     case 'close':

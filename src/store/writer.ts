@@ -19,7 +19,8 @@ import type { Log } from '../observe/log.ts'
 import type { Change } from './change.ts'
 import { faultOf, isUnreachable } from './errors.ts'
 import type { Follower } from './follower.ts'
-import type { Query, RawRow, Write, WriteOutcome } from './messages.ts'
+import { entriesAfter } from './engine.ts'
+import type { LogEntry, Logged, Query, RawRow, Write, WriteOutcome } from './messages.ts'
 import type { ThreadClient } from './thread-client.ts'
 
 /** Writes that may wait at once, and statements in one commit (~5 ms of work at 10 µs each). */
@@ -159,7 +160,7 @@ export function createWriter({ clock, log, follower, open }: WriterDeps): Writer
       })
       counts.commits++
       if (!('outcomes' in answer)) throw new Fault('internal', 'the writer gave no answer')
-      const changes = follower.accept(answer.entries)
+      const changes = await handOut({ clock, follower, thread: living() }, answer)
       group.forEach((one, at) => settle(one, answer.outcomes[at], changes))
     } catch (thrown) {
       const fault = failed(toFault(thrown))
@@ -175,8 +176,6 @@ export function createWriter({ clock, log, follower, open }: WriterDeps): Writer
     if (!outcome) return reject(new Fault('internal', 'the writer gave no answer'))
     if ('error' in outcome) return reject(failed(faultOf(outcome.error)))
     counts.writes++
-    // More came in between than one answer holds: all of it is a gap.
-    if (outcome.upTo > follower.applied) follower.jump(outcome.upTo)
     const first = changes[0]?.seq ?? 0
     const at = (seq: number): number => Math.max(0, seq + 1 - first)
     resolve(changes.slice(at(outcome.from), at(outcome.upTo)))
@@ -263,7 +262,7 @@ async function interact<T>(
     const result = await Promise.race([running, expired.promise])
     isOpen = false
     const answer = await thread.ask({ kind: 'end', how: 'commit', after })
-    if ('entries' in answer) follower.accept(answer.entries)
+    if ('entries' in answer) await handOut({ clock, follower, thread }, answer)
     return result
   } catch (thrown) {
     isOpen = false
@@ -273,4 +272,22 @@ async function interact<T>(
   } finally {
     cancel()
   }
+}
+
+/** Of a large commit, answer by answer, with room for others between them. */
+async function handOut(
+  { clock, follower, thread }: InteractDeps,
+  { entries, upTo }: Logged,
+): Promise<readonly Change[]> {
+  const changes = [...follower.accept(entries)]
+  for (let last = entries.at(-1)?.[0] ?? upTo; last < upTo; ) {
+    await new Promise<void>((resolve) => clock.soon(resolve))
+    const answer = await thread.ask({ kind: 'read', query: entriesAfter(last) })
+    const more = 'rows' in answer ? (answer.rows as unknown as LogEntry[]) : []
+    const newest = more.at(-1)
+    if (!newest) break
+    changes.push(...follower.accept(more))
+    ;[last] = newest
+  }
+  return changes
 }

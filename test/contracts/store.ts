@@ -125,6 +125,19 @@ export function storeContract(start: () => Promise<Shape>): void {
     expect(await count(store)).toBe(1_000)
   })
 
+  contract('one statement that changes 5,000 rows: each is heard of, in order', async (store) => {
+    const many = `insert into notes (text) with recursive n(i) as (select 1 union all select i + 1 from n where i < 5000)
+      select 'note ' || i || '${'x'.repeat(1_000)}' from n`
+    const seqs: number[] = []
+    store.onChange(({ seq }) => void seqs.push(seq))
+    const before = store.stats().seq
+    const changes = await store.write([{ sql: many, params: [] }])
+    expect(changes).toHaveLength(5_000)
+    expect(seqs).toEqual(Array.from({ length: 5_000 }, (_, at) => before + 1 + at))
+    await store.transaction((tx) => tx.delete(notes))
+    expect([seqs.length, store.stats().seq]).toEqual([10_000, before + 10_000])
+  })
+
   contract('300 writes at once are all there, in order, in few commits', async (store) => {
     const seqs: number[] = []
     store.onChange(({ seq }) => void seqs.push(seq))

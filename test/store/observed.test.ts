@@ -1,0 +1,33 @@
+import { expect, test } from 'bun:test'
+import { createMetrics } from '../../src/observe/metrics.ts'
+import { createStore } from '../../src/store/store.ts'
+import { systemClock } from '../../src/lib/clock.ts'
+import { insertNote, notes } from '../contracts/store.ts'
+import { createTestLog, tempFolder } from '../harness.ts'
+import { slowQuery } from './slow.ts'
+
+test('a slow query is told with its plan, every query is timed by its name', async () => {
+  using folder = tempFolder()
+  const log = createTestLog()
+  const metrics = createMetrics()
+  const store = createStore(
+    { clock: systemClock, log, observe: metrics.query },
+    { database: { kind: 'file', file: folder.file('a.db'), replicas: [] }, tables: [notes] },
+  )
+  await store.start()
+  try {
+    await store.write([insertNote(1, 'one')])
+    await store.read({ sql: 'select * from notes where id = ?', params: [1], name: 'read notes' })
+    await store.read({ sql: slowQuery(5_000_000), params: [], name: 'count slowly' })
+  } finally {
+    await store.stop()
+  }
+  const slow = log.lines.filter(({ event }) => event === 'store.slow_query')
+  expect(slow).toHaveLength(1)
+  expect(slow[0]?.fields).toMatchObject({ query: 'count slowly', sql: slowQuery(5_000_000) })
+  expect(String(slow[0]?.fields['plan'])).toContain('SCAN')
+  expect(Number(slow[0]?.fields['ms'])).toBeGreaterThanOrEqual(100)
+  const text = metrics.text()
+  expect(text).toContain('belfry_query_duration_seconds_count{query="read notes"} 1')
+  expect(text).toMatch(/belfry_query_duration_seconds_sum\{query="count slowly"\} 0\.[1-9]|[1-9]\d*\./)
+})
