@@ -8,13 +8,7 @@ import type { User } from '../auth/declare.ts'
 import { Fault, type FieldProblem } from '../fault.ts'
 import { must } from '../lib/assert.ts'
 import { etagOf } from '../lib/etag.ts'
-import {
-  isAutoIncrement,
-  keyOf,
-  type Change,
-  type RawRow,
-  type Store,
-} from '../store/store.ts'
+import { isAutoIncrement, keyOf, type Change, type RawRow, type Store } from '../store/store.ts'
 import type { CollectionPlan } from './collections.ts'
 import {
   decodeRow,
@@ -171,20 +165,25 @@ export function createWrites({ store, notFound }: WriteDeps): Writes {
   ): Promise<Written> => {
     requireRule(plan, 'update', user)
     const { values, problems } = parseBody(plan.columns, body)
-    return await changeRow(plan, id, (row, isUnchanged) => {
-      const input = { ...values, ...updateForced(plan, user, row, values) }
-      const keys = plan.keyProperties
-        .filter((property) => property in input)
-        .map((field) => ({ field, message: 'is part of the primary key and cannot change' }))
-      refuseProblems([...without(problems, input), ...keys])
-      if (Object.keys(input).length === 0) {
-        throw new Fault('invalid', 'nothing to change was given')
-      }
-      return store.db
-        .update(plan.table)
-        .set(input as never)
-        .where(isUnchanged)
-    }, options)
+    return await changeRow(
+      plan,
+      id,
+      (row, isUnchanged) => {
+        const input = { ...values, ...updateForced(plan, user, row, values) }
+        const keys = plan.keyProperties
+          .filter((property) => property in input)
+          .map((field) => ({ field, message: 'is part of the primary key and cannot change' }))
+        refuseProblems([...without(problems, input), ...keys])
+        if (Object.keys(input).length === 0) {
+          throw new Fault('invalid', 'nothing to change was given')
+        }
+        return store.db
+          .update(plan.table)
+          .set(input as never)
+          .where(isUnchanged)
+      },
+      options,
+    )
   }
 
   const remove = async (
@@ -194,10 +193,15 @@ export function createWrites({ store, notFound }: WriteDeps): Writes {
     options?: ChangeOptions,
   ): Promise<Written> => {
     requireRule(plan, 'remove', user)
-    return await changeRow(plan, id, (row, isUnchanged) => {
-      mayRemove(plan, user, row)
-      return store.db.delete(plan.table).where(isUnchanged)
-    }, options)
+    return await changeRow(
+      plan,
+      id,
+      (row, isUnchanged) => {
+        mayRemove(plan, user, row)
+        return store.db.delete(plan.table).where(isUnchanged)
+      },
+      options,
+    )
   }
 
   return {

@@ -117,7 +117,13 @@ export function createRecordDoors(
     async update(request, visit) {
       const body = await readJson(request)
       const { user } = visit.identity
-      const one = await collections.update(plan, user, pathPart(request), body, expectation(request))
+      const one = await collections.update(
+        plan,
+        user,
+        pathPart(request),
+        body,
+        expectation(request),
+      )
       return written(visit, clock, 200, one.row, versionHeaders(one))
     },
     async remove(request, visit) {

@@ -94,7 +94,8 @@ export function createRemoteEngine({ url, authToken }: RemoteTarget): Engine {
         entries,
         commit,
       ])
-      if (failure) return { outcomes: writes.map(() => ({ error: failure })), entries: [], upTo: after }
+      if (failure)
+        return { outcomes: writes.map(() => ({ error: failure })), entries: [], upTo: after }
       let from = await seqOf(start)
       const settled = outcomes.map((outcome): WriteOutcome => {
         if ('error' in outcome) return outcome

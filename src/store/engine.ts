@@ -2,7 +2,14 @@
  * What a store thread can do with its connection, near (a file) or far (Hrana over HTTP). A file's
  * engine answers at once; a remote one answers later, and takes many reads at a time.
  */
-import { entriesMax, type Committed, type Logged, type Query, type RawRow, type Write } from './messages.ts'
+import {
+  entriesMax,
+  type Committed,
+  type Logged,
+  type Query,
+  type RawRow,
+  type Write,
+} from './messages.ts'
 
 export type Awaitable<T> = T | Promise<T>
 

@@ -24,7 +24,10 @@ export function checkKey(key: string): string {
   if (key.length >= 1 && key.length <= keyLengthMax && /^[\x21-\x7e]+$/.test(key)) return key
   throw new Fault('invalid', 'the idempotency key is not valid', {
     fields: [
-      { field: 'idempotency-key', message: `must be 1 to ${keyLengthMax} visible ASCII characters` },
+      {
+        field: 'idempotency-key',
+        message: `must be 1 to ${keyLengthMax} visible ASCII characters`,
+      },
     ],
   })
 }

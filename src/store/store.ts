@@ -241,7 +241,9 @@ export function createStore(deps: StoreDeps, options: StoreOptions): Store {
     if (seq < tidiedAt + tidyEveryEntries) return
     tidiedAt = seq
     const prune = { sql: 'delete from log where seq <= ?', params: [seq - logEntriesMax] }
-    detach(writer.write([prune, forgetOld(clock.now())]), (error) => log.warn('store.tidy_failed', { error }))
+    detach(writer.write([prune, forgetOld(clock.now())]), (error) =>
+      log.warn('store.tidy_failed', { error }),
+    )
   }
 
   /** Without what the start itself wrote. */

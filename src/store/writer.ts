@@ -280,7 +280,7 @@ async function handOut(
   { entries, upTo }: Logged,
 ): Promise<readonly Change[]> {
   const changes = [...follower.accept(entries)]
-  for (let last = entries.at(-1)?.[0] ?? upTo; last < upTo; ) {
+  for (let last = entries.at(-1)?.[0] ?? upTo; last < upTo;) {
     await new Promise<void>((resolve) => clock.soon(resolve))
     const answer = await thread.ask({ kind: 'read', query: entriesAfter(last) })
     const more = 'rows' in answer ? (answer.rows as unknown as LogEntry[]) : []

@@ -55,7 +55,9 @@ test('a full disk: writes get 503 and leave nothing half done, reads go on, no a
   expect(await column("select json_extract(data, '$.row.id') from log order by seq")).toEqual(
     acknowledged,
   )
-  await store.write([{ sql: "insert into notes (id, text) values (9999, 'space again')", params: [] }])
+  await store.write([
+    { sql: "insert into notes (id, text) values (9999, 'space again')", params: [] },
+  ])
 })
 
 test('a file that may not be written stops the start, with a word on what to do', async () => {

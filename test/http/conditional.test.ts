@@ -50,12 +50,24 @@ describe('If-Match', () => {
     const first = created.headers.get('etag') ?? ''
     expect((await server.get('/api/notes/1')).headers.get('etag')).toBe(first)
 
-    const changed = await send(server, 'PATCH', '/api/notes/1', { text: 'two' }, { 'if-match': first })
+    const changed = await send(
+      server,
+      'PATCH',
+      '/api/notes/1',
+      { text: 'two' },
+      { 'if-match': first },
+    )
     expect(changed.status).toBe(200)
     const second = changed.headers.get('etag') ?? ''
     expect((await server.get('/api/notes/1')).headers.get('etag')).toBe(second)
 
-    const late = await send(server, 'PATCH', '/api/notes/1', { text: 'three' }, { 'if-match': first })
+    const late = await send(
+      server,
+      'PATCH',
+      '/api/notes/1',
+      { text: 'three' },
+      { 'if-match': first },
+    )
     expect(late.status).toBe(412)
     expect(await late.json()).toMatchObject({ status: 412, code: 'precondition' })
     const gone = await send(server, 'DELETE', '/api/notes/1', undefined, { 'if-match': first })
@@ -63,12 +75,26 @@ describe('If-Match', () => {
     expect(await (await server.get('/api/notes/1')).json()).toMatchObject({ text: 'two' })
 
     for (const one of ['*', `"x", ${second}`]) {
-      const response = await send(server, 'PATCH', '/api/notes/1', { text: 'two' }, { 'if-match': one })
+      const response = await send(
+        server,
+        'PATCH',
+        '/api/notes/1',
+        { text: 'two' },
+        { 'if-match': one },
+      )
       expect(response.status).toBe(200)
     }
-    const weak = await send(server, 'PATCH', '/api/notes/1', { text: 'x' }, { 'if-match': `W/${second}` })
+    const weak = await send(
+      server,
+      'PATCH',
+      '/api/notes/1',
+      { text: 'x' },
+      { 'if-match': `W/${second}` },
+    )
     expect(weak.status).toBe(412)
-    expect((await send(server, 'DELETE', '/api/notes/9', undefined, { 'if-match': '*' })).status).toBe(404)
+    expect(
+      (await send(server, 'DELETE', '/api/notes/9', undefined, { 'if-match': '*' })).status,
+    ).toBe(404)
   })
 
   test('race: of two changes of the same version one happens', async () => {
@@ -106,7 +132,13 @@ describe('Idempotency-Key', () => {
     const other = await send(server, 'POST', '/api/notes', { text: 'two' }, headers)
     expect(other.status).toBe(422)
     expect(await other.json()).toMatchObject({ code: 'reused' })
-    const bad = await send(server, 'POST', '/api/notes', { text: 'x' }, { 'idempotency-key': 'a b' })
+    const bad = await send(
+      server,
+      'POST',
+      '/api/notes',
+      { text: 'x' },
+      { 'idempotency-key': 'a b' },
+    )
     expect(await bad.json()).toMatchObject({ status: 400, errors: [{ field: 'idempotency-key' }] })
   })
 
@@ -115,7 +147,9 @@ describe('Idempotency-Key', () => {
     await using server = await runServer({ app, folder })
     const headers = { 'idempotency-key': 'storm' }
     const answers = await Promise.all(
-      Array.from({ length: 20 }, () => send(server, 'POST', '/api/notes', { text: 'one' }, headers)),
+      Array.from({ length: 20 }, () =>
+        send(server, 'POST', '/api/notes', { text: 'one' }, headers),
+      ),
     )
     expect(new Set(answers.map(({ status }) => status))).toEqual(new Set([201]))
     expect(answers.filter(({ headers: own }) => own.has('idempotency-replayed'))).toHaveLength(19)

@@ -26,6 +26,7 @@ const routes: Routes = (server, { db, topics }) =>
     })
     .get('/api/teapot', ({ status }) => status(418, 'short and stout'))
     .get('/api/teapot/thrown', ({ status }) => {
+      // oxlint-disable-next-line typescript/only-throw-error -- Elysia's own way
       throw status(418, 'short and stout')
     })
     .get('/api/mine/stream', ({ request, user }) =>
@@ -74,7 +75,11 @@ async function send(
   body: unknown,
   headers: Record<string, string> = {},
 ): Promise<Response> {
-  const token = await signToken(testSecret, { sub: 'ann' }, { nowMs: systemClock.now(), ttlMs: 60_000 })
+  const token = await signToken(
+    testSecret,
+    { sub: 'ann' },
+    { nowMs: systemClock.now(), ttlMs: 60_000 },
+  )
   return await server.get(path, {
     method: 'POST',
     headers: {
@@ -204,7 +209,11 @@ describe('routes of the app', () => {
     using folder = tempFolder()
     await using server = await runServer({ app, folder })
     expect((await server.get('/api/mine/stream')).status).toBe(403)
-    const token = await signToken(testSecret, { sub: 'ann' }, { nowMs: systemClock.now(), ttlMs: 60_000 })
+    const token = await signToken(
+      testSecret,
+      { sub: 'ann' },
+      { nowMs: systemClock.now(), ttlMs: 60_000 },
+    )
     const response = await server.get('/api/mine/stream', {
       headers: { authorization: `Bearer ${token}` },
     })

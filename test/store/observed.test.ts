@@ -29,5 +29,7 @@ test('a slow query is told with its plan, every query is timed by its name', asy
   expect(Number(slow[0]?.fields['ms'])).toBeGreaterThanOrEqual(100)
   const text = metrics.text()
   expect(text).toContain('belfry_query_duration_seconds_count{query="read notes"} 1')
-  expect(text).toMatch(/belfry_query_duration_seconds_sum\{query="count slowly"\} 0\.[1-9]|[1-9]\d*\./)
+  expect(text).toMatch(
+    /belfry_query_duration_seconds_sum\{query="count slowly"\} 0\.[1-9]|[1-9]\d*\./,
+  )
 })

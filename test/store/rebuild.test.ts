@@ -284,7 +284,9 @@ describe('a rebuild', () => {
     const skipping = shop.apply(family(indexed), {}, (sql) =>
       sql.startsWith('create index') ? 'skip' : undefined,
     )
-    await expect(skipping).rejects.toThrow('other tables than declared (table users: index by is new)')
+    await expect(skipping).rejects.toThrow(
+      'other tables than declared (table users: index by is new)',
+    )
     expect(shop.dump()).toEqual(before)
   })
 
