@@ -73,7 +73,7 @@ describe('compilePlan', () => {
       }),
     ).toEqual(
       [
-        ...['jobs', 'budgets', 'limits', 'routes', 'topics.chat.presence'],
+        ...['jobs', 'budgets', 'limits', 'topics.chat.presence'],
         ...['collections.spot.warm', 'collections.spot.limits'],
       ].map((key) => `${key}: is not served yet by this version: remove it`),
     )
