@@ -11,6 +11,8 @@
  * The number of tags remembered is bounded: forgetting a tag raises `floor` to its seq, and whatever
  * is older than the floor counts as stale. That is safe and costs only extra misses.
  */
+import { LRUCache } from 'lru-cache'
+
 export interface Tags {
   /** The last `seq` applied. */
   readonly applied: number
@@ -26,10 +28,16 @@ export interface Tags {
 export const tagsMax = 100_000
 
 export function createTags(max = tagsMax): Tags {
-  /** In order of their last change, oldest first. */
-  const last = new Map<string, number>()
   let applied = 0
   let floor = 0
+  // Not a Map in order of use: whoever deletes and sets again leaves a hole, and looking for the first
+  // that is left walks over all holes (measured: 150 µs a write at 100,000 tags, 800 beyond; 1 here).
+  const last = new LRUCache<string, number>({
+    max,
+    dispose(seq, _, reason) {
+      if (reason === 'evict') floor = Math.max(floor, seq)
+    },
+  })
 
   return {
     get applied() {
@@ -37,25 +45,17 @@ export function createTags(max = tagsMax): Tags {
     },
     apply(seq, tags) {
       applied = Math.max(applied, seq)
-      for (const tag of tags) {
-        last.delete(tag)
-        last.set(tag, seq)
-      }
-      for (const [tag, at] of last) {
-        if (last.size <= max) break
-        last.delete(tag)
-        floor = Math.max(floor, at)
-      }
+      for (const tag of tags) last.set(tag, seq)
     },
     raise(seq) {
       applied = Math.max(applied, seq)
       floor = Math.max(floor, seq)
     },
-    since: (tags) => tags.reduce((seq, tag) => Math.max(seq, last.get(tag) ?? 0), floor),
+    since: (tags) => tags.reduce((seq, tag) => Math.max(seq, last.peek(tag) ?? 0), floor),
     isValid(asOf, tags) {
       if (asOf < floor) return false
       for (const tag of tags) {
-        const changedAt = last.get(tag)
+        const changedAt = last.peek(tag)
         if (changedAt !== undefined && changedAt > asOf) return false
       }
       return true

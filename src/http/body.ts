@@ -30,21 +30,29 @@ export async function readJson(request: Request, bytesMax = bodyBytesMax): Promi
 
 /** Faults: `too_large`, `invalid` if it is cut off. */
 export async function readBytes(request: Request, bytesMax: number): Promise<Uint8Array> {
-  const declared = Number(request.headers.get('content-length') ?? 0)
-  if (declared > bytesMax) throw tooLarge(bytesMax)
-  // A chunked body declares nothing: it is counted while it comes.
-  const chunks: Uint8Array[] = []
-  let total = 0
+  const declared = request.headers.get('content-length')
+  if (Number(declared ?? 0) > bytesMax) throw tooLarge(bytesMax)
   try {
-    for await (const chunk of request.body ?? []) {
-      total += chunk.byteLength
-      if (total > bytesMax) throw tooLarge(bytesMax)
-      chunks.push(chunk)
-    }
+    if (declared === null) return await readStream(request, bytesMax)
+    // No longer than it says: making a stream of it costs 25 µs.
+    const bytes = await request.bytes()
+    if (bytes.byteLength > bytesMax) throw tooLarge(bytesMax)
+    return bytes
   } catch (cause) {
     if (cause instanceof Fault) throw cause
     // The client went away in the middle of it: nobody's failure, and nobody there to answer.
     throw new Fault('invalid', 'the body was cut off', { cause })
+  }
+}
+
+/** A chunked body declares nothing: it is counted while it comes. */
+async function readStream(request: Request, bytesMax: number): Promise<Uint8Array> {
+  const chunks: Uint8Array[] = []
+  let total = 0
+  for await (const chunk of request.body ?? []) {
+    total += chunk.byteLength
+    if (total > bytesMax) throw tooLarge(bytesMax)
+    chunks.push(chunk)
   }
   return chunks.length === 1 && chunks[0] ? chunks[0] : Buffer.concat(chunks)
 }

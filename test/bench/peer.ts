@@ -1,5 +1,5 @@
 /** Servers to compare, each a child process of its own, and the lean subscribers that load them. */
-import { cpuSeconds } from './load.ts'
+import { cpuSeconds, pinned } from './load.ts'
 
 /** Raw `Bun.serve` publish is the bound; the others are this room behind its own doors. */
 export const peerNames = ['raw', 'belfry', 'belfry-sse'] as const
@@ -27,9 +27,6 @@ export interface Report {
   readonly rssBytes: number
   readonly subscribers: number
 }
-
-/** The child is bound to core 0 and the load to core 1 where `taskset` exists, so neither takes the other's time. */
-const pinned = Bun.which('taskset') === null ? [] : ['taskset', '-c', '0']
 
 export async function startPeer(name: PeerName): Promise<Peer> {
   const waiting: ((report: Report) => void)[] = []
@@ -67,7 +64,7 @@ export interface Audience {
   close(): void
 }
 
-const handshake = (port: number) =>
+export const handshake = (port: number) =>
   `GET /connection/websocket HTTP/1.1\r\nHost: 127.0.0.1:${port}\r\nUpgrade: websocket\r\n` +
   'Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n'
 
@@ -80,17 +77,17 @@ export const topicName = 'bench'
 export const sample = { at: 1_767_225_600_000, price: 87.31, text: 'x'.repeat(128 - 46) }
 
 /** A masked text frame; the mask is zero, which is allowed and costs nothing. */
-function masked(text: string): Uint8Array {
+export function masked(text: string): Uint8Array {
   const payload = Buffer.from(text)
   return Buffer.concat([Buffer.from([0x81, 0x80 | payload.length, 0, 0, 0, 0]), payload])
 }
 
 const subscribe = masked(`{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"${topicName}"}}`)
-const pong = masked('{}')
-const ping = Buffer.from([0x81, 0x02, 0x7b, 0x7d])
+export const pong = masked('{}')
+export const ping = Buffer.from([0x81, 0x02, 0x7b, 0x7d])
 
 /** Sockets opened at a time: below what a listen queue holds. */
-const openBatch = 200
+export const openBatch = 200
 
 export async function openAudience(peer: Peer, count: number): Promise<Audience> {
   let bytes = 0

@@ -1,14 +1,22 @@
 /** `bun run bench`: every bench, one after the other, each prints its table. `bun run bench fanout` runs one. */
 import { run as cachedGet } from './cached-get.bench.ts'
 import { run as fanout } from './fanout.bench.ts'
+import { run as httpStore } from './http-store.bench.ts'
 import { run as latency } from './latency.bench.ts'
 import { run as memory } from './memory.bench.ts'
+import { run as million } from './million.bench.ts'
+import { run as store } from './store.bench.ts'
+import { run as writeLive } from './write-live.bench.ts'
 
 const benches: Readonly<Record<string, () => Promise<void>>> = {
   'cached-get': cachedGet,
   fanout,
   memory,
   latency,
+  store,
+  'http-store': httpStore,
+  'write-live': writeLive,
+  million,
 }
 
 const wanted = process.argv.slice(2)
