@@ -2,7 +2,7 @@
  * Compiles Belfry into one executable that needs nothing beside it: `bun run build` → dist/belfry.
  *
  * Two things Bun cannot find by itself are helped here:
- * - store threads are a second entry point, because the bundler does not follow `new Worker(…)`;
+ * - threads are entry points of their own, because the bundler does not follow `new Worker(…)`;
  * - libsql picks its native module by a computed `require`, so the choice is made now, for the
  *   machine that builds, and the literal `require` lets Bun embed the module.
  */
@@ -19,6 +19,9 @@ const nativePackages = [
   `@libsql/${process.platform}-${process.arch}-msvc`,
   `@libsql/${process.platform}-${process.arch}`,
 ]
+
+/** Programs of workers. Their names must differ: in the binary they lie side by side. */
+const threads = ['src/store/thread.ts', 'src/backup/packer.ts']
 
 const computedRequire = 'return require(`@libsql/${target}`);'
 
@@ -44,9 +47,9 @@ export async function buildBinary({
   const path = resolve(root, outfile)
   await mkdir(dirname(path), { recursive: true })
   await Bun.build({
-    entrypoints: [resolve(root, entry), resolve(root, 'src/store/thread.ts')],
+    entrypoints: [entry, ...threads].map((path) => resolve(root, path)),
     root,
-    // Flat names put the thread beside the main program inside the binary, so that
+    // Flat names put the threads beside the main program inside the binary, so that
     // `new URL('./thread.ts', import.meta.url)` finds it there as it does in src/store.
     naming: { entry: '[name].[ext]' },
     // The folder of the binary's user is not ours: no settings are picked up from it.

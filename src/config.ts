@@ -1,7 +1,7 @@
 /**
  * The only reader of the environment. Everything wrong is reported at once, by variable name.
  */
-import { resolve } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { AuthConfig } from './auth/auth.ts'
 import { Fault, type FieldProblem } from './fault.ts'
@@ -76,6 +76,20 @@ export function readConfig(appName: string, env: Env = process.env): Config {
     logLevel,
     env: Object.freeze({ ...env }),
   }
+}
+
+/**
+ * The admin socket of whichever server holds the folder of this database: one folder, one server.
+ * Undefined for a database without any file here.
+ */
+export function adminSocket(database: DatabaseOptions): string | undefined {
+  const file = database.kind === 'file' ? database.file : database.replicaFile
+  return file === undefined ? undefined : join(dirname(file), 'belfry.sock')
+}
+
+/** What tells one database from another, fit to be shown: a path, or a host without its secrets. */
+export function databaseName(database: DatabaseOptions): string {
+  return database.kind === 'file' ? database.file : new URL(database.primary.url).host
 }
 
 /** Where this machine reaches a server that listens on `host`; fit for a URL. */

@@ -6,13 +6,14 @@
  */
 import { createAuth } from './auth/auth.ts'
 import type { Audience } from './auth/declare.ts'
+import { createBackups, type BackupStats } from './backup/backup.ts'
 import { createCache } from './cache/cache.ts'
 import { checkIndexes, createCollections, createLoader } from './collections/collections.ts'
-import { reachableHost, type Config } from './config.ts'
+import { adminSocket, databaseName, reachableHost, type Config } from './config.ts'
 import { Fault } from './fault.ts'
 import { createFeeds } from './feeds/feeds.ts'
 import type { ServerStats } from './feeds/declare.ts'
-import { createHttp, websocket } from './http/http.ts'
+import { createHttp, listenLocal, websocket, type Health, type Local } from './http/http.ts'
 import { systemClock, type Clock } from './lib/clock.ts'
 import { must } from './lib/assert.ts'
 import { detach } from './lib/service.ts'
@@ -61,6 +62,7 @@ export interface Rooms {
   readonly collections: ReturnType<typeof createCollections>
   readonly feeds: ReturnType<typeof createFeeds>
   readonly auth: Awaited<ReturnType<typeof createAuth>>
+  readonly backups: ReturnType<typeof createBackups>
 }
 
 /** Faults: whatever keeps it from serving, said so that an operator can mend it. Leaves nothing running then. */
@@ -118,9 +120,27 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     plan.feeds,
   )
 
+  const backups = createBackups(
+    { snapshot: store.snapshot, clock, log },
+    {
+      app: plan.name,
+      databaseFile: config.database.kind === 'file' ? config.database.file : undefined,
+      plan: plan.backup,
+    },
+  )
+
   let bun: Bun.Server<Connection> | undefined
+  let local: Local | undefined
   let isDraining = false
   const server = () => must(bun, () => 'a request comes after Bun.serve')
+  const health = (): Health => ({
+    status: isDraining ? 'draining' : store.stats().isWritable ? 'ok' : 'failing',
+    app: plan.name,
+    version,
+    uptimeMs: Math.round(clock.tick() - startedAt),
+    seq: store.stats().seq,
+    connections: realtime.stats().connections,
+  })
   const fetch = createHttp(
     {
       auth,
@@ -128,14 +148,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       collections,
       realtime,
       metrics,
-      health: () => ({
-        status: isDraining ? 'draining' : store.stats().isWritable ? 'ok' : 'failing',
-        app: plan.name,
-        version,
-        uptimeMs: Math.round(clock.tick() - startedAt),
-        seq: store.stats().seq,
-        connections: realtime.stats().connections,
-      }),
+      health,
       own: { db: dbOf(store), load: () => createLoader(store), log, env: config.env },
       clock,
       log,
@@ -151,13 +164,19 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   try {
     await store.start()
     bun = listen(plan, config, fetch)
+    local = listenLocal(
+      { backups, collections, health, log },
+      { socket: adminSocket(config.database), database: databaseName(config.database) },
+    )
   } catch (cause) {
     await store.stop()
     throw cause
   }
   realtime.start()
   feeds.start()
+  await backups.start()
   metrics.gauges(() => gauges({ store, cache, realtime, auth }))
+  metrics.gauges(() => backupGauges(backups.stats()))
   detach(adviseIndexes(store, plan, log), (error) =>
     log.warn('collections.indexes_not_checked', { error }),
   )
@@ -166,14 +185,15 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   return {
     url: `http://${reachableHost(config.host)}:${bun.port}`,
     port: bun.port ?? config.port,
-    rooms: { store, cache, realtime, collections, feeds, auth },
+    rooms: { store, cache, realtime, collections, feeds, auth, backups },
     async stop() {
       if (isDraining) return
       isDraining = true
       await feeds.stop()
       await realtime.drain()
       realtime.stop()
-      await finishRequests(server(), clock)
+      await Promise.all([finishRequests(server(), clock), backups.stop()])
+      if (local) await finishRequests(local, clock)
       await store.stop()
       log.info('server.stopped', { app: plan.name })
     },
@@ -189,7 +209,7 @@ async function adviseIndexes(store: Rooms['store'], plan: Plan, log: Log): Promi
 }
 
 /** What was accepted is answered: a write that is committed and then cut off looks like one that failed. */
-async function finishRequests(server: Bun.Server<Connection>, clock: Clock): Promise<void> {
+async function finishRequests(server: Local, clock: Clock): Promise<void> {
   // Closes the listener; its promise waits for idle keep-alive connections too, so nobody awaits it.
   void server.stop(false)
   const deadline = clock.tick() + finishMs
@@ -283,5 +303,15 @@ function gauges({
     belfry_subscriptions: live.subscriptions,
     belfry_publications_total: live.publications,
     belfry_token_verifications_total: auth.stats().verifications,
+  }
+}
+
+/** Absent until there is one: a backup that never was has no age. */
+function backupGauges({ lastAtMs, lastBytes, lastTookMs, failures }: BackupStats) {
+  return {
+    belfry_backup_failures_total: failures,
+    ...(lastAtMs === undefined ? {} : { belfry_backup_last_timestamp_seconds: lastAtMs / 1000 }),
+    ...(lastBytes === undefined ? {} : { belfry_backup_last_bytes: lastBytes }),
+    ...(lastTookMs === undefined ? {} : { belfry_backup_last_duration_seconds: lastTookMs / 1000 }),
   }
 }

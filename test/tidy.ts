@@ -3,7 +3,7 @@
  * Each problem names its remedy. `tidy.test.ts` runs them on the repository, and on tiny fake trees
  * that break one rule each.
  *
- *   0 lib fault version client → 1 config observe db → 2 store → 3 engines → 4 collections feeds
+ *   0 lib fault version client → 1 config observe db → 2 store → 3 engines → 4 collections feeds backup
  *   → 5 declare.ts kit plan apps page → 6 http cli → 7 server → 8 main     (values: downward only)
  */
 import { posix } from 'node:path'
@@ -17,7 +17,7 @@ const levels: Readonly<Record<string, number>> = {
   ...{ config: 1, observe: 1, db: 1 },
   ...{ store: 2 },
   ...{ cache: 3, limits: 3, auth: 3, realtime: 3, jobs: 3 },
-  ...{ collections: 4, feeds: 4 },
+  ...{ collections: 4, feeds: 4, backup: 4 },
   ...{ kit: 5, plan: 5, apps: 5, page: 5 },
   ...{ http: 6, cli: 6 },
   ...{ server: 7, main: 8 },

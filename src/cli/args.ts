@@ -35,3 +35,11 @@ export function appSource(positionals: readonly string[], name: string | undefin
   if (name === undefined && path !== undefined) return { kind: 'file', path }
   throw new Fault('invalid', 'say which app: a file, or --app <name>')
 }
+
+/** Of `--keep 7`. Faults: `invalid`. */
+export function countOf(option: string, text: string | undefined): number | undefined {
+  if (text === undefined) return undefined
+  const count = Number(text)
+  if (/^\d{1,6}$/.test(text) && count > 0) return count
+  throw new Fault('invalid', `--${option} ${text} is no number from 1 on`)
+}

@@ -4,9 +4,13 @@
  */
 import { Fault, toFault } from '../fault.ts'
 import { version } from '../version.ts'
+import { backup } from './backup.ts'
+import { exportVerb } from './export.ts'
 import { health } from './health.ts'
+import { importVerb } from './import.ts'
 import { migrate } from './migrate.ts'
 import { plan } from './plan.ts'
+import { restore } from './restore.ts'
 import { serve } from './serve.ts'
 import { token } from './token.ts'
 
@@ -17,7 +21,11 @@ export interface Verb {
   run(args: readonly string[]): Promise<number>
 }
 
-const verbs: Readonly<Record<string, Verb>> = { serve, plan, migrate, token, health }
+const verbs: Readonly<Record<string, Verb>> = {
+  ...{ serve, plan, migrate, token, health, backup, restore },
+  export: exportVerb,
+  import: importVerb,
+}
 
 export async function run([name = 'help', ...args]: readonly string[]): Promise<number> {
   if (name === 'help' || name === '--help' || name === '-h') return help()

@@ -19,6 +19,10 @@ const statuses: Record<FaultCode, { readonly status: number; readonly title: str
   internal: { status: 500, title: 'Internal Server Error' },
 }
 
+export function statusOf({ code }: Fault): number {
+  return statuses[code].status
+}
+
 /** What a client waits after a refusal that says nothing better. */
 const retryAfterDefaultS = 1
 

@@ -27,6 +27,8 @@ import { createOwnRoutes } from './routes.ts'
 import { createSocketDoor } from './socket.ts'
 import { visitHeaders, type Door, type Visit } from './visit.ts'
 
+export { listenLocal, type Local, type LocalStatus } from './local.ts'
+export type { Health } from './operations.ts'
 export { websocket } from './socket.ts'
 
 export interface HttpDeps {

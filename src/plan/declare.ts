@@ -10,6 +10,7 @@
  *
  * export default app({ name: 'notes', collections: { notes: collection(notes, { read: 'public' }) } })
  */
+import type { BackupOptions } from '../backup/declare.ts'
 import type { CollectionDeclaration } from '../collections/declare.ts'
 import type { FeedDeclaration } from '../feeds/declare.ts'
 import type { Routes } from '../http/declare.ts'
@@ -25,6 +26,8 @@ export interface AppOptions {
   readonly feeds?: Readonly<Record<string, FeedDeclaration>>
   /** What is served at `/`: an HTML file imported by the app, or HTML text. Default: a line that names the app. */
   readonly page?: Bun.HTMLBundle | string
+  /** Copies of the database on a clock. Default: none but those that `belfry backup` makes. */
+  readonly backup?: BackupOptions
 
   /** Your own HTTP routes: see `src/http/declare.ts`. Called once, at start. */
   readonly routes?: Routes

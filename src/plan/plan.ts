@@ -5,10 +5,12 @@
  * naming its key in the file, so that a user mends them in one go.
  */
 import type { SQLiteTable } from 'drizzle-orm/sqlite-core'
+import type { BackupPlan } from '../backup/backup.ts'
 import type { CollectionPlan } from '../collections/collections.ts'
 import { Fault, type FieldProblem } from '../fault.ts'
 import type { FeedPlan } from '../feeds/feeds.ts'
 import type { TopicPlan } from '../realtime/realtime.ts'
+import { compileBackup } from './backup.ts'
 import { compileCollections } from './collections.ts'
 import type { AppDeclaration, AppOptions } from './declare.ts'
 import { compileFeeds } from './feeds.ts'
@@ -24,10 +26,12 @@ export interface Plan {
   readonly feeds: readonly FeedPlan[]
   readonly page: AppOptions['page']
   readonly routes: AppOptions['routes']
+  /** Absent: backups are made when asked only. */
+  readonly backup: BackupPlan | undefined
 }
 
 const known = {
-  served: ['name', 'collections', 'topics', 'feeds', 'page', 'routes'],
+  served: ['name', 'collections', 'topics', 'feeds', 'page', 'routes', 'backup'],
   notYet: ['auth', 'jobs', 'budgets', 'limits'],
 }
 
@@ -58,7 +62,8 @@ function compile(declaration: unknown, report: Report): Plan | undefined {
   if (routes !== undefined && typeof routes !== 'function') {
     report('routes', 'must be a function of the server')
   }
-  return Object.freeze({ name, collections, tables, topics, feeds, page, routes })
+  const backup = compileBackup(options.backup, report)
+  return Object.freeze({ name, collections, tables, topics, feeds, page, routes, backup })
 }
 
 /** A pattern that is wrong has been reported: what names its topics is not wrong as well. */

@@ -54,9 +54,14 @@ const families = {
     text: 'the database file cannot be opened for writing',
     hint: 'check the path, its owner and its permissions',
   },
+  full: {
+    codes: ['SQLITE_FULL'],
+    text: 'the disk is full',
+    hint: 'make room where the database and its backups are kept',
+  },
   troubled: {
     codes: [
-      ...['SQLITE_FULL', 'SQLITE_IOERR', 'SQLITE_BUSY', 'SQLITE_LOCKED', 'SQLITE_NOMEM'],
+      ...['SQLITE_IOERR', 'SQLITE_BUSY', 'SQLITE_LOCKED', 'SQLITE_NOMEM'],
       ...['SQLITE_INTERRUPT', 'SQLITE_PROTOCOL', 'SQLITE_ABORT', 'BELFRY_CLOSED'],
     ],
     text: 'the database cannot do this right now',

@@ -7,6 +7,7 @@
  * (the WAL-reset bug, fixed in 3.51.3).
  */
 import Database from 'libsql'
+import { systemClock } from '../lib/clock.ts'
 import { selectSeq } from './engine.ts'
 import { faultOf } from './errors.ts'
 import type { Query, RawRow, RemoteTarget, StoreError, ThreadOptions } from './messages.ts'
@@ -49,11 +50,29 @@ export function openConnection(options: FileOptions): Connection {
       pragma wal_autocheckpoint = ${checkpointPages};
       pragma recursive_triggers = on;
     `)
+  } else if (options.role === 'snapshot') {
+    // `vacuum into` counts as writing, so query_only would refuse it.
+    db.exec('pragma synchronous = normal; pragma wal_autocheckpoint = 0;')
   } else {
     db.exec('pragma wal_autocheckpoint = 0;')
     if (options.role === 'reader') db.exec('pragma query_only = on;')
   }
   return connectionOn(db)
+}
+
+/** A garbage collection may find a statement still on the stack; so many turns, and it is gone. */
+const turnsToLetGo = 3
+
+/**
+ * Awaited after `close`: libSQL keeps its file open until the last prepared statement is collected, and a
+ * file that is open keeps its disk space although it was deleted. A thread that ends collects nothing.
+ */
+export async function letGo(): Promise<void> {
+  for (let turn = 0; turn < turnsToLetGo; turn++) {
+    await new Promise<void>((resolve) => systemClock.soon(resolve))
+    Bun.gc(true)
+  }
+  await new Promise<void>((resolve) => systemClock.soon(resolve))
 }
 
 /**

@@ -58,13 +58,8 @@ export type ThreadOptions =
   | ({ readonly role: 'remote' } & RemoteTarget)
   /** An embedded replica: its file follows the primary whenever it is told to sync. */
   | ({ readonly role: 'replica'; readonly file: string } & RemoteTarget)
-  /** A connection of its own for an online copy. */
+  /** A connection of its own for an online copy: `vacuum into` counts as writing. */
   | { readonly role: 'snapshot'; readonly file: string }
-
-export interface SnapshotResult {
-  readonly seq: number
-  readonly bytes: number
-}
 
 type Numbered<T> = { readonly id: number } & T
 
@@ -83,7 +78,6 @@ export type Request = Numbered<
   | { readonly kind: 'run'; readonly query: Query }
   | { readonly kind: 'end'; readonly how: 'commit' | 'rollback'; readonly after: number }
   | { readonly kind: 'sync' }
-  | { readonly kind: 'snapshot'; readonly to: string }
   | { readonly kind: 'close' }
 >
 
@@ -100,7 +94,6 @@ export type Answer = Numbered<
   | Logged
   /** The newest log entry that a sync brought. */
   | { readonly seq: number }
-  | { readonly snapshot: SnapshotResult }
   | { readonly error: StoreError }
   | { readonly done: true }
 >

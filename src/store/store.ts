@@ -39,6 +39,7 @@ import {
 } from './once.ts'
 import { createPlaces, takeFolder, type DatabaseOptions, type Places } from './places.ts'
 import { followMs, type Replica } from './replica.ts'
+import { snapshotFile, type Copy } from './snapshot.ts'
 import { createWriter, type Execute, type Writer } from './writer.ts'
 
 export { anyRowTag, keyOf, rowTag, tableTag } from './messages.ts'
@@ -46,6 +47,9 @@ export { isAutoIncrement, primaryKey } from './ddl.ts'
 export { answerFlags, type AnswerKind, type MigrationAnswers } from './answers.ts'
 export { applyMigration, planMigration, type MigrationReport } from './migrate.ts'
 export { openMigrationDb } from './migration-db.ts'
+export { takeFolder } from './places.ts'
+export { foldFile, inspectFile, openPinned, snapshotFile } from './snapshot.ts'
+export type { Copy, Pinned } from './snapshot.ts'
 export type { Change } from './change.ts'
 export type { DatabaseOptions } from './places.ts'
 export type { Once } from './once.ts'
@@ -125,6 +129,11 @@ export interface Store extends Service {
   /** Called when entries are gone that nobody was told of: anything up to `seq` may have changed. */
   onGap(listener: GapListener): void
   stats(): StoreStats
+  /**
+   * A verified copy of this moment; nobody waits for it. Faults: `unavailable`, `conflict` if `toFile`
+   * exists, `not_allowed` for a database that is no file of this machine.
+   */
+  snapshot(toFile: string): Promise<Copy>
   /** Of this database, whichever node asks: signs what only Belfry may have written. After `start`. */
   secret(): Uint8Array
   /** Drizzle over the readers, for the app's own selects. Its writes are refused. */
@@ -311,6 +320,12 @@ export function createStore(deps: StoreDeps, options: StoreOptions): Store {
       isWritable: writer.isUp,
       replicas: places.replicas.map(({ name, seq }) => ({ name, seq })),
     }),
+    async snapshot(toFile) {
+      const { database } = options
+      if (database.kind === 'file')
+        return await snapshotFile({ clock }, { ...database, to: toFile })
+      throw new Fault('not_allowed', 'a database on a server is not copied from here')
+    },
     secret: () => must(secret, () => 'the store is started before anything is signed'),
     db: drizzle(async (sql, params, method) => drizzleRows(await read({ sql, params }), method)),
     async stop() {

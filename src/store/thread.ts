@@ -12,7 +12,13 @@ import { systemClock } from '../lib/clock.ts'
 import type { Awaitable, Engine } from './engine.ts'
 import { createFileEngine } from './engine-file.ts'
 import { createRemoteEngine, remoteErrorOf } from './engine-remote.ts'
-import { openConnection, openReplica, storeErrorOf, type ReplicaConnection } from './libsql.ts'
+import {
+  letGo,
+  openConnection,
+  openReplica,
+  storeErrorOf,
+  type ReplicaConnection,
+} from './libsql.ts'
 import type { Answer, Query, Request, StoreError, ThreadOptions } from './messages.ts'
 
 declare const self: Worker
@@ -61,11 +67,9 @@ function handle(request: Request): Awaitable<Reply> {
       return map(db.run(request.query), (rows) => ({ rows, ms: 0 }))
     case 'end':
       return db.end(request.how, request.after)
-    case 'snapshot':
-      return closed
     case 'close':
       engine = undefined
-      return map(db.close(), () => ({ done: true }))
+      return map(db.close(), () => letGo().then(() => ({ done: true })))
   }
 }
 

@@ -151,6 +151,44 @@ describe('the compiled binary, alone in an empty folder', () => {
     }
   }, 30_000)
 
+  test('backs up while it serves, restores, exports and imports', async () => {
+    const { folder, command } = emptyFolder()
+    using _ = folder
+    writeFileSync(folder.file('app.ts'), appFile)
+    writeFileSync(folder.file('tables.ts'), tablesFile)
+    const lines = '{"id":1,"text":"één"}\n{"id":2,"text":"two"}\n'
+    writeFileSync(folder.file('notes.jsonl'), lines)
+    const belfry = (...args: string[]) => runBelfry({ command, args, cwd: folder.path })
+    const exported = async () =>
+      (await belfry('export', 'app.ts', '--collection', 'notes', '--to', '-')).stdout
+    let path = ''
+    {
+      await using server = await spawnBelfry({
+        command,
+        args: ['serve', 'app.ts'],
+        cwd: folder.path,
+      })
+      const imported = await belfry('import', 'app.ts', '--collection', 'notes', 'notes.jsonl')
+      expect(imported).toMatchObject({ exitCode: 0, stderr: '' })
+      expect(await exported()).toBe(lines)
+      const made = await belfry('backup', 'app.ts')
+      expect(made.exitCode).toBe(0)
+      path = made.stdout.trim()
+      expect((await belfry('restore', path, 'app.ts')).stderr).toContain('stop it first')
+      await fetch(`${server.url}/api/notes`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body: '{"text":"after"}',
+      })
+      server.kill('SIGTERM')
+      expect(await server.exited).toBe(0)
+    }
+    expect(existsSync(folder.file('data/belfry.sock'))).toBe(false)
+    expect((await belfry('restore', path, 'app.ts')).exitCode).toBe(0)
+    expect(await exported()).toBe(lines)
+    expect((await belfry('backup', 'app.ts')).exitCode).toBe(0)
+  }, 60_000)
+
   test('says what is wrong with the world, and how to mend it', async () => {
     const { folder, command } = emptyFolder()
     using _ = folder

@@ -1,0 +1,140 @@
+/**
+ * The admin socket: doors for the command line, on a Unix socket in the data folder that only the owner of
+ * the server may open (mode 0600). Who can open it could open the database as well, so nobody is asked
+ * who they are; and faults tell their hints, which are for operators.
+ *
+ *   GET /status · POST /backup {folder?, keep?} · POST /import/<collection path> (JSON lines)
+ */
+import { chmodSync, lstatSync, rmSync } from 'node:fs'
+import type { Backups } from '../backup/backup.ts'
+import { importLines, type Collections } from '../collections/collections.ts'
+import { Fault, faultCodes, toFault, type FieldProblem } from '../fault.ts'
+import type { Log } from '../observe/log.ts'
+import { readBytes, readJson } from './body.ts'
+import { statusOf } from './faults.ts'
+import type { Health } from './operations.ts'
+
+/** What `GET /status` answers. */
+export interface LocalStatus extends Health {
+  readonly pid: number
+  /** `databaseName` of it. */
+  readonly database: string
+  readonly backup: ReturnType<Backups['stats']>
+}
+
+export interface LocalDeps {
+  readonly backups: Pick<Backups, 'run' | 'stats'>
+  readonly collections: Pick<Collections, 'plans' | 'upsert'>
+  readonly health: () => Health
+  readonly log: Log
+}
+
+export interface LocalOptions {
+  /** Undefined: there is no folder for it, and the command line does without. */
+  readonly socket: string | undefined
+  readonly database: string
+}
+
+/** Takes no more; `pendingRequests` are answered. Stopped, its socket is gone. */
+export type Local = Pick<Bun.Server<undefined>, 'stop' | 'pendingRequests'>
+
+/** Lines of one request; the command line sends files in slices far below this. */
+const importBytesMax = 32 * 1024 * 1024
+
+/**
+ * A backup says nothing until it is made. Bun 1.4.5 ends a silent request after 10 s on a Unix socket, too,
+ * where its types allow no `idleTimeout` and `server.timeout()` does nothing.
+ */
+const untilAnswered: object = { idleTimeout: 0 }
+
+/** Nobody but the owner can reach the socket between its making and a `chmod`, either. */
+const privateMask = 0o177
+
+/**
+ * For whoever holds the folder: a socket that is there already is left over, and is replaced. Undefined
+ * if it cannot be made: the server then serves all the same, and the command line cannot speak to it.
+ */
+export function listenLocal(deps: LocalDeps, options: LocalOptions): Local | undefined {
+  const { log } = deps
+  const { socket } = options
+  if (socket === undefined) return undefined
+  const doors = createLocalDoors(deps, options)
+  const umask = process.umask(privateMask)
+  try {
+    if (isSocket(socket)) rmSync(socket)
+    const server = Bun.serve({
+      unix: socket,
+      fetch: doors,
+      ...untilAnswered,
+      development: false,
+      maxRequestBodySize: importBytesMax,
+    })
+    chmodSync(socket, 0o600)
+    return server
+  } catch (error) {
+    log.warn('local.not_listening', { socket, error })
+    return undefined
+  } finally {
+    process.umask(umask)
+  }
+}
+
+function isSocket(path: string): boolean {
+  return lstatSync(path, { throwIfNoEntry: false })?.isSocket() ?? false
+}
+
+function createLocalDoors(
+  { backups, collections, health, log }: LocalDeps,
+  { database }: LocalOptions,
+): (request: Request) => Promise<Response> {
+  const status = (): LocalStatus => ({
+    ...health(),
+    pid: process.pid,
+    database,
+    backup: backups.stats(),
+  })
+
+  const importInto = async (request: Request, url: URL): Promise<unknown> => {
+    const path = url.pathname.slice('/import/'.length)
+    const plan = collections.plans.find((one) => one.path === path)
+    if (!plan) throw new Fault('not_found', `this server has no collection ${path}`)
+    const firstLine = Number(url.searchParams.get('line') ?? 1)
+    const skipInvalid = url.searchParams.get('skip_invalid') === 'true'
+    const body = await readBytes(request, importBytesMax)
+    return await importLines(collections, plan, body, { firstLine, skipInvalid })
+  }
+
+  const answer = async (request: Request): Promise<unknown> => {
+    const url = new URL(request.url)
+    const route = `${request.method} ${url.pathname}`
+    if (route === 'GET /status') return status()
+    if (route === 'POST /backup') return await backups.run(backupOptions(await readJson(request)))
+    if (route.startsWith('POST /import/')) return await importInto(request, url)
+    throw new Fault('not_found', `the admin socket has no ${route}`)
+  }
+
+  return async (request) => {
+    try {
+      return Response.json(await answer(request))
+    } catch (thrown) {
+      const fault = toFault(thrown)
+      const { level } = faultCodes[fault.code]
+      if (level !== 'debug') log[level]('local.fault', { error: thrown })
+      const { code, message, hint, fields } = fault
+      return Response.json({ code, message, hint, fields }, { status: statusOf(fault) })
+    }
+  }
+}
+
+function backupOptions(body: unknown): { folder?: string | undefined; keep?: number | undefined } {
+  const { folder, keep } = (body ?? {}) as Readonly<Record<string, unknown>>
+  const fields: FieldProblem[] = []
+  if (folder !== undefined && (typeof folder !== 'string' || !folder.startsWith('/'))) {
+    fields.push({ field: 'folder', message: 'must be an absolute path' })
+  }
+  if (keep !== undefined && (!Number.isInteger(keep) || Number(keep) < 1)) {
+    fields.push({ field: 'keep', message: 'must be an integer of at least 1' })
+  }
+  if (fields.length > 0) throw new Fault('invalid', 'the request is malformed', { fields })
+  return { folder: folder as string | undefined, keep: keep as number | undefined }
+}
