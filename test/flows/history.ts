@@ -83,8 +83,6 @@ export interface CheckInput {
   readonly outages?: readonly Outage[]
   /** What all balances come to. */
   readonly total: number
-  /** Does what a node has answered bind the node's next process, too? */
-  readonly isBoundByPastLives: boolean
   /**
    * Does what one URL of a node has shown bind its other URLs? Where others write, too, an entry of
    * the cache may be as old as the last poll of the log, beside a fresh one: own writes bind all URLs
@@ -292,14 +290,11 @@ function seqOf(versions: Versions, key: Key, mark: string): number | undefined {
   return versions.get(key)?.find((one) => one.mark === mark)?.seq
 }
 
-function* readProblems(
-  { history, isBoundByPastLives, isOneView }: CheckInput,
-  versions: Versions,
-): Generator<string> {
+function* readProblems({ history, isOneView }: CheckInput, versions: Versions): Generator<string> {
   const byEnd = history.toSorted((a, b) => a.end - b.end)
   const floors = new Map<string, { seq: number; done: Done }>()
-  const scope = ({ node, life }: Done, view: string, key: Key): string =>
-    `${isBoundByPastLives ? node : `${node}.${life}`} ${view} ${key}`
+  // What a node has answered binds its next process, too.
+  const scope = ({ node }: Done, view: string, key: Key): string => `${node} ${view} ${key}`
   const viewOf = ({ op }: Done): string => (isOneView || 'mark' in op ? 'any' : op.kind)
   let next = 0
   for (const done of history.toSorted((a, b) => a.at - b.at)) {

@@ -99,7 +99,6 @@ export async function runJepsen({ shape, seed, ms, only }: RunOptions): Promise<
       truth,
       outages,
       total: accountsCount * balanceAtStart,
-      isBoundByPastLives: cluster.isBoundByPastLives,
       isOneView: cluster.isOneView,
     }),
   )

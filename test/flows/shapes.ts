@@ -61,8 +61,6 @@ export interface Cluster extends AsyncDisposable {
   truth(): Promise<Truth>
   /** Copies that must come to the same once all is well. */
   readonly copies: readonly { readonly name: string; read(): Promise<Truth> }[]
-  /** An embedded copy may be behind after a restart; a file or a primary is not. */
-  readonly isBoundByPastLives: boolean
   /** False where other nodes write: see `CheckInput`. */
   readonly isOneView: boolean
 }
@@ -120,7 +118,6 @@ const starters: Record<Shape, (place: Place) => Promise<Parts>> = {
       breakages: nodeBreakages([node]),
       truth: () => Promise.resolve(readFileTruth(databaseFile(place, 0))),
       copies: [],
-      isBoundByPastLives: true,
       isOneView: true,
     }
   },
@@ -147,7 +144,6 @@ const starters: Record<Shape, (place: Place) => Promise<Parts>> = {
         name: `replica ${at}`,
         read: () => readSqldTruth(url),
       })),
-      isBoundByPastLives: true,
       isOneView: true,
     }
   },
@@ -162,7 +158,6 @@ const starters: Record<Shape, (place: Place) => Promise<Parts>> = {
       breakages: [...nodeBreakages(nodes), ...primaryBreakages(primary, links, [])],
       truth: () => readSqldTruth(primary.url),
       copies: [],
-      isBoundByPastLives: true,
       isOneView: false,
     }
   },
@@ -190,7 +185,6 @@ const starters: Record<Shape, (place: Place) => Promise<Parts>> = {
       ],
       truth: () => readSqldTruth(primary.url),
       copies: [],
-      isBoundByPastLives: false,
       isOneView: false,
     }
   },
