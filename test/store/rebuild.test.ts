@@ -1,6 +1,7 @@
 import { expect, describe, test } from 'bun:test'
 import { sql } from 'drizzle-orm'
 import {
+  blob,
   check,
   index,
   integer,
@@ -157,6 +158,13 @@ describe('a rebuild', () => {
         [1, '12'],
         [2, '-9223372036854775807'],
       ],
+    ],
+    [
+      'text as bytes',
+      sqliteTable('t', { id: id(), a: text() }),
+      sqliteTable('t', { id: id(), a: blob({ mode: 'buffer' }) }),
+      "(1, 'x')",
+      [[1, Buffer.from('x')]],
     ],
     [
       'a new column that must have a value',

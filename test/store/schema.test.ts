@@ -166,6 +166,18 @@ describe('the schema at start', () => {
       'column c is new and the rows that exist have no value for it',
     ],
   ]
+  constrained.push([
+    'a new column that refers by default',
+    sqliteTable('t', {
+      id: integer().primaryKey(),
+      a: text(),
+      b: text(),
+      c: integer()
+        .default(1)
+        .references((): never => (before as never)['id']),
+    }),
+    'column c is new and the rows that exist have no value for it',
+  ])
   for (const [name, after, message] of constrained) {
     test(`refuses ${name}: believed and not kept would be worse`, async () => {
       using folder = tempFolder()
