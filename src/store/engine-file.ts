@@ -64,10 +64,15 @@ export function createFileEngine(db: Connection, isWriter: boolean): Engine {
         return { outcomes: writes.map(() => ({ error })), entries: [], upTo: after }
       }
     },
-    begin(foreignKeys) {
+    begin({ foreignKeys }) {
       // Inside a transaction this pragma does nothing.
       if (foreignKeys === 'off') step('pragma foreign_keys = off')
-      step('begin immediate')
+      try {
+        step('begin immediate')
+      } catch (thrown) {
+        step('pragma foreign_keys = on')
+        throw thrown
+      }
     },
     run: (query) => db.all(query),
     end(how, after) {

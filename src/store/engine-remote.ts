@@ -14,7 +14,7 @@
  */
 import { BatchCond, openHttp, type Batch, type BatchStep, type Stream } from '@libsql/hrana-client'
 import { must } from '../lib/assert.ts'
-import { entriesAfter, selectSeq, type Engine } from './engine.ts'
+import { entriesAfter, selectSeq, type Begin, type Engine } from './engine.ts'
 import { bindable, storeErrorOf } from './libsql.ts'
 import type {
   Committed,
@@ -28,8 +28,11 @@ import type {
   WriteOutcome,
 } from './messages.ts'
 
-/** Longer than sqld waits for its own lock (5 s). */
-const requestMsMax = 8_000
+/** About as long as a sqld waits for its own lock. */
+const requestMsMax = 6_000
+
+/** One statement of a migration, a table copied row by row, say. */
+const migrationMsMax = 10 * 60_000
 
 /** Statements in one request; a sqld takes bodies of some megabytes. */
 const opsPerRequestMax = 400
@@ -46,10 +49,15 @@ interface Sent {
 }
 
 export function createRemoteEngine({ url, authToken }: RemoteTarget): Engine {
-  const send = (request: Request): Promise<Response> =>
-    fetch(request, { signal: AbortSignal.timeout(requestMsMax) })
-  const client = openHttp(httpUrl(url), authToken, send)
-  client.intMode = 'number'
+  const clientOf = (msMax: number) => {
+    const send = (request: Request): Promise<Response> =>
+      fetch(request, { signal: AbortSignal.timeout(msMax) })
+    const opened = openHttp(httpUrl(url), authToken, send)
+    opened.intMode = 'number'
+    return opened
+  }
+  const client = clientOf(requestMsMax)
+  const patientClient = clientOf(migrationMsMax)
   let open: Stream | undefined
 
   /** One request on a stream of its own. */
@@ -114,7 +122,7 @@ export function createRemoteEngine({ url, authToken }: RemoteTarget): Engine {
     foreignKeys: 'on' | 'off' = 'on',
   ): Promise<Committed> => {
     try {
-      await engine.begin(foreignKeys)
+      await engine.begin({ foreignKeys, isUnbounded: false })
       const from = Number((await engine.run({ sql: selectSeq, params: [] }))[0]?.[0])
       for (let at = 0; at < write.length; at += opsPerRequestMax) {
         await runAll(
@@ -139,8 +147,8 @@ export function createRemoteEngine({ url, authToken }: RemoteTarget): Engine {
       }
       return await commitTogether(writes, after, foreignKeys)
     },
-    async begin(foreignKeys: 'on' | 'off') {
-      const stream = client.openStream()
+    async begin({ foreignKeys, isUnbounded }: Begin) {
+      const stream = (isUnbounded ? patientClient : client).openStream()
       open = stream
       try {
         if (foreignKeys === 'off') await stream.run('pragma foreign_keys = off')
@@ -174,7 +182,10 @@ export function createRemoteEngine({ url, authToken }: RemoteTarget): Engine {
         throw thrown
       }
     },
-    close: () => client.close(),
+    close() {
+      client.close()
+      patientClient.close()
+    },
   } satisfies Engine
   return engine
 }

@@ -13,10 +13,16 @@ import {
 
 export type Awaitable<T> = T | Promise<T>
 
+export interface Begin {
+  readonly foreignKeys: 'on' | 'off'
+  /** A migration's statement takes as long as it takes. */
+  readonly isUnbounded: boolean
+}
+
 export interface Engine {
   read(query: Query): Awaitable<readonly RawRow[]>
   commit(writes: readonly Write[], after: number, foreignKeys?: 'off'): Awaitable<Committed>
-  begin(foreignKeys: 'on' | 'off'): Awaitable<void>
+  begin(options: Begin): Awaitable<void>
   /** Within `begin` and `end`. */
   run(query: Query): Awaitable<readonly RawRow[]>
   end(how: 'commit' | 'rollback', after: number): Awaitable<Logged>

@@ -74,7 +74,11 @@ export type Request = Numbered<
       readonly foreignKeys?: 'off'
     }
   /** An interactive transaction; one at a time on a thread. */
-  | { readonly kind: 'begin'; readonly foreignKeys: 'on' | 'off' }
+  | {
+      readonly kind: 'begin'
+      readonly foreignKeys: 'on' | 'off'
+      readonly isUnbounded: boolean
+    }
   | { readonly kind: 'run'; readonly query: Query }
   | { readonly kind: 'end'; readonly how: 'commit' | 'rollback'; readonly after: number }
   | { readonly kind: 'sync' }

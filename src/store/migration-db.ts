@@ -76,7 +76,8 @@ function migrationDbOn(thread: ThreadClient): MigrationDb {
     thread.ask({ kind: 'end', how, after: Number.MAX_SAFE_INTEGER })
   return {
     async exclusively(run, options) {
-      await thread.ask({ kind: 'begin', foreignKeys: options?.foreignKeys ?? 'on' })
+      const foreignKeys = options?.foreignKeys ?? 'on'
+      await thread.ask({ kind: 'begin', foreignKeys, isUnbounded: true })
       try {
         const result = await run({ rows, run: async (sql) => void (await rows(sql)) })
         await end('commit')

@@ -40,6 +40,9 @@ export type DatabaseOptions =
 /** Reader threads of a file. Two, so that one long query leaves the other for everybody else. */
 const readersDefault = 2
 
+/** A server answers many at a time; sqld itself takes 128 connections. */
+const remoteSize = { threads: 1, atOnce: 64 }
+
 export interface Places {
   openWriter(onDeath: (error: Error) => void): Promise<ThreadClient>
   readonly primary: Pool
@@ -68,11 +71,14 @@ export function createPlaces(
     (onDeath: (error: Error) => void): Promise<ThreadClient> =>
       openThread(options, { clock, onDeath, isPatient: options.role === 'writer' })
   const remotePool = (target: RemoteTarget): Pool =>
-    createPool({ clock, log, open: opener({ role: 'remote', ...target }) }, 1)
+    createPool({ clock, log, open: opener({ role: 'remote', ...target }) }, remoteSize)
 
   if (database.kind === 'file') {
     const { file } = database
-    const primary = createPool({ clock, log, open: opener({ role: 'reader', file }) }, readers)
+    const primary = createPool(
+      { clock, log, open: opener({ role: 'reader', file }) },
+      { threads: readers, atOnce: 1 },
+    )
     const replicas = database.replicas.map((target) => {
       const pool = remotePool(target)
       const open = opener({ role: 'remote', ...target })

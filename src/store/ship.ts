@@ -76,7 +76,7 @@ export function createShipper({ log, name, primary, open }: ShipperDeps): () => 
   /** Before there is a log over there, one by one. */
   const make = async (statements: readonly string[]): Promise<void> => {
     const one = await living()
-    await one.ask({ kind: 'begin', foreignKeys: 'off' })
+    await one.ask({ kind: 'begin', foreignKeys: 'off', isUnbounded: true })
     try {
       for (const sql of statements) await one.ask({ kind: 'run', query: { sql, params: [] } })
       await one.ask({ kind: 'end', how: 'commit', after: Number.MAX_SAFE_INTEGER })

@@ -62,7 +62,7 @@ function handle(request: Request): Awaitable<Reply> {
     case 'commit':
       return db.commit(request.writes, request.after, request.foreignKeys)
     case 'begin':
-      return map(db.begin(request.foreignKeys), () => ({ done: true }))
+      return map(db.begin(request), () => ({ done: true }))
     case 'run':
       return map(db.run(request.query), (rows) => ({ rows, ms: 0 }))
     case 'end':

@@ -162,6 +162,18 @@ describe('store.read', () => {
     await slow
   })
 
+  test('race: no read waits behind a long one while another reader is free', async () => {
+    using folder = tempFolder()
+    await using store = await openStore(folder.file('a.db'), [notes])
+    const slow = store.read({ sql: slowQuery(20_000_000), params: [] })
+    let isSlowDone = false
+    void slow.then(() => (isSlowDone = true))
+    const short = { sql: 'select count(*) from notes', params: [] }
+    await Promise.all(Array.from({ length: 20 }, () => store.read(short)))
+    expect(isSlowDone).toBe(false)
+    await slow
+  })
+
   test('an EXPLAIN leaves no reader in the past', async () => {
     using folder = tempFolder()
     await using store = await openStore(folder.file('a.db'), [notes], { readers: 1 })
