@@ -101,12 +101,16 @@ describe('load', () => {
     using folder = tempFolder()
     await using opened = await openUsers(folder)
     const { load, reads } = opened
-    const userOf = async (id: number) => {
+    const visitOf = async (id: number) => await load.one(visits.id, id)
+    const near = async (id: number) => {
       const visit = await load.one(visits.id, id)
       return await load.one(users.id, visit?.userId)
     }
-    const later = async (id: number) => await userOf(id)
-    const names = await Promise.all([userOf(1), later(2), userOf(3)])
+    const far = async (id: number) => {
+      const visit = await visitOf(id)
+      return await load.one(users.id, visit?.userId)
+    }
+    const names = await Promise.all([near(1), far(2), near(3)])
     expect(names.map((one) => one?.name)).toEqual(['Ann', 'Ben', 'Ann'])
     expect(reads.length).toBe(2)
   })

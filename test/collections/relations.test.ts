@@ -199,6 +199,22 @@ describe('expand', () => {
     ])
   })
 
+  test('keeps apart what readers of the same rows see of their targets, and which targets', async () => {
+    using folder = tempFolder()
+    await using blog = await openBlog(folder)
+    const { collections, planOf, posts: plan } = blog
+    const namesFor = async (user: User): Promise<unknown[]> => {
+      const read = await collections.list(planOf('comments'), user, 'expand=author')
+      const { items }: Page = jsonOf(read)
+      return items.map(({ author }) => (author as { name: string } | null)?.name ?? null)
+    }
+    expect(await namesFor({ id: 'carol' })).toEqual(['Alice', null, null, null, null])
+    expect(await namesFor(bob)).toEqual(['Alice', 'Bob', null, null, null])
+    const author = jsonOf(await collections.read(plan, bob, '1', 'expand=author'))
+    const editor = jsonOf(await collections.read(plan, bob, '1', 'expand=editor'))
+    expect([author, editor]).toMatchObject([{ author: { id: 'alice' } }, { editor: { id: 'bob' } }])
+  })
+
   test('is one entry in any spelling, and a write to the target is seen at once', async () => {
     using folder = tempFolder()
     await using blog = await openBlog(folder)

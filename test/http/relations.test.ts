@@ -25,7 +25,11 @@ const notes = sqliteTable('notes', {
 })
 
 const collections = {
-  users: collection(users, { ...write, read: 'signed-in' }),
+  users: collection(users, {
+    ...write,
+    read: 'signed-in',
+    children: { posts: posts.authorId },
+  }),
   posts: collection(posts, {
     ...write,
     read: 'public',
@@ -124,6 +128,10 @@ test('an answer that a rule had a say in is private: the row’s, the parent’s
     const ann = await server.get(`/api/${path}`, server.asAnn)
     expect(await ann.text()).toContain('"author":{"id":"ann","name":"Ann"}')
   }
+  // Its posts are for everybody, that she is there is not.
+  const hers = await server.get('/api/users/ann/posts', server.asAnn)
+  expect([hers.status, ...sharing(hers)]).toEqual([200, ...own])
+  expect((await server.get('/api/users/ann/posts')).status).toBe(401)
   await server.post('notes', { id: 'a/b', owner: 'ann' })
   await server.post('notes', { id: 'c', owner: 'ann', parent: 'a/b' })
   await server.post('notes', { id: 'd', owner: 'ben', parent: 'a/b' })
