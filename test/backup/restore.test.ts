@@ -90,7 +90,7 @@ describe('restore', () => {
     const { run, count, databaseFile } = await setUp(folder)
     {
       // In a process of its own: file locks do not hold against the same one.
-      const holder = Bun.spawn(
+      await using holder = Bun.spawn(
         [process.execPath, `${import.meta.dir}/../store/hold-fixture.ts`, databaseFile],
         { stdout: 'pipe', stderr: 'inherit' },
       )
