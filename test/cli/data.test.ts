@@ -184,15 +184,20 @@ describe('backup and restore', () => {
     expect((await list()).map((line) => line.split('  ').at(-1))).toEqual([third])
   })
 
-  test('a server of another app in the folder is not asked; one without a socket is named', async () => {
+  test('a server of another app in the folder is not asked, whichever its database', async () => {
     const { folder, belfry } = setUp()
     using _ = folder
     writeFileSync(folder.file('other.ts'), appFile.replace("name: 'notes'", "name: 'other'"))
-    await using server = await spawnBelfry({ args: ['serve', 'other.ts'], cwd: folder.path })
-    const asked = await belfry(['backup', 'app.ts'])
-    expect(asked.exitCode).toBe(1)
-    expect(asked.stderr).toContain('the data folder is served as other, not as notes')
-    expect(server.pid).toBeGreaterThan(0)
+    const args = ['serve', 'other.ts']
+    const asked = async (env: Record<string, string>) => {
+      await using _server = await spawnBelfry({ args, cwd: folder.path, env })
+      // With the same database, and, by default, with another in the same folder.
+      return [await belfry(['backup', 'app.ts'], env), await belfry(['backup', 'app.ts'])]
+    }
+    for (const { stderr, exitCode } of await asked({ DATABASE_URL: 'file:data/one.db' })) {
+      expect(exitCode).toBe(1)
+      expect(stderr).toContain('the data folder is served as other, not as notes')
+    }
   })
 
   test('a database on a server is neither backed up nor restored here', async () => {
