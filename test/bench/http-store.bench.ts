@@ -26,11 +26,11 @@ import { ownerRules, pocketbaseId, pocketbaseName, startPocketbase } from './poc
 import { startServer } from './start.ts'
 
 const rounds = Number(process.env['ROUNDS'] ?? 5)
-const measureMs = 600
+const measureMs = 500
 
 /** Until it counts, so that code is compiled however busy the machine is; no more than `warmUpMs` each. */
 const warmUpRequests = 2_000
-const warmUpMs = 3_000
+const warmUpMs = 2_000
 const connections = 32
 
 const tasks = [
