@@ -16,3 +16,8 @@ declare module '*.CSV.gz' {
   const path: string
   export default path
 }
+
+declare module '*.jsonl.gz' {
+  const path: string
+  export default path
+}

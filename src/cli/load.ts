@@ -9,12 +9,13 @@ import * as elysia from 'elysia'
 import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
 import energy from '../apps/energy.ts'
+import exams from '../apps/exams.ts'
 import { Fault } from '../fault.ts'
 import * as kit from '../kit.ts'
 import type { AppSource } from './args.ts'
 
 /** Apps that ship inside the binary. */
-const inside: Readonly<Record<string, unknown>> = { energy }
+const inside: Readonly<Record<string, unknown>> = { energy, exams }
 
 /** Exact names only: Bun's `onResolve` does not see bare specifiers of files loaded at run time (bun#40397). */
 const virtual: Readonly<Record<string, object>> = {

@@ -4,14 +4,16 @@
  *
  * A plan that sorts (a temporary b-tree), or that scans although something is filtered by, reads all
  * rows of a table to give twenty. That is no mistake while the table is small: it is a warning, with
- * the line of Drizzle that mends it. Read rules are not part of it: they depend on who asks.
+ * the line of Drizzle that mends it. Of a read rule, what it pins for whoever is signed in counts as a
+ * filter (`eq(cards.userId, user.id)`): such lists never come without it. The rest depends on who asks.
  */
 import { getTableConfig, type SQLiteColumn } from 'drizzle-orm/sqlite-core'
 import type { Store } from '../store/store.ts'
 import type { CollectionPlan } from './collections.ts'
 import type { Order } from './declare.ts'
 import { listSql, type ListQuery } from './query.ts'
-import { propertyOf } from './where.ts'
+import { readScope } from './rules.ts'
+import { propertyOf, type Where } from './where.ts'
 
 /** Sets of filters per order and parent; beyond it only none, each alone, and all together. */
 const combinationsMax = 64
@@ -57,19 +59,38 @@ export async function checkIndexes(
 }
 
 function combinationsOf(plan: CollectionPlan, plans: readonly CollectionPlan[]): Combination[] {
-  const filters = plan.filters.flatMap((name) => plan.columns.get(name) ?? [])
+  const pinned = pinnedBy(plan)
+  const filters = plan.filters
+    .flatMap((name) => plan.columns.get(name) ?? [])
+    .filter((column) => !pinned.includes(column))
   const parents = plans
     .flatMap(({ children }) => children)
     .filter(({ collection }) => collection === plan)
     .map(({ column }) => column)
+    .filter((column) => !pinned.includes(column))
   const sets = [undefined, ...new Set(parents)].flatMap((parent) =>
     parent
       ? subsets(filters.filter((column) => column !== parent)).map((set) => [parent, ...set])
       : subsets(filters),
   )
   return [...plan.orders].flatMap(([orderName, order]) =>
-    sets.map((set) => ({ plan, orderName, order, filters: set })),
+    sets.map((set) => ({ plan, orderName, order, filters: [...pinned, ...set] })),
   )
+}
+
+/** Columns that the read rule gives one value, asked about a user who might be anybody. */
+function pinnedBy(plan: CollectionPlan): readonly SQLiteColumn[] {
+  const columnsOf = (where: Where): SQLiteColumn[] => {
+    if (where.kind === 'eq') return [where.column]
+    return where.kind === 'and' ? where.parts.flatMap(columnsOf) : []
+  }
+  try {
+    // A number, too: an id may be compared with an integer column.
+    return [...new Set(columnsOf(readScope(plan, { id: '1' })))]
+  } catch {
+    // It refuses this user, or wants more of one than an id.
+    return []
+  }
 }
 
 function subsets<T>(of: readonly T[]): T[][] {

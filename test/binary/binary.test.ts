@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { copyFileSync, existsSync, statSync, writeFileSync } from 'node:fs'
 import { Centrifuge } from 'centrifuge'
 import { buildBinary } from '../../.ci/build.ts'
+import { signToken } from '../../src/auth/auth.ts'
 import { tempFolder, until, type TempFolder } from '../harness.ts'
 import { runBelfry, spawnBelfry } from '../process.ts'
 
@@ -74,6 +75,35 @@ describe('the compiled binary, alone in an empty folder', () => {
     const { items } = (await list.json()) as { items: { region: string }[] }
     expect(new Set(items.map(({ region }) => region))).toEqual(new Set(['NSW1']))
   }, 30_000)
+
+  test('serves the exams app inside it: its bank, and an attempt scored', async () => {
+    const { folder, command } = emptyFolder()
+    using _ = folder
+    const secret = 'a secret of at least thirty-two bytes'
+    await using server = await spawnBelfry({
+      command,
+      args: ['serve', '--app', 'exams'],
+      cwd: folder.path,
+      env: { JWT_SECRET: secret },
+    })
+    await until(
+      async () => (await fetch(`${server.url}/api/tests/history-001`)).ok,
+      'the bank is loaded from inside the binary',
+      60_000,
+    )
+    const question = await fetch(`${server.url}/api/questions/upsc-2?expand=source`)
+    expect(await question.json()).toMatchObject({ year: 2024, source: { licence: 'MIT' } })
+    const times = { nowMs: Date.now(), ttlMs: 60_000 }
+    const attempt = await fetch(`${server.url}/api/tests/history-001/attempts`, {
+      method: 'POST',
+      headers: {
+        authorization: `Bearer ${await signToken(secret, { sub: 'ann' }, times)}`,
+        'content-type': 'application/json',
+      },
+      body: '{"answers":{}}',
+    })
+    expect([attempt.status, await attempt.json()]).toMatchObject([201, { attempt: { blank: 25 } }])
+  }, 90_000)
 
   test('serves an app file from disk, with relative imports and its own copies of the packages', async () => {
     const { folder, command } = emptyFolder()

@@ -9,8 +9,18 @@ import {
   type SQLiteColumn,
 } from 'drizzle-orm/sqlite-core'
 import energy from '../../src/apps/energy.ts'
+import exams from '../../src/apps/exams.ts'
 import { checkIndexes } from '../../src/collections/collections.ts'
-import { asc, collection, desc, type CollectionDeclaration } from '../../src/collections/declare.ts'
+import {
+  and,
+  asc,
+  collection,
+  desc,
+  eq,
+  gt,
+  or,
+  type CollectionDeclaration,
+} from '../../src/collections/declare.ts'
 import { app } from '../../src/plan/declare.ts'
 import { compilePlan } from '../../src/plan/plan.ts'
 import { openStore, tempFolder, until } from '../harness.ts'
@@ -172,6 +182,44 @@ test('property: with what is advised there is nothing more to advise', async () 
     const what = { seed, round, filters, orders, lines }
     expect({ ...what, left: await adviceFor(declare(lines)) }).toEqual({ ...what, left: [] })
   }
+})
+
+test('what a read rule pins is a filter that is always there', async () => {
+  const cards = sqliteTable('cards', columns, (t) => [
+    index('cards_author_at').on(t.author, t.at),
+    index('cards_author_board_at').on(t.author, t.board, t.at),
+  ])
+  const lists = { filters: ['board'], orders: { newest: desc(cards.at) } } as const
+  const own = collection(cards, { ...lists, read: ({ user }) => user && eq(cards.author, user.id) })
+  expect(await adviceFor({ cards: own })).toEqual([])
+  const some = collection(cards, {
+    ...lists,
+    read: ({ user }) => and(eq(cards.board, Number(user?.id)), gt(cards.id, 0)),
+  })
+  expect(await adviceFor({ cards: some })).toEqual([
+    {
+      table: 'cards',
+      add: "index('cards_board_id_at').on(t.board, t.at)",
+      serves: ['cards: order newest, filtered by board'],
+    },
+  ])
+  // Of others nothing is taken for granted: what is seen by more than the one, or by nobody known.
+  for (const read of [
+    () => or(eq(cards.author, '1'), eq(cards.board, 1)),
+    () => false,
+    () => {
+      throw new Error('wants more of a user')
+    },
+  ]) {
+    expect(await adviceFor({ cards: collection(cards, { ...lists, read }) })).toHaveLength(2)
+  }
+})
+
+test('the exams app lacks none', async () => {
+  const plan = compilePlan(exams)
+  using folder = tempFolder()
+  await using store = await openStore(folder.file('exams.db'), plan.tables)
+  expect(await checkIndexes({ store }, plan.collections)).toEqual([])
 })
 
 test('the energy app lacks none', async () => {
