@@ -153,9 +153,14 @@ interface ParentRow {
 const plainRow: RowQuery = { expands: [], tags: [] }
 const noExpands: readonly ScopedExpand[] = []
 
-/** Distinct query strings remembered per collection, and the longest of them. */
-const parsedQueriesMax = 1_000
-const parsedQueryLengthMax = 512
+/** Distinct query strings remembered with their parsed form, all collections together: 1.5 KB each, so 6 MB. */
+const parsedQueriesMax = 4_000
+
+/** Ids, likewise: half a KB each, so 5 MB; as many as the cache keeps entries. */
+const parsedIdsMax = 10_000
+
+/** Longer texts are parsed each time. */
+const parsedLengthMax = 512
 
 export function createCollections(
   deps: CollectionsDeps,
@@ -168,8 +173,12 @@ export function createCollections(
     plans.filter((plan) => plan.live),
     (plan) => plan.tableName,
   )
-  const listQueryOf = remembered((plan, search) => parseListQuery(plan, search, cursors))
-  const rowQueryOf = remembered(parseRowQuery)
+  const listQueryOf = remembered(
+    (plan, search) => parseListQuery(plan, search, cursors),
+    parsedQueriesMax,
+  )
+  const rowQueryOf = remembered(parseRowQuery, parsedQueriesMax)
+  const rowOf = remembered(rowOfId, parsedIdsMax)
 
   /** With `parent`, only the rows that belong to it. */
   const list = (
@@ -211,7 +220,7 @@ export function createCollections(
   }
 
   const read = (plan: CollectionPlan, user: User | null, id: string, search = ''): Answer =>
-    readOne(plan, user, rowOfId(plan, id), search)
+    readOne(plan, user, rowOf(plan, id), search)
 
   const publish = (plan: CollectionPlan, change: Change, row: RowData): void => {
     const topic = plan.live?.(row as never)
@@ -236,7 +245,7 @@ export function createCollections(
       return readOne(plan, user, rowOfLookup(plan, property, column, text), search)
     },
     children(plan, user, { id, child, search }) {
-      const one = rowOfId(plan, id)
+      const one = rowOf(plan, id)
       const found = readOne(plan, user, one, '')
       const { collection, column, name } = child
       const { key, tags, values } = must(one, () => 'a row was found by this id')
@@ -257,21 +266,24 @@ export function createCollections(
   }
 }
 
-/** A parsed form of query strings, remembered by collection: a hit then parses nothing. */
-function remembered<T>(parse: (plan: CollectionPlan, search: string) => T) {
+/** What a text means to a collection, remembered: a hit then parses nothing. Forgotten all at once beyond `max`. */
+function remembered<T>(parse: (plan: CollectionPlan, text: string) => T, max: number) {
   const known = new Map<CollectionPlan, Map<string, T>>()
-  return (plan: CollectionPlan, search: string): T => {
-    let queries = known.get(plan)
-    if (!queries) known.set(plan, (queries = new Map()))
-    let query = queries.get(search)
-    if (query === undefined) {
-      query = parse(plan, search)
-      if (search.length <= parsedQueryLengthMax) {
-        if (queries.size >= parsedQueriesMax) queries.clear()
-        queries.set(search, query)
-      }
+  let count = 0
+  return (plan: CollectionPlan, text: string): T => {
+    const found = known.get(plan)?.get(text)
+    if (found !== undefined) return found
+    const parsed = parse(plan, text)
+    if (text.length > parsedLengthMax || parsed === undefined) return parsed
+    if (count >= max) {
+      known.clear()
+      count = 0
     }
-    return query
+    let texts = known.get(plan)
+    if (!texts) known.set(plan, (texts = new Map()))
+    texts.set(text, parsed)
+    count++
+    return parsed
   }
 }
 

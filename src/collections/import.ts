@@ -151,7 +151,7 @@ function parseLine(plan: CollectionPlan, bytes: Uint8Array): RowData | string {
   }
   if (all.length > 0) return all.map(({ field, message }) => `${field} ${message}`).join(', ')
   if (!isAddressable(idOf(plan.key, plan.keyProperties, values))) {
-    return `${plan.keyProperties[0] ?? ''} must not be empty, . or ..`
+    return `${plan.keyProperties[0] ?? ''} must not be empty, . or .., nor longer than 1,024 characters`
   }
   return value as RowData
 }

@@ -244,7 +244,10 @@ function keyProblems(plan: CollectionPlan, given: RowData, forced: RowData): Fie
   const [first = ''] = plan.keyProperties
   const input = { ...given, ...forced }
   if (Object.hasOwn(input, first) && !isAddressable(idOf(plan.key, plan.keyProperties, input))) {
-    problems.push({ field: first, message: 'must not be empty, . or ..' })
+    problems.push({
+      field: first,
+      message: 'must not be empty, . or .., nor longer than 1,024 characters',
+    })
   }
   return problems
 }

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'bun:test'
 import type { User } from '../../src/auth/declare.ts'
-import { faultOf, tempFolder } from '../harness.ts'
+import { faultOf, tempFolder, until } from '../harness.ts'
 import { createRandom } from '../lib/random.ts'
 
 import { alice, at, bob, jsonOf, setUp, type Page } from './setup.ts'
@@ -254,8 +254,9 @@ describe('a write and the cache', () => {
     const held = Promise.withResolvers<void>()
     hold.until = held.promise
     // This load has read price 1 and is on its way back while price 2 is written.
+    const before = hold.brought
     const early = collections.list(plan, null, '')
-    await Bun.sleep(20)
+    await until(() => hold.brought > before, 'the load has read')
     await collections.upsert([{ plan, rows: [{ region: 'NSW1', at: at(0), price: 2 }] }])
     held.resolve()
     hold.until = Promise.resolve()

@@ -80,7 +80,7 @@ export async function setUp(
   const cache = createCache({ clock: systemClock })
   const published: { topic: string; data: unknown }[] = []
   /** What a reader thread brings waits here, so that a test decides what happens meanwhile. */
-  const hold = { until: Promise.resolve() }
+  const hold = { until: Promise.resolve(), brought: 0 }
   const collections = createCollections(
     {
       store: {
@@ -89,6 +89,7 @@ export async function setUp(
         db: store.db,
         read: async (query, options) => {
           const rows = await store.read(query, options)
+          hold.brought++
           await hold.until
           return rows
         },
