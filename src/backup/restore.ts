@@ -81,7 +81,10 @@ async function sweep(folder: string): Promise<void> {
   }
 }
 
-/** Whatever would keep a server from starting on it is found now, and older schemas are brought forward. */
+/**
+ * Whatever would keep a server from starting on it is found now, and older schemas are brought forward. It
+ * begins a new life, so that copies shipped to know that its log has gone back, and are made anew.
+ */
 async function rehearse(
   deps: { readonly clock: Clock; readonly log: Log },
   file: string,
@@ -94,6 +97,8 @@ async function rehearse(
   })
   try {
     await store.start()
+    const sql = "insert or replace into meta (name, value) values ('life', ?)"
+    await store.write([{ sql, params: [crypto.randomUUID()] }])
   } finally {
     await store.stop()
   }

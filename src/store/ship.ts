@@ -90,7 +90,10 @@ export function createShipper({ log, name, primary, open }: ShipperDeps): () => 
   const connect = async (): Promise<number> => {
     const schema = await here(schemaSql)
     const source = String((await here("select value from meta where name = 'id'"))[0]?.[0])
-    const mark = JSON.stringify([source, Bun.hash(JSON.stringify(schema)).toString(36)])
+    const hash = Bun.hash(JSON.stringify(schema)).toString(36)
+    // A restored database has a life of its own: its log has gone back, and the copy knows what it undid.
+    const life = (await here("select value from meta where name = 'life'")).map(([one]) => one)
+    const mark = JSON.stringify([source, hash, ...life])
     const stored = (await there(tablesSql)).map(([one]) => String(one))
     const isMarked = stored.includes('belfry_copy')
     const copied = isMarked ? String((await there('select mark from belfry_copy'))[0]?.[0]) : ''
