@@ -4,6 +4,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 
 import { slicesOf } from '../../src/cli/lines.ts'
 import { tempFolder } from '../harness.ts'
 import { runBelfry, spawnBelfry } from '../process.ts'
+import { requireService, startSqld } from '../services.ts'
 
 const appFile = `
 import { app, collection } from 'belfry'
@@ -87,6 +88,22 @@ describe('export and import', () => {
     const piped = await belfry(['export', 'app.ts', '--collection', 'all/kinds', '--to', '-'], env)
     expect(piped.stdout).toBe(jsonl(kinds))
     expect(piped.stderr).toBe('all/kinds: 4 rows\n')
+  })
+
+  test.skipIf(!requireService('sqld'))('works with a database on a server, too', async () => {
+    const { folder, belfry } = setUp()
+    using _ = folder
+    await using primary = await startSqld()
+    const env = { DATABASE_URL: primary.url }
+    const imported = await belfry(
+      ['import', 'app.ts', '--collection', 'all/kinds', 'kinds.jsonl'],
+      env,
+    )
+    expect(imported).toMatchObject({ exitCode: 0, stderr: '' })
+    const out = await belfry(['export', 'app.ts', '--collection', 'all/kinds', '--to', '-'], env)
+    expect(out.stdout).toBe(jsonl(kinds))
+    expect(out.stderr).toContain('the database is on a server')
+    expect(existsSync(folder.file('data'))).toBe(false)
   })
 
   test('wrong lines stop it with their numbers, or are passed over', async () => {
