@@ -20,7 +20,8 @@ import {
   type RowData,
 } from './columns.ts'
 import { keyIs } from './query.ts'
-import { createForced, mayRemove, requireRule, updateForced } from './rules.ts'
+import { createForced, mayRemove, readScopeOrNever, requireRule, updateForced } from './rules.ts'
+import { matches } from './where.ts'
 import { createUpserts } from './upsert.ts'
 
 /** Rounds of read, judge, write before a row that keeps changing is called a conflict. */
@@ -132,9 +133,26 @@ export function createWrites({ store, notFound }: WriteDeps): Writes {
     }
   }
 
+  /** Whoever may not even see the row is not told that it is there. */
+  const unseenIsNotFound = <T>(
+    plan: CollectionPlan,
+    user: User | null,
+    row: RowData,
+    judge: () => T,
+  ): T => {
+    try {
+      return judge()
+    } catch (thrown) {
+      const isRefusal = thrown instanceof Fault && thrown.code === 'denied'
+      if (isRefusal && !matches(readScopeOrNever(plan, user), row)) throw notFound(plan)
+      throw thrown
+    }
+  }
+
   /** `judge` sees the stored row and answers with the statement, or throws its refusal. */
   const changeRow = async (
     plan: CollectionPlan,
+    user: User | null,
     id: string,
     judge: (row: RowData, isUnchanged: SQL) => Statement,
     { isExpected }: ChangeOptions = {},
@@ -146,7 +164,7 @@ export function createWrites({ store, notFound }: WriteDeps): Writes {
       const [raw] = await store.read(select.limit(1).toSQL(), { from: 'primary' })
       if (!raw) throw notFound(plan)
       const row = decodeRow(plan.columns, raw)
-      const statement = judge(row, stillIs(plan, raw))
+      const statement = unseenIsNotFound(plan, user, row, () => judge(row, stillIs(plan, raw)))
       if (isExpected && !isExpected(versionOf(row))) {
         throw new Fault('precondition', 'the row is in another version now: read it again')
       }
@@ -167,6 +185,7 @@ export function createWrites({ store, notFound }: WriteDeps): Writes {
     const { values, problems } = parseBody(plan.columns, body)
     return await changeRow(
       plan,
+      user,
       id,
       (row, isUnchanged) => {
         const input = { ...values, ...updateForced(plan, user, row, values) }
@@ -195,6 +214,7 @@ export function createWrites({ store, notFound }: WriteDeps): Writes {
     requireRule(plan, 'remove', user)
     return await changeRow(
       plan,
+      user,
       id,
       (row, isUnchanged) => {
         mayRemove(plan, user, row)

@@ -228,7 +228,23 @@ describe('rules', () => {
       },
     ])
     held.resolve()
-    expect((await faultOf(() => update)).code).toBe('denied')
+    // Bob's own, which she may not even see.
+    expect((await faultOf(() => update)).code).toBe('not_found')
+  })
+
+  test('a row one may not see is not there to be changed; one that is seen is denied', async () => {
+    using folder = tempFolder()
+    const { store, collections, posts: plan } = await setUp(folder)
+    await using _ = store
+    await collections.create(plan, alice, { title: 'hers', isPublic: false })
+    const codes = async (): Promise<string[]> => [
+      (await faultOf(() => collections.update(plan, bob, '1', { title: 'his' }))).code,
+      (await faultOf(() => collections.remove(plan, bob, '1'))).code,
+      (await faultOf(() => collections.update(plan, bob, '9', { title: 'his' }))).code,
+    ]
+    expect(await codes()).toEqual(['not_found', 'not_found', 'not_found'])
+    await collections.update(plan, alice, '1', { isPublic: true })
+    expect(await codes()).toEqual(['denied', 'denied', 'not_found'])
   })
 })
 
