@@ -16,8 +16,8 @@ import { Fault, toFault } from '../fault.ts'
 import type { RawRow, Store } from '../store/store.ts'
 import { columnsOf, decodeRow, toDriver, type Columns } from './columns.ts'
 import type { Load } from './declare.ts'
-import { named } from './query.ts'
 import { scopeKey } from './rules.ts'
+import { selectQuery } from './statement.ts'
 import { toSql, type Where } from './where.ts'
 
 /** SQLite takes 32,766 variables; fewer keep a statement short enough for others to pass between. */
@@ -97,13 +97,10 @@ async function select(
   { column, scope, waiting }: Batch,
 ): Promise<readonly RawRow[]> {
   const values = padded([...waiting.keys()]).map((value) => sql`${value}`)
-  const query = store.db
-    .select()
-    .from(column.table)
-    .where(and(sql`${column} in (${sql.join(values, sql`, `)})`, toSql(scope)))
-    .limit(rowsPerStatementMax + 1)
+  const where = and(sql`${column} in (${sql.join(values, sql`, `)})`, toSql(scope))
   const { name } = getTableConfig(column.table)
-  const rows = await store.read(named(`load ${name}`, query))
+  const limit = rowsPerStatementMax + 1
+  const rows = await store.read(selectQuery(`load ${name}`, { table: column.table, where, limit }))
   if (rows.length <= rowsPerStatementMax) return rows
   throw new Fault('too_large', `more than ${rowsPerStatementMax} rows of ${name} at once`)
 }

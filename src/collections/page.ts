@@ -9,6 +9,7 @@ import { decodeRow, type RowData } from './columns.ts'
 import { orderOf, type Cursors, type CursorValue } from './cursor.ts'
 import { createBatches } from './loader.ts'
 import { listSql, named, type ListQuery } from './query.ts'
+import { selectQuery } from './statement.ts'
 import { toSql, type Where } from './where.ts'
 
 /** An expand, and what the reader sees of its target. */
@@ -59,14 +60,14 @@ export function createPages(store: Reading, cursors: Cursors): Pages {
       const reading = since(minSeq)
       const { where, pageWhere, orderBy } = listSql(plan, query, toSql(scope), within)
       // One row more than asked for tells whether there is a page beyond.
-      const select = store.db
-        .select()
-        .from(plan.table)
-        .where(pageWhere)
-        .orderBy(...orderBy)
-        .limit(query.limit + 1)
+      const select = selectQuery(`list ${plan.path}`, {
+        table: plan.table,
+        where: pageWhere,
+        orderBy,
+        limit: query.limit + 1,
+      })
       const [read, counted] = await Promise.all([
-        reading.read(named(`list ${plan.path}`, select)),
+        reading.read(select),
         query.isCounted ? count(reading, plan, where) : undefined,
       ])
       const rows = [...read]
@@ -81,12 +82,10 @@ export function createPages(store: Reading, cursors: Cursors): Pages {
     },
     async row({ plan, isRow, scope, expands, minSeq }) {
       const reading = since(minSeq)
-      const select = store.db
-        .select()
-        .from(plan.table)
-        .where(and(isRow, toSql(scope)))
-        .limit(1)
-      const rows = await reading.read(named(`read ${plan.path}`, select))
+      const where = and(isRow, toSql(scope))
+      const rows = await reading.read(
+        selectQuery(`read ${plan.path}`, { table: plan.table, where, limit: 1 }),
+      )
       const [item] = await itemsOf(reading, plan, rows, expands)
       return item && encode(item)
     },

@@ -5,13 +5,14 @@
  * A feed brings the same columns again and again, and building a statement costs 80 µs: its text is
  * built once for each set of columns, and only the values are filled in.
  */
-import { is, or, Param, Placeholder, sql, type SQL } from 'drizzle-orm'
+import { or, sql, type SQL } from 'drizzle-orm'
 import type { SQLiteColumn } from 'drizzle-orm/sqlite-core'
 import { Fault, type FieldProblem } from '../fault.ts'
 import { must } from '../lib/assert.ts'
 import type { Query, Store } from '../store/store.ts'
 import type { CollectionPlan } from './collections.ts'
-import { insertProblems, parseOwnValue, toDriver, type RowData } from './columns.ts'
+import { insertProblems, parseOwnValue, type RowData } from './columns.ts'
+import { filled } from './statement.ts'
 
 /** Sets of columns remembered per collection; a feed has one or a few. */
 const shapesMax = 64
@@ -33,7 +34,10 @@ export function createUpserts(db: Store['db']): (plan: CollectionPlan, row: RowD
     const own = checkedRow(plan, row)
     const input = { ...own.made, ...own.given }
     const shape = shapeOf(plan, own)
-    return { sql: shape.sql, params: shape.params.map((param) => filled(plan, param, input)) }
+    return {
+      sql: shape.sql,
+      params: shape.params.map((param) => filled(plan.columns, param, input)),
+    }
   }
 }
 
@@ -61,13 +65,6 @@ function buildShape(
           setWhere: must(or(...isOther), () => 'there is a column beside the key'),
         })
   return statement.toSQL()
-}
-
-function filled(plan: CollectionPlan, param: unknown, input: RowData): unknown {
-  const slot = is(param, Param) ? param.value : param
-  if (!is(slot, Placeholder)) return param
-  const column = must(plan.columns.get(slot.name), () => `${slot.name} is a column`)
-  return toDriver(column, input[slot.name])
 }
 
 function excluded(column: SQLiteColumn): SQL {

@@ -21,8 +21,9 @@ import {
 } from './columns.ts'
 import { keyIs } from './query.ts'
 import { createForced, mayRemove, readScopeOrNever, requireRule, updateForced } from './rules.ts'
-import { matches } from './where.ts'
+import { createInserts, selectQuery } from './statement.ts'
 import { createUpserts } from './upsert.ts'
+import { matches } from './where.ts'
 
 /** Rounds of read, judge, write before a row that keeps changing is called a conflict. */
 const attemptsMax = 5
@@ -89,6 +90,7 @@ interface WriteDeps {
 
 export function createWrites({ store, notFound }: WriteDeps): Writes {
   const upsert = createUpserts(store.db)
+  const insertQuery = createInserts(store.db)
 
   const create = async (
     plan: CollectionPlan,
@@ -104,10 +106,7 @@ export function createWrites({ store, notFound }: WriteDeps): Writes {
       ...insertProblems(plan.columns, without(problems, input), input),
       ...keyProblems(plan, values, forced),
     ])
-    const insert = store.db
-      .insert(plan.table)
-      .values(input as never)
-      .toSQL()
+    const insert = insertQuery(plan.table, plan.columns, input)
     if (onceKey === undefined) {
       const changes = await telling(plan, () => store.write([insert]))
       return written(plan, changes, ({ op }) => op === 'create')
@@ -160,8 +159,9 @@ export function createWrites({ store, notFound }: WriteDeps): Writes {
     const key = parseId(plan.key, id)
     if (!key) throw notFound(plan)
     for (let attempt = 0; attempt < attemptsMax; attempt++) {
-      const select = store.db.select().from(plan.table).where(keyIs(plan, key))
-      const [raw] = await store.read(select.limit(1).toSQL(), { from: 'primary' })
+      const where = keyIs(plan, key)
+      const select = selectQuery(`change ${plan.path}`, { table: plan.table, where, limit: 1 })
+      const [raw] = await store.read(select, { from: 'primary' })
       if (!raw) throw notFound(plan)
       const row = decodeRow(plan.columns, raw)
       const statement = unseenIsNotFound(plan, user, row, () => judge(row, stillIs(plan, raw)))
