@@ -165,7 +165,7 @@ describe('store.read', () => {
   test('race: no read waits behind a long one while another reader is free', async () => {
     using folder = tempFolder()
     await using store = await openStore(folder.file('a.db'), [notes])
-    const slow = store.read({ sql: slowQuery(20_000_000), params: [] })
+    const slow = store.read({ sql: slowQuery(5_000_000), params: [] })
     let isSlowDone = false
     void slow.then(() => (isSlowDone = true))
     const short = { sql: 'select count(*) from notes', params: [] }
