@@ -17,7 +17,7 @@ import { Fault } from '../fault.ts'
 import { must } from '../lib/assert.ts'
 import type { Log } from '../observe/log.ts'
 import { createPool, type Pool } from './pool.ts'
-import { createStepper, type Replica } from './replica.ts'
+import { createStepper, out, type Replica } from './replica.ts'
 import type { ThreadClient } from './thread-client.ts'
 
 /** Syncs that may fail in a row, the primary being well, before the copy is held to be broken. */
@@ -41,7 +41,7 @@ export function createEmbeddedReplica(deps: EmbeddedDeps): Replica {
   const name = 'embedded'
   let thread: ThreadClient | undefined
   let pool: Pool | undefined
-  let seq = 0
+  let seq = out
   let failures = 0
   let isBroken = false
   let isStopped = false
@@ -62,7 +62,7 @@ export function createEmbeddedReplica(deps: EmbeddedDeps): Replica {
   }
 
   const close = async (): Promise<void> => {
-    seq = 0
+    seq = out
     // Readers first: the last connection to a file folds its WAL, which is the replica's alone to do.
     await pool?.stop()
     pool = undefined
@@ -121,7 +121,7 @@ export function createEmbeddedReplica(deps: EmbeddedDeps): Replica {
     suspect(cause) {
       if (!isDamage(cause)) return
       log.warn('store.replica_damaged', { replica: name, error: cause })
-      seq = 0
+      seq = out
       isBroken = true
       stepper.now()
     },

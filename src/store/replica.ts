@@ -5,7 +5,7 @@
  *
  *   primary   … 41 42 43          a read that must see 42 may go to A, and not to B
  *   replica A … 41 42 43
- *   replica B … 41                out (seq 0) while it cannot be reached or is being rebuilt
+ *   replica B … 41                out (seq -1) while it cannot be reached or is being rebuilt
  */
 import type { Clock } from '../lib/clock.ts'
 import { detach } from '../lib/service.ts'
@@ -15,7 +15,7 @@ import type { Pool } from './pool.ts'
 
 export interface Replica {
   readonly name: string
-  /** Newest log entry it has, 0 while it is out. */
+  /** Newest log entry it has, `out` (-1) while it is not to be read. */
   readonly seq: number
   read(query: Query): Promise<ReadRows>
   /** The primary has something newer: look now. */
@@ -25,6 +25,9 @@ export interface Replica {
   start(): Promise<void>
   stop(): Promise<void>
 }
+
+/** Less than what any read must see. */
+export const out = -1
 
 /** How often a replica is brought up to date, or asked how far it is, without a hint. */
 export const followMs = 250
@@ -77,7 +80,7 @@ export interface UrlReplicaDeps {
 /** A replica that is read over the network. */
 export function createUrlReplica(name: string, deps: UrlReplicaDeps): Replica {
   const { clock, log, pool, advance } = deps
-  let seq = 0
+  let seq = out
   let outUntil = 0
   let isReported = false
 
@@ -94,7 +97,7 @@ export function createUrlReplica(name: string, deps: UrlReplicaDeps): Replica {
   }
 
   const leave = (error: unknown): void => {
-    seq = 0
+    seq = out
     if (!isReported) log.warn('store.replica_out', { replica: name, error })
     isReported = true
   }

@@ -205,7 +205,7 @@ export function createStore(deps: StoreDeps, options: StoreOptions): Store {
     const { replicas } = places
     for (let tried = 0; tried < replicas.length; tried++) {
       const replica = replicas[next++ % replicas.length]
-      if (replica && replica.seq > 0 && replica.seq >= minSeq) return replica
+      if (replica && replica.seq >= minSeq) return replica
     }
     return undefined
   }
