@@ -16,7 +16,7 @@ import type { Log } from '../observe/log.ts'
 import { holdLock } from './libsql.ts'
 import { selectSeq } from './engine.ts'
 import type { RemoteTarget, ThreadOptions } from './messages.ts'
-import { createPool, type Pool } from './pool.ts'
+import { createPool, inTurnMax, type Pool } from './pool.ts'
 import { createEmbeddedReplica } from './replica-embedded.ts'
 import { createUrlReplica, type Replica } from './replica.ts'
 import { createShipper } from './ship.ts'
@@ -41,7 +41,7 @@ export type DatabaseOptions =
 const readersDefault = 2
 
 /** A server answers many at a time; sqld itself takes 128 connections. */
-const remoteSize = { threads: 1, atOnce: 64 }
+const remoteSize = { threads: 1, atOnce: 64, isInTurn: false }
 
 export interface Places {
   openWriter(onDeath: (error: Error) => void): Promise<ThreadClient>
@@ -77,7 +77,7 @@ export function createPlaces(
     const { file } = database
     const primary = createPool(
       { clock, log, open: opener({ role: 'reader', file }) },
-      { threads: readers, atOnce: 1 },
+      { threads: readers, atOnce: inTurnMax, isInTurn: true },
     )
     const replicas = database.replicas.map((target) => {
       const pool = remotePool(target)

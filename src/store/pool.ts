@@ -1,8 +1,13 @@
 /**
- * Reader threads of one place, and one queue before them: a read goes to a thread that is free, so that none
- * waits behind a long query while another could answer it. A thread that dies is replaced, because a reader
- * has nothing of its own. Used for the file, for an embedded replica's file, and (one thread, many requests
- * at a time) for what is read over the network.
+ * Reader threads of one place. Reads are handed out in advance, because a thread that must be told of each
+ * next one does a quarter of the work (12,000 a second against 45,000); and they are taken back from a
+ * thread that is at one query for long, so that none waits behind it while another could answer.
+ *
+ *   thread 1   [ query of 13 s | a b c ]  ── a b c are taken back after 10 ms ─┐
+ *   thread 2   [ d e ]                    ◄────────────────────────────────────┘
+ *
+ * A thread that dies is replaced: a reader has nothing of its own. Used for the file, for an embedded
+ * replica's file, and (one thread, many requests at a time) for what is read over the network.
  */
 import { Fault } from '../fault.ts'
 import type { Clock } from '../lib/clock.ts'
@@ -30,22 +35,40 @@ export interface PoolDeps {
   readonly open: (onDeath: (error: Error) => void) => Promise<ThreadClient>
 }
 
+/** At one query for longer, a thread gets nothing more, and what it was given waits elsewhere. */
+const stuckMs = 10
+
+/** What a thread that reads a file is given in advance: about half a millisecond of work. */
+export const inTurnMax = 32
+
 export interface PoolSize {
   readonly threads: number
-  /** Requests a thread works on at a time: 1 where it waits for the engine itself. */
+  /** Reads a thread is given at a time: of a file they are done in turn, of a server all together. */
   readonly atOnce: number
+  readonly isInTurn: boolean
 }
 
-interface Waiting {
+interface Job {
   readonly query: Query
   readonly resolve: (answer: ReadRows) => void
   readonly reject: (cause: unknown) => void
+  /** Whose failure counts. Any answer does. */
+  reader: Reader | undefined
+}
+
+interface Reader {
+  readonly thread: ThreadClient
+  /** In the order they were given; the first is the one under way, if it works in turn. */
+  readonly jobs: Job[]
+  /** `clock.tick()` when the first one became it. */
+  firstSince: number
 }
 
 export function createPool({ clock, log, open }: PoolDeps, size: PoolSize): Pool {
-  let threads: ThreadClient[] = []
-  let waiting: Waiting[] = []
+  let readers: Reader[] = []
+  let waiting: Job[] = []
   let isStopped = false
+  let isWatching = false
 
   const add = async (): Promise<void> => {
     const thread = await open((error) => {
@@ -53,14 +76,14 @@ export function createPool({ clock, log, open }: PoolDeps, size: PoolSize): Pool
       replace()
     })
     if (isStopped) return await thread.stop()
-    threads.push(thread)
+    readers.push({ thread, jobs: [], firstSince: 0 })
     dispatch()
   }
 
   const replace = (): void => {
-    threads = threads.filter(({ isDead }) => !isDead)
+    readers = readers.filter(({ thread }) => !thread.isDead)
     // Nobody is left to answer these, and they may have waited long enough.
-    if (threads.length === 0) for (const one of waiting.splice(0)) one.reject(nobody())
+    if (readers.length === 0) for (const one of waiting.splice(0)) one.reject(nobody())
     clock.after(respawnMs, () => {
       if (isStopped) return
       detach(add(), (error) => {
@@ -70,33 +93,69 @@ export function createPool({ clock, log, open }: PoolDeps, size: PoolSize): Pool
     })
   }
 
-  const freeThread = (): ThreadClient | undefined => {
-    let best: ThreadClient | undefined
-    for (const thread of threads) {
-      if (thread.pending < (best?.pending ?? size.atOnce)) best = thread
+  const isStuck = ({ jobs, firstSince }: Reader): boolean =>
+    size.isInTurn && jobs.length > 0 && clock.tick() - firstSince > stuckMs
+
+  const freeReader = (): Reader | undefined => {
+    let best: Reader | undefined
+    for (const reader of readers) {
+      const least = best?.jobs.length ?? size.atOnce
+      if (reader.jobs.length < least && !isStuck(reader)) best = reader
     }
     return best
   }
 
-  const send = async (thread: ThreadClient, query: Query): Promise<ReadRows> => {
-    try {
-      const answer = await thread.ask({ kind: 'read', query })
-      if (!('rows' in answer)) throw new Fault('internal', 'a reader gave no rows')
-      return answer
-    } finally {
-      if (waiting.length > 0) dispatch()
-    }
+  const send = (reader: Reader, job: Job): void => {
+    job.reader = reader
+    if (reader.jobs.length === 0) reader.firstSince = clock.tick()
+    reader.jobs.push(job)
+    reader.thread.ask({ kind: 'read', query: job.query }).then(
+      (answer) => {
+        if ('rows' in answer) job.resolve(answer)
+        else job.reject(new Fault('internal', 'a reader gave no rows'))
+        done(reader, job)
+      },
+      (cause: unknown) => {
+        if (job.reader === reader) job.reject(cause)
+        done(reader, job)
+      },
+    )
+    watch()
+  }
+
+  const done = (reader: Reader, job: Job): void => {
+    const at = reader.jobs.indexOf(job)
+    if (at >= 0) reader.jobs.splice(at, 1)
+    reader.firstSince = clock.tick()
+    if (waiting.length > 0) dispatch()
   }
 
   const dispatch = (): void => {
     let sent = 0
-    for (const { query, resolve, reject } of waiting) {
-      const thread = freeThread()
-      if (!thread) break
+    for (const job of waiting) {
+      const reader = freeReader()
+      if (!reader) break
       sent++
-      send(thread, query).then(resolve, reject)
+      send(reader, job)
     }
     if (sent > 0) waiting = waiting.slice(sent)
+  }
+
+  /** While reads are under way: takes back what waits behind a long one. */
+  const watch = (): void => {
+    if (isWatching || !size.isInTurn) return
+    isWatching = true
+    clock.after(stuckMs, () => {
+      isWatching = false
+      for (const reader of readers) {
+        if (!isStuck(reader) || reader.jobs.length < 2) continue
+        const back = reader.jobs.splice(1)
+        for (const job of back) job.reader = undefined
+        waiting = [...back, ...waiting]
+      }
+      if (waiting.length > 0) dispatch()
+      if (readers.some(({ jobs }) => jobs.length > 0)) watch()
+    })
   }
 
   return {
@@ -104,19 +163,22 @@ export function createPool({ clock, log, open }: PoolDeps, size: PoolSize): Pool
       await Promise.all(Array.from({ length: size.threads }, add))
     },
     read(query) {
-      if (threads.length === 0) return Promise.reject(nobody())
-      const thread = waiting.length === 0 ? freeThread() : undefined
-      if (thread) return send(thread, query)
-      if (waiting.length >= readsWaitingMax) {
+      if (readers.length === 0) return Promise.reject(nobody())
+      const reader = waiting.length === 0 ? freeReader() : undefined
+      if (!reader && waiting.length >= readsWaitingMax) {
         const text = 'too many reads are waiting for the database'
         return Promise.reject(new Fault('unavailable', text))
       }
-      return new Promise((resolve, reject) => waiting.push({ query, resolve, reject }))
+      return new Promise((resolve, reject) => {
+        const job: Job = { query, resolve, reject, reader: undefined }
+        if (reader) send(reader, job)
+        else waiting.push(job)
+      })
     },
     async stop() {
       isStopped = true
       for (const one of waiting.splice(0)) one.reject(nobody())
-      await Promise.all(threads.map((thread) => thread.stop()))
+      await Promise.all(readers.map(({ thread }) => thread.stop()))
     },
   }
 }

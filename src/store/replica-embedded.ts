@@ -16,7 +16,7 @@ import type { Clock } from '../lib/clock.ts'
 import { Fault } from '../fault.ts'
 import { must } from '../lib/assert.ts'
 import type { Log } from '../observe/log.ts'
-import { createPool, type Pool } from './pool.ts'
+import { createPool, inTurnMax, type Pool } from './pool.ts'
 import { createStepper, out, type Replica } from './replica.ts'
 import type { ThreadClient } from './thread-client.ts'
 
@@ -49,7 +49,7 @@ export function createEmbeddedReplica(deps: EmbeddedDeps): Replica {
   const open = async (): Promise<void> => {
     thread = await deps.openReplica()
     const first = await sync()
-    pool = createPool({ clock, log, open: deps.openReader }, { threads: deps.readers, atOnce: 1 })
+    pool = createPool({ clock, log, open: deps.openReader }, { threads: deps.readers, atOnce: inTurnMax, isInTurn: true })
     await pool.start()
     // A primary that was restored to an earlier state would never catch up with this copy.
     if (first > (await deps.primarySeq())) throw new Fault('unavailable', 'the replica is ahead')
