@@ -289,7 +289,10 @@ function gauges({
     belfry_store_writes_waiting: waiting,
     belfry_store_replicas_out: replicas.filter(({ seq: at }) => at < 0).length,
     // Of the one that is furthest behind.
-    belfry_store_replica_lag_entries: Math.max(0, ...replicas.map(({ seq: at }) => (at < 0 ? 0 : seq - at))),
+    belfry_store_replica_lag_entries: Math.max(
+      0,
+      ...replicas.map(({ seq: at }) => (at < 0 ? 0 : seq - at)),
+    ),
     belfry_store_writes_total: writes,
     belfry_store_commits_total: commits,
     belfry_log_seq: seq,

@@ -113,17 +113,17 @@ export function createPool({ clock, log, open }: PoolDeps, size: PoolSize): Pool
       (answer) => {
         if ('rows' in answer) job.resolve(answer)
         else job.reject(new Fault('internal', 'a reader gave no rows'))
-        done(reader, job)
+        finished(reader, job)
       },
       (cause: unknown) => {
         if (job.reader === reader) job.reject(cause)
-        done(reader, job)
+        finished(reader, job)
       },
     )
     watch()
   }
 
-  const done = (reader: Reader, job: Job): void => {
+  const finished = (reader: Reader, job: Job): void => {
     const at = reader.jobs.indexOf(job)
     if (at >= 0) reader.jobs.splice(at, 1)
     reader.firstSince = clock.tick()

@@ -49,7 +49,10 @@ export function createEmbeddedReplica(deps: EmbeddedDeps): Replica {
   const open = async (): Promise<void> => {
     thread = await deps.openReplica()
     const first = await sync()
-    pool = createPool({ clock, log, open: deps.openReader }, { threads: deps.readers, atOnce: inTurnMax, isInTurn: true })
+    pool = createPool(
+      { clock, log, open: deps.openReader },
+      { threads: deps.readers, atOnce: inTurnMax, isInTurn: true },
+    )
     await pool.start()
     // A primary that was restored to an earlier state would never catch up with this copy.
     if (first > (await deps.primarySeq())) throw new Fault('unavailable', 'the replica is ahead')
