@@ -29,7 +29,10 @@ export interface Engine {
   close(): Awaitable<void>
 }
 
-/** A sqld refuses to answer with 10 MB. */
+/**
+ * A sqld refuses to answer with 10 MB, and a row of more than 5. Bytes: `length` of a text is characters, of
+ * up to four each.
+ */
 const entriesBytesMax = 4_000_000
 
 /** What one answer can hold of the log beyond a seq, in order; at least one, if there is one. */
@@ -38,8 +41,10 @@ export function entriesAfter(seq: number): Query {
 }
 
 const selectEntries = `select seq, at, subject, data from (
-  select seq, at, subject, data, sum(length(data)) over (order by seq) - length(data) as before
-  from log where seq > ? order by seq limit ?
+  select *, sum(bytes) over (order by seq) - bytes as before from (
+    select seq, at, subject, data, length(cast(data as blob)) as bytes
+    from log where seq > ? order by seq limit ?
+  )
 ) where before < ${entriesBytesMax}`
 
 export const selectSeq = 'select coalesce(max(seq), 0) from log'

@@ -138,6 +138,18 @@ export function storeContract(start: () => Promise<Shape>): void {
     expect([seqs.length, store.stats().seq]).toEqual([10_000, before + 10_000])
   })
 
+  contract('rows of 13 MB in one transaction are heard of, and the next write', async (store) => {
+    const told: string[] = []
+    store.onChange(({ op, key, row }) => void told.push(`${op} ${key} ${row.length}`))
+    const ids = Array.from({ length: 14 }, (_, at) => at + 1)
+    await store.transaction(async (tx) => {
+      for (const id of ids) await tx.insert(notes).values({ id, text: '漢'.repeat(320_000) })
+    })
+    expect(told).toEqual(ids.map((id) => `create ${id} 4`))
+    await Promise.all(ids.map((id) => store.write([insertNote(id + 20, '漢'.repeat(320_000))])))
+    expect(told).toHaveLength(28)
+  })
+
   contract('300 writes at once are all there, in order, in few commits', async (store) => {
     const seqs: number[] = []
     store.onChange(({ seq }) => void seqs.push(seq))
