@@ -141,6 +141,16 @@ export function createRemoteEngine({ url, authToken }: RemoteTarget): Engine {
   const engine = {
     read: (query: Query) => once((stream) => rowsFrom(stream, query)),
     async commit(writes: readonly Write[], after: number, foreignKeys?: 'off'): Promise<Committed> {
+      const refusals = writes.map(refusalOf)
+      if (refusals.some((one) => one !== undefined)) {
+        const rest = writes.filter((_, at) => refusals[at] === undefined)
+        const done = await engine.commit(rest, after, foreignKeys)
+        const settled = done.outcomes.values()
+        const outcomes = refusals.map((error) =>
+          error ? { error } : must(settled.next().value, () => 'each has its outcome'),
+        )
+        return { ...done, outcomes }
+      }
       const [only] = writes
       if (writes.length === 1 && only && only.length > opsPerRequestMax) {
         return await commitLarge(only, after, foreignKeys)
@@ -199,7 +209,24 @@ function httpUrl(text: string): URL {
 }
 
 function statement({ sql, params }: Query): [string, never[]] {
-  return [sql, params.map(bindable) as never[]]
+  return [sql, params.map(sendable) as never[]]
+}
+
+/** As a file would store it: half a surrogate pair, which no JSON parser takes, and no number. */
+function sendable(param: unknown): unknown {
+  const value = bindable(param)
+  if (typeof value === 'string') return value.isWellFormed() ? value : value.toWellFormed()
+  return Number.isNaN(value) ? null : value
+}
+
+/** Before it is in one request with others', which would fail with it. */
+function refusalOf(write: Write): StoreError | undefined {
+  const isSaid = write.every(({ params }) =>
+    params.every((value) => typeof value !== 'number' || Math.abs(value) !== Infinity),
+  )
+  return isSaid
+    ? undefined
+    : { code: 'SQLITE_MISMATCH', message: 'an infinite number cannot be sent' }
 }
 
 async function rowsFrom(stream: Stream, query: Query): Promise<readonly RawRow[]> {
@@ -312,7 +339,12 @@ export function remoteErrorOf(thrown: unknown): StoreError {
   if ('status' in thrown && (thrown.status === 401 || thrown.status === 403)) {
     return { code: 'BELFRY_REFUSED', message }
   }
-  // SQL that the server's own parser refuses is our mistake or the app's; all else is the way there.
-  if (code.startsWith('SQL_')) return { code: 'SQLITE_ERROR', message }
-  return { code: 'BELFRY_UNREACHABLE', message }
+  // What the client cannot say, and what the server's own parser refuses or cannot answer with, is our
+  // mistake or the app's; all else is the way there, and would hold everybody's writes back.
+  const isOurs =
+    thrown instanceof RangeError ||
+    code.startsWith('SQL_') ||
+    code === 'RESPONSE_TOO_LARGE' ||
+    ('status' in thrown && thrown.status === 413)
+  return { code: isOurs ? 'SQLITE_ERROR' : 'BELFRY_UNREACHABLE', message }
 }

@@ -1,6 +1,7 @@
 /** What goes wrong around a database, on the shapes where it can: reads go on where they can, nothing acknowledged is lost. */
 import { describe, expect, test } from 'bun:test'
 import { readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { toFault } from '../../src/fault.ts'
 import { insertNote, notes, storeTables } from '../contracts/store.ts'
 import { createTestLog, faultOf, openStore, tempFolder, until } from '../harness.ts'
 import { freePort, requireService, startSqld } from '../services.ts'
@@ -66,6 +67,42 @@ describe.skipIf(!hasSqld)('a primary that goes away and comes back', () => {
     await until(() => (store.stats().replicas[0]?.seq ?? 0) >= 2, 'the replica catches up')
     await primary.kill()
     expect(await store.read(countNotes)).toEqual([[2]])
+  })
+})
+
+describe.skipIf(!hasSqld)('what a primary cannot be sent, or cannot answer with', () => {
+  test('is refused or stored as in a file, alone, and nobody else waits for it', async () => {
+    await using primary = await startSqld()
+    await using store = await openStore(
+      { kind: 'remote', primary: { url: primary.url }, replicas: [] },
+      storeTables,
+    )
+    const priced = (id: number, price: number) => ({
+      sql: 'insert into notes (id, text, price) values (?, ?, ?)',
+      params: [id, 'x', price],
+    })
+    const outcomes = await Promise.allSettled([
+      store.write([insertNote(1, 'a\ud800b')]),
+      store.write([priced(2, NaN)]),
+      store.write([priced(3, Infinity)]),
+      store.write([insertNote(4, 'a neighbour')]),
+    ])
+    const statuses = outcomes.map(({ status }) => status)
+    expect(statuses).toEqual(['fulfilled', 'fulfilled', 'rejected', 'fulfilled'])
+    const stored = { sql: 'select id, text, price from notes order by id', params: [] }
+    expect(await store.read(stored)).toEqual([
+      [1, 'a\ufffdb', null],
+      [2, 'x', null],
+      [4, 'a neighbour', null],
+    ])
+    const large = `with recursive n(i) as (select 1 union all select i + 1 from n where i < 20)
+      select hex(zeroblob(500000)) from n`
+    for (const sql of ['select 9007199254740993', large]) {
+      // Drizzle's own error is around it.
+      const failure = await store.transaction((tx) => tx.all(sql)).catch(toFault)
+      expect(failure).toMatchObject({ code: 'internal' })
+      expect(store.stats().isWritable).toBe(true)
+    }
   })
 })
 
