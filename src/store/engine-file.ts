@@ -5,7 +5,7 @@
  * is undone alone. If the transaction itself cannot be committed, none happened.
  */
 import type { Engine } from './engine.ts'
-import { entriesAfter, selectSeq } from './engine.ts'
+import { ended, entriesAfter, selectSeq } from './engine.ts'
 import { storeErrorOf, type Connection } from './libsql.ts'
 import type { Committed, LogEntry, Logged, Write, WriteOutcome } from './messages.ts'
 
@@ -74,7 +74,11 @@ export function createFileEngine(db: Connection, isWriter: boolean): Engine {
         throw thrown
       }
     },
-    run: (query) => db.all(query),
+    run(query) {
+      // A full disk or `or rollback` may have ended it: what comes then would be committed alone.
+      if (!db.inTransaction) throw ended()
+      return db.all(query)
+    },
     end(how, after) {
       try {
         const seen = how === 'commit' ? logged(after, newestSeq()) : { entries: [], upTo: after }

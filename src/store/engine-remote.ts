@@ -14,7 +14,7 @@
  */
 import { BatchCond, openHttp, type Batch, type BatchStep, type Stream } from '@libsql/hrana-client'
 import { must } from '../lib/assert.ts'
-import { entriesAfter, selectSeq, type Begin, type Engine } from './engine.ts'
+import { ended, entriesAfter, selectSeq, type Begin, type Engine } from './engine.ts'
 import { bindable, storeErrorOf } from './libsql.ts'
 import type {
   Committed,
@@ -169,14 +169,24 @@ export function createRemoteEngine({ url, authToken }: RemoteTarget): Engine {
         throw thrown
       }
     },
-    run: (query: Query) =>
-      rowsFrom(
-        must(open, () => 'run comes after begin'),
-        query,
-      ),
+    async run(query: Query) {
+      const stream = open
+      if (!stream) throw ended()
+      try {
+        return await rowsFrom(stream, query)
+      } catch (thrown) {
+        // `or rollback` may have ended it: what comes then would be committed alone.
+        if (open === stream && (await isEnded(stream))) {
+          stream.close()
+          open = undefined
+        }
+        throw thrown
+      }
+    },
     async end(how: 'commit' | 'rollback', after: number): Promise<Logged> {
       const stream = open
       open = undefined
+      if (!stream && how === 'commit') throw ended()
       if (!stream) return { entries: [], upTo: after }
       try {
         const isKept = how === 'commit'
@@ -237,6 +247,18 @@ async function rowsFrom(stream: Stream, query: Query): Promise<readonly RawRow[]
 /** As the file's binding gives blobs. */
 function plain(value: unknown): unknown {
   return value instanceof ArrayBuffer ? new Uint8Array(value) : value
+}
+
+/** Whether there is no transaction on it: only then another one can begin. */
+async function isEnded(stream: Stream): Promise<boolean> {
+  if (stream.closed) return false
+  const batch = stream.batch(false)
+  const begin = add(batch, 'begin')
+  add(batch, 'rollback', begin.step)
+  return await batch.execute().then(
+    async () => 'rows' in (await begin.outcome),
+    () => false,
+  )
 }
 
 async function runAll(stream: Stream, ops: readonly Query[]): Promise<void> {

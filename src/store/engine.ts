@@ -48,3 +48,8 @@ const selectEntries = `select seq, at, subject, data from (
 ) where before < ${entriesBytesMax}`
 
 export const selectSeq = 'select coalesce(max(seq), 0) from log'
+
+/** Of a transaction that the database itself has rolled back. */
+export function ended(): Error {
+  return Object.assign(new Error('the transaction was ended'), { code: 'SQLITE_ABORT' })
+}

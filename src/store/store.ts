@@ -24,6 +24,7 @@ import type { Log } from '../observe/log.ts'
 import { createEntryReader, type Change } from './change.ts'
 import { entriesAfter, selectSeq } from './engine.ts'
 import { createFollower, type ChangeListener, type GapListener } from './follower.ts'
+import { checkInTransaction, checkReads } from './guard.ts'
 import type { LogEntry, Query, RawRow, Write } from './messages.ts'
 import { migrate } from './migrate.ts'
 import type { MigrationDb } from './migration-db.ts'
@@ -268,11 +269,7 @@ export function createStore(deps: StoreDeps, options: StoreOptions): Store {
   const guarded =
     (execute: Execute) =>
     async (sql: string, params: unknown[], method: string): Promise<DrizzleRows> => {
-      if (
-        /^\s*(begin|commit|end|rollback|savepoint|release|pragma|attach|detach|vacuum)\b/i.test(sql)
-      ) {
-        throw new Fault('invalid', `not within a transaction: ${sql.slice(0, 40)}`)
-      }
+      checkInTransaction(sql)
       return drizzleRows(await execute({ sql, params }), method)
     }
 
@@ -327,7 +324,10 @@ export function createStore(deps: StoreDeps, options: StoreOptions): Store {
       throw new Fault('not_allowed', 'a database on a server is not copied from here')
     },
     secret: () => must(secret, () => 'the store is started before anything is signed'),
-    db: drizzle(async (sql, params, method) => drizzleRows(await read({ sql, params }), method)),
+    db: drizzle(async (sql, params, method) => {
+      checkReads(sql)
+      return drizzleRows(await read({ sql, params }), method)
+    }),
     async stop() {
       isStopped = true
       cancelPoll()

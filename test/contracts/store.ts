@@ -5,6 +5,7 @@
 import { expect, test } from 'bun:test'
 import { eq } from 'drizzle-orm'
 import { integer, real, sqliteTable, text } from 'drizzle-orm/sqlite-core'
+import { toFault } from '../../src/fault.ts'
 import type { Change, Query } from '../../src/store/store.ts'
 import { faultOf, until, type TestStore } from '../harness.ts'
 
@@ -191,8 +192,51 @@ export function storeContract(start: () => Promise<Shape>): void {
     expect(outcome).rejects.toThrow('changed my mind')
     await meanwhile
     expect(await store.read({ sql: 'select id from notes', params: [] })).toEqual([[5]])
-    const refused = await faultOf(() => store.transaction((tx) => tx.run('commit')))
-    expect(refused.code).toBe('invalid')
+    for (const sql of [
+      'commit',
+      '/* now */ commit',
+      '-- now\n;commit',
+      ';pragma query_only = on',
+    ]) {
+      const refused = await faultOf(() => store.transaction((tx) => tx.run(sql)))
+      expect(refused.code).toBe('invalid')
+    }
+  })
+
+  contract('what the database itself has rolled back is not gone on with', async (store) => {
+    await store.write([insertNote(1, 'one')])
+    const outcome = store.transaction(async (tx) => {
+      await tx.insert(notes).values({ id: 2, text: 'before' })
+      const taken = "insert or rollback into notes (id, text) values (1, 'again')"
+      await tx.run(taken).catch(() => {})
+      await tx
+        .insert(notes)
+        .values({ id: 3, text: 'after' })
+        .catch(() => {})
+    })
+    expect((await faultOf(() => outcome)).code).not.toBe('timeout')
+    // One that fails without ending it does not.
+    await store.transaction(async (tx) => {
+      await tx.run("insert into notes (id, text) values (1, 'again')").catch(() => {})
+      await tx.insert(notes).values({ id: 4, text: 'four' })
+    })
+    expect(await store.read({ sql: 'select id from notes', params: [] })).toEqual([[1], [4]])
+  })
+
+  contract('db only reads, wherever that is', async (store) => {
+    const refused = [
+      'begin',
+      '/**/ pragma query_only = off',
+      "insert into notes (text) values ('x')",
+      "with one as (select 'delete') insert into notes (text) select * from one",
+    ]
+    for (const sql of refused) {
+      const failure: unknown = await store.db.all(sql).catch((thrown: unknown) => thrown)
+      expect(toFault(failure).code).toBe('invalid')
+    }
+    const read = "with one(a) as (select replace('delete', 'e', 'i')) select a from one"
+    expect(await store.db.all(read)).toEqual([['diliti']])
+    expect(await count(store)).toBe(0)
   })
 
   contract('no transaction holds others back for longer than its bound', async (store) => {
