@@ -53,11 +53,15 @@ export function startThread({ clock, onDeath, isPatient }: ThreadClientDeps): Th
     else waiter?.resolve(data)
   }
 
+  const end = (fault: Fault): void => {
+    dead = fault
+    for (const waiter of waiting.values()) waiter.reject(fault)
+    waiting.clear()
+  }
+
   const die = (error: Error): void => {
     if (dead) return
-    dead = new Fault('unavailable', 'the database thread has stopped', { cause: error })
-    for (const waiter of waiting.values()) waiter.reject(dead)
-    waiting.clear()
+    end(new Fault('unavailable', 'the database thread has stopped', { cause: error }))
     onDeath(error)
   }
   worker.addEventListener('error', (event) => die(new Error(event.message)))
@@ -87,7 +91,7 @@ export function startThread({ clock, onDeath, isPatient }: ThreadClientDeps): Th
         const cancel = clock.after(patienceMs, patience.resolve)
         await (isPatient ? closed : Promise.race([closed, patience.promise]))
         cancel()
-        dead = new Fault('unavailable', 'the database is closed')
+        end(new Fault('unavailable', 'the database is closed'))
       }
       worker.terminate()
     },

@@ -1,7 +1,9 @@
 import { afterAll, beforeAll, expect, test } from 'bun:test'
 import { integer, sqliteTable, text } from 'drizzle-orm/sqlite-core'
 import { collection } from '../../src/kit.ts'
-import { tempFolder, until } from '../harness.ts'
+import { systemClock } from '../../src/lib/clock.ts'
+import { openThread } from '../../src/store/places.ts'
+import { openStore, tempFolder, until } from '../harness.ts'
 import { runServer } from '../server.ts'
 
 // Threads are real and die for real: this only keeps hold of them.
@@ -52,4 +54,36 @@ test('threads that die are replaced; meanwhile health says so, and reads go on',
   await until(async () => (await post(4)).status === 201, 'another writes')
   expect((await server.get('/api/health')).status).toBe(200)
   expect(await isRead('/4')).toBe(true)
+})
+
+test('a read that outlasts the stop is answered all the same', async () => {
+  using folder = tempFolder()
+  const store = await openStore(folder.file('a.db'), [notes])
+  const long = `with recursive n(i) as (select 1 union all select i + 1 from n where i < 60000000)
+    select count(*) from n`
+  const read = store.read({ sql: long, params: [] }).then(
+    () => 'rows',
+    () => 'refused',
+  )
+  await store.stop()
+  expect(await read).toBe('refused')
+})
+
+test('a thread that dies while it is opened is told of once: it has one successor', async () => {
+  class Dying extends EventTarget {
+    postMessage(): void {
+      queueMicrotask(() => this.dispatchEvent(new ErrorEvent('error', { message: 'no memory' })))
+    }
+    terminate(): void {}
+  }
+  const kept = globalThis.Worker
+  globalThis.Worker = Dying as never
+  let deaths = 0
+  try {
+    const deps = { clock: systemClock, onDeath: () => void deaths++, isPatient: false }
+    await openThread({ role: 'reader', file: 'a.db' }, deps).catch(() => {})
+  } finally {
+    globalThis.Worker = kept
+  }
+  expect(deaths).toBe(0)
 })
