@@ -134,9 +134,15 @@ export async function openThread(
   options: ThreadOptions,
   deps: Parameters<typeof startThread>[0],
 ): Promise<ThreadClient> {
-  const thread = startThread(deps)
+  let isOpen = false
+  // One that dies before is told by the rejection alone: told twice, it would have two successors.
+  const onDeath = (error: Error): void => {
+    if (isOpen) deps.onDeath(error)
+  }
+  const thread = startThread({ ...deps, onDeath })
   try {
     await thread.ask({ kind: 'open', options })
+    isOpen = true
   } catch (cause) {
     await thread.stop()
     const where = 'file' in options ? options.file : new URL(options.url).host
