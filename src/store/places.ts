@@ -82,12 +82,8 @@ export function createPlaces(
     const replicas = database.replicas.map((target) => {
       const pool = remotePool(target)
       const open = opener({ role: 'remote', ...target })
-      return createUrlReplica(hostOf(target), {
-        clock,
-        log,
-        pool,
-        advance: createShipper({ log, name: hostOf(target), primary, open }),
-      })
+      const shipper = createShipper({ log, name: hostOf(target), primary, open })
+      return createUrlReplica(hostOf(target), { clock, log, pool, ...shipper })
     })
     const openWriter = opener({ role: 'writer', file })
     return { openWriter, primary, replicas, isShared: false, isFollowed: false }

@@ -120,13 +120,13 @@ export function createEmbeddedReplica(deps: EmbeddedDeps): Replica {
       if (!pool) throw new Fault('unavailable', 'the replica is being rebuilt')
       return await pool.read(query)
     },
-    hint: stepper.now,
+    hint: () => void stepper.now(),
     suspect(cause) {
       if (!isDamage(cause)) return
       log.warn('store.replica_damaged', { replica: name, error: cause })
       seq = out
       isBroken = true
-      stepper.now()
+      void stepper.now()
     },
     async start() {
       try {

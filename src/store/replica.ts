@@ -51,15 +51,16 @@ export function createStepper(
     } while (isWanted)
   }
 
-  const now = (): void => {
+  const now = (): Promise<void> => {
     isWanted = true
-    if (running) return
+    if (running) return running
     running = run().finally(() => (running = undefined))
     detach(running, (error) => log.error('store.replica_step_failed', { replica: name, error }))
+    return running
   }
 
   return {
-    start: () => void (cancel = clock.every(followMs, now)),
+    start: () => void (cancel = clock.every(followMs, () => void now())),
     now,
     async stop() {
       cancel()
@@ -75,7 +76,12 @@ export interface UrlReplicaDeps {
   readonly pool: Pool
   /** Answers how far it is; where Belfry ships its own log, ships first. */
   readonly advance: () => Promise<number>
+  /** Ends what `advance` is at. */
+  readonly stop?: () => Promise<void>
 }
+
+/** A start waits so long for a replica; one that is copied first, or silent, comes in later. */
+const startMsMax = 1_000
 
 /** A replica that is read over the network. */
 export function createUrlReplica(name: string, deps: UrlReplicaDeps): Replica {
@@ -109,17 +115,21 @@ export function createUrlReplica(name: string, deps: UrlReplicaDeps): Replica {
       return seq
     },
     read: (query) => pool.read(query),
-    hint: stepper.now,
+    hint: () => void stepper.now(),
     suspect(cause) {
       outUntil = clock.tick() + suspectMs
       leave(cause)
     },
     async start() {
       await pool.start()
-      await step()
       stepper.start()
+      const patience = Promise.withResolvers<void>()
+      const cancel = clock.after(startMsMax, patience.resolve)
+      await Promise.race([stepper.now(), patience.promise])
+      cancel()
     },
     async stop() {
+      await deps.stop?.()
       await stepper.stop()
       await pool.stop()
     },

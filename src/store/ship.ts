@@ -42,21 +42,32 @@ interface Table {
   readonly blobs: ReadonlySet<string>
 }
 
-/** Each call brings the copy further and answers with the seq it has reached. */
-export function createShipper({ log, name, primary, open }: ShipperDeps): () => Promise<number> {
+export interface Shipper {
+  /** Brings the copy further and answers with the seq it has reached. */
+  advance(): Promise<number>
+  /** Also in the middle of a copy, which is then made anew next time. */
+  stop(): Promise<void>
+}
+
+export function createShipper({ log, name, primary, open }: ShipperDeps): Shipper {
   let thread: ThreadClient | undefined
   let tables: ReadonlyMap<string, Table> | undefined
   let reached = 0
   let isBehind = false
+  let isStopped = false
 
   const here = async (sql: string, params: readonly unknown[] = []): Promise<readonly RawRow[]> =>
     (await primary.read({ sql, params })).rows
 
   const entriesHere = async (seq: number) => (await primary.read(entriesAfter(seq))).rows
 
+  const entryHere = async (seq: number) =>
+    (await here('select seq, at, subject from log where seq = ?', [seq]))[0]
+
   const newest = async (): Promise<number> => Number((await here(selectSeq))[0]?.[0])
 
   const living = async (): Promise<ThreadClient> => {
+    if (isStopped) throw new Fault('unavailable', `${name} is shipped to no more`)
     if (!thread || thread.isDead) thread = await open(() => {})
     return thread
   }
@@ -104,7 +115,12 @@ export function createShipper({ log, name, primary, open }: ShipperDeps): () => 
       throw new Fault('unavailable', `${name} is a copy of another database`)
     }
     tables = new Map((await readTables()).map((table) => [table.name, table]))
-    if (copied === mark && !isBehind) return Number((await there(selectSeq))[0]?.[0])
+    if (copied === mark && !isBehind) {
+      const last = (await there(lastEntrySql))[0]
+      const seq = Number(last?.[0] ?? 0)
+      // A file that was restored has other entries under the numbers that the copy has seen.
+      if (seq === 0 || sameEntry(last, await entryHere(seq))) return seq
+    }
     return await rebuild(mark, schema, stored)
   }
 
@@ -152,7 +168,8 @@ export function createShipper({ log, name, primary, open }: ShipperDeps): () => 
     for (const upTo = await newest(); applied < upTo;) applied = await shipUntil(applied, upTo)
     isBehind = false
     const marked = { sql: 'update belfry_copy set mark = ?', params: [mark] }
-    await send([...(applied > 0 ? seqOps([applied, 0, '', '']) : []), marked])
+    const last = applied > 0 ? await entryHere(applied) : undefined
+    await send([...(last ? seqOps(last as unknown as LogEntry) : []), marked])
     log.info('store.copy_made', { replica: name, seq: applied })
     return applied
   }
@@ -203,7 +220,7 @@ export function createShipper({ log, name, primary, open }: ShipperDeps): () => 
     return [op === 'remove' ? deleteOf(table, row) : upsertOf(table, values)]
   }
 
-  return async () => {
+  const advance = async (): Promise<number> => {
     try {
       if (!tables) reached = await connect()
       const before = reached
@@ -219,6 +236,20 @@ export function createShipper({ log, name, primary, open }: ShipperDeps): () => 
       throw thrown
     }
   }
+
+  return {
+    advance,
+    async stop() {
+      isStopped = true
+      await thread?.stop()
+    },
+  }
+}
+
+const lastEntrySql = 'select seq, at, subject from log order by seq desc limit 1'
+
+function sameEntry(a: RawRow | undefined, b: RawRow | undefined): boolean {
+  return JSON.stringify(a) === JSON.stringify(b)
 }
 
 const tablesSql =

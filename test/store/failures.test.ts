@@ -1,9 +1,9 @@
 /** What goes wrong around a database, on the shapes where it can: reads go on where they can, nothing acknowledged is lost. */
 import { describe, expect, test } from 'bun:test'
-import { readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { copyFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { toFault } from '../../src/fault.ts'
 import { insertNote, notes, storeTables } from '../contracts/store.ts'
-import { createTestLog, faultOf, openStore, tempFolder, until } from '../harness.ts'
+import { createTestLog, faultOf, openStore, tempFolder, until, type TestStore } from '../harness.ts'
 import { freePort, requireService, startSqld } from '../services.ts'
 
 const countNotes = { sql: 'select count(*) from notes', params: [] }
@@ -155,6 +155,40 @@ describe.skipIf(!hasSqld)('a replica that breaks', () => {
       'the replica is of the new state',
     )
     expect(await store.read(countNotes)).toEqual([[1]])
+  })
+
+  test('a copy of what a restored file has forgotten is copied anew, and not read before', async () => {
+    using folder = tempFolder()
+    await using copy = await startSqld()
+    const database = {
+      kind: 'file',
+      file: folder.file('a.db'),
+      replicas: [{ url: copy.url }],
+    } as const
+    const shipped = (store: TestStore) =>
+      until(() => store.stats().replicas[0]?.seq === store.stats().seq, 'the copy is in step')
+    {
+      await using store = await openStore(database, storeTables)
+      await store.write([insertNote(1, 'kept')])
+      await shipped(store)
+    }
+    copyFileSync(database.file, folder.file('backup.db'))
+    {
+      await using store = await openStore(database, storeTables)
+      for (let id = 2; id <= 10; id++) await store.write([insertNote(id, 'forgotten')])
+      await shipped(store)
+    }
+    copyFileSync(folder.file('backup.db'), database.file)
+    {
+      await using store = await openStore(database, storeTables)
+      expect(await store.read(countNotes)).toEqual([[1]])
+      for (let id = 21; id <= 30; id++) await store.write([insertNote(id, 'new')])
+      await shipped(store)
+      const ids = { sql: 'select count(*), max(id), sum(id) from notes', params: [] }
+      const { replicaReads } = store.stats()
+      expect(await store.read(ids)).toEqual([[11, 30, 256]])
+      expect(store.stats().replicaReads).toBe(replicaReads + 1)
+    }
   })
 
   test('a shipped copy that loses everything is copied anew, also behind the log that is kept', async () => {
