@@ -62,11 +62,12 @@ export function createOwnRoutes(deps: OwnRoutesDeps, declare: Routes): readonly 
     guests.set(inner, guest)
     const response = await server.fetch(inner)
     if (guest.failure !== undefined) throw guest.failure
-    const headers = new Headers(response.headers)
+    // In place: in another Response a text is no text any more, nor a file of its type.
+    const { headers } = response
     const own = visitHeaders(visit, clock.tick())
     for (const name in own) headers.set(name, own[name] ?? '')
     if (!headers.has('cache-control')) headers.set('cache-control', 'no-store')
-    return new Response(response.body, { status: response.status, headers })
+    return response
   }
   return server.routes.map(({ method, path }) => ({ method: checked(method, path), path, door }))
 }

@@ -21,6 +21,10 @@ const routes: Routes = (server, { db, topics }) =>
       if (!one) throw new Fault('not_found', `no account ${params.name}`)
       return { cents: one.cents, same: same?.cents }
     })
+    .get('/api/plain', ({ cookie }) => {
+      for (const name of ['a', 'b']) cookie[name]?.set({ value: '1' })
+      return 'text'
+    })
     .get('/api/broken', () => {
       throw new Error('a secret of the app')
     })
@@ -238,4 +242,12 @@ describe('routes of the app', () => {
     const fault = await faultOf(() => runServer({ app: { ...app, routes: declare }, folder }))
     expect([fault.code, fault.fields?.[0]?.field.startsWith('routes.')]).toEqual(['invalid', true])
   })
+})
+
+test('a text stays a text, and each cookie is set', async () => {
+  using folder = tempFolder()
+  await using server = await runServer({ app, folder })
+  const { headers } = await server.get('/api/plain')
+  expect(headers.get('content-type')).toStartWith('text/plain')
+  expect(headers.getSetCookie()).toHaveLength(2)
 })
