@@ -58,7 +58,7 @@ export function keepLogged({ scope, key }: Once): Query {
 export function keep({ scope, key }: Once, result: unknown): Query {
   return {
     sql: 'update idempotency set data = ? where scope = ? and key = ?',
-    params: [JSON.stringify(result ?? null), scope, key],
+    params: [result === undefined ? null : JSON.stringify(result), scope, key],
   }
 }
 
@@ -88,7 +88,7 @@ export async function firstResult(
     throw new Fault('reused', 'the idempotency key was used for another request')
   }
   const [, data] = row
-  return { data: typeof data === 'string' ? (JSON.parse(data) as unknown) : null }
+  return { data: typeof data === 'string' ? (JSON.parse(data) as unknown) : undefined }
 }
 
 export function forgetOld(nowMs: number): Query {

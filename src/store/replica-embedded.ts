@@ -42,6 +42,8 @@ export function createEmbeddedReplica(deps: EmbeddedDeps): Replica {
   let thread: ThreadClient | undefined
   let pool: Pool | undefined
   let seq = out
+  /** Up to where the store has followed: a failure on its way there is made good by the next step. */
+  let told = 0
   let failures = 0
   let isBroken = false
   let isStopped = false
@@ -73,6 +75,12 @@ export function createEmbeddedReplica(deps: EmbeddedDeps): Replica {
     thread = undefined
   }
 
+  const tell = async (): Promise<void> => {
+    const upTo = seq
+    await deps.synced(upTo)
+    told = upTo
+  }
+
   const rebuild = async (cause: unknown): Promise<void> => {
     log.warn('store.replica_rebuild', { replica: name, error: cause })
     await close()
@@ -81,7 +89,7 @@ export function createEmbeddedReplica(deps: EmbeddedDeps): Replica {
     isBroken = false
     failures = 0
     log.info('store.replica_back', { replica: name, seq })
-    await deps.synced(seq)
+    await tell()
   }
 
   const step = async (): Promise<void> => {
@@ -90,9 +98,8 @@ export function createEmbeddedReplica(deps: EmbeddedDeps): Replica {
       const reached = await sync()
       failures = 0
       if (reached < seq) throw new Fault('unavailable', 'the replica went back')
-      if (reached === seq) return
       seq = reached
-      await deps.synced(reached)
+      if (told !== seq) await tell()
     } catch (error) {
       await failed(error)
     }

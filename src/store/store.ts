@@ -173,7 +173,7 @@ export function createStore(deps: StoreDeps, options: StoreOptions): Store {
     tidiedAt = follower.applied
     atStart = writer.stats()
     follower.onChange(({ seq }) => tidy(seq))
-    if (places.isShared && !places.isFollowed) cancelPoll = clock.every(followMs, poll)
+    if (places.isShared) cancelPoll = clock.every(followMs, poll)
   }
 
   /** Made once by whoever is first; its `id` tells one database from another. */
@@ -235,7 +235,9 @@ export function createStore(deps: StoreDeps, options: StoreOptions): Store {
 
   let isPollReported = false
   const poll = (): void => {
-    if (polling || isStopped) return
+    // The embedded one, first of them, follows for us while it is in.
+    const isFollowed = places.isFollowed && (places.replicas[0]?.seq ?? 0) > 0
+    if (polling || isStopped || isFollowed) return
     polling = follow((query) => places.primary.read(query))
       .then(
         () => (isPollReported = false),

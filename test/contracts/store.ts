@@ -203,6 +203,27 @@ export function storeContract(start: () => Promise<Shape>): void {
     }
   })
 
+  contract(
+    'what was done once gives the same result again, also when that is nothing',
+    async (store) => {
+      let runs = 0
+      const once = (key: string, result: unknown) =>
+        store.transaction(
+          async () => {
+            runs++
+            return result
+          },
+          { scope: 'test', key, request: null },
+        )
+      for (const result of [undefined, null, 0, { a: [1] }]) {
+        const key = `key-${JSON.stringify(result) ?? ''}`.slice(0, 6)
+        expect(await once(key, result)).toEqual(result as never)
+        expect(await once(key, 'another')).toEqual(result as never)
+      }
+      expect(runs).toBe(4)
+    },
+  )
+
   contract('what the database itself has rolled back is not gone on with', async (store) => {
     await store.write([insertNote(1, 'one')])
     const outcome = store.transaction(async (tx) => {

@@ -3,7 +3,9 @@ import { createMetrics } from '../../src/observe/metrics.ts'
 import { createStore } from '../../src/store/store.ts'
 import { systemClock } from '../../src/lib/clock.ts'
 import { insertNote, notes } from '../contracts/store.ts'
-import { createTestLog, tempFolder } from '../harness.ts'
+import { createTestLog, openStore, tempFolder } from '../harness.ts'
+import { startProxy } from '../proxy.ts'
+import { requireService, startSqld } from '../services.ts'
 import { slowQuery } from './slow.ts'
 
 test('a slow query is told with its plan, every query is timed by its name', async () => {
@@ -33,3 +35,21 @@ test('a slow query is told with its plan, every query is timed by its name', asy
     /belfry_query_duration_seconds_sum\{query="count slowly"\} 0\.[1-9]|[1-9]\d*\./,
   )
 })
+
+test.skipIf(!requireService('sqld'))(
+  'a primary that is far away makes no query slow, nor is it asked twice',
+  async () => {
+    await using primary = await startSqld()
+    await using link = await startProxy({ target: primary.port })
+    const log = createTestLog()
+    const database = { kind: 'remote', primary: { url: link.url }, replicas: [] } as const
+    await using store = await openStore(database, [notes], { log })
+    link.setDelay(75)
+    const read = { sql: 'select count(*) from notes', params: [] }
+    await store.read(read)
+    const startedAt = systemClock.tick()
+    for (let at = 0; at < 4; at++) await store.read(read)
+    expect(systemClock.tick() - startedAt).toBeLessThan(4 * 250)
+    expect(log.lines.filter(({ event }) => event === 'store.slow_query').length).toBeLessThan(2)
+  },
+)
