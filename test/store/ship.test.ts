@@ -21,7 +21,7 @@ test.skipIf(!requireService('sqld'))(
     const database = { kind: 'file', file, replicas: [{ url: link.url }] } as const
     await using store = await openStore(database, storeTables)
     let rounds = 0
-    for (let id = 1; store.stats().replicas[0]?.seq === 0 && id < 4_900; id += 7, rounds++) {
+    for (let id = 1; store.stats().replicas[0]?.seq === -1 && id < 4_900; id += 7, rounds++) {
       const [low, high] = [id, 5_001 - id]
       const slug = (of: number, text: string) => ({
         sql: 'update notes set slug = ? where id = ?',
