@@ -236,7 +236,7 @@ export function createStore(deps: StoreDeps, options: StoreOptions): Store {
   let isPollReported = false
   const poll = (): void => {
     // The embedded one, first of them, follows for us while it is in.
-    const isFollowed = places.isFollowed && (places.replicas[0]?.seq ?? 0) > 0
+    const isFollowed = places.isFollowed && (places.replicas[0]?.seq ?? -1) >= 0
     if (polling || isStopped || isFollowed) return
     polling = follow((query) => places.primary.read(query))
       .then(
