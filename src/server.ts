@@ -256,7 +256,7 @@ function dbOf(store: Rooms['store']): Db {
     transaction<T>(run: (tx: Tx) => Promise<T>, { once }: TransactionOptions = {}): Promise<T> {
       if (once?.key === null || once?.key === undefined) return store.transaction(run)
       const { key, user, request } = once
-      return store.transaction(run, { scope: `routes ${user?.id ?? ''}`, key, request })
+      return store.transaction(run, { scope: `routes: ${user?.id ?? ''}`, key, request })
     },
   })
 }

@@ -58,8 +58,8 @@ export interface Db extends ReadDb {
    * Reads and writes that happen together or not at all: committed when `run` resolves, undone when it
    * throws. Whatever it changes leaves the cache and is announced live before the result is given.
    *
-   * Other writes wait meanwhile, so it ends after 2 s (`timeout`, undone): no `fetch` in it, and no
-   * write past it (`db.transaction` or a collection's, which would wait for it).
+   * Other writes wait meanwhile, so it ends after 2 s (`timeout`, undone), though not in the middle of a
+   * statement: no long queries and no `fetch` in it, and no write past it (`db.transaction` or a collection's, which would wait for it).
    */
   transaction<T>(run: (tx: Tx) => Promise<T>, options?: TransactionOptions): Promise<T>
 }

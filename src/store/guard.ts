@@ -16,8 +16,15 @@ const unread = /'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`|\[[^\]]*\]|--[^\n]*|\/\*[\
 /** `replace(…)` is a function, too. */
 const writing = /\b(insert|update|delete|replace)\b(?!\s*\()/i
 
+/** Drivers run the first of several statements, and say nothing of the others. */
+function checkSingle(sql: string): void {
+  if (!sql.includes(';') || !/;\s*[^\s;]/.test(sql.replaceAll(unread, ' '))) return
+  throw new Fault('invalid', `one statement at a time: ${sql.trim().slice(0, 40)}`)
+}
+
 /** Faults: `invalid`. */
 export function checkInTransaction(sql: string): void {
+  checkSingle(sql)
   if (control.test(sql)) {
     throw new Fault('invalid', `not within a transaction: ${sql.trim().slice(0, 40)}`)
   }
@@ -25,6 +32,7 @@ export function checkInTransaction(sql: string): void {
 
 /** Faults: `invalid`. */
 export function checkReads(sql: string): void {
+  checkSingle(sql)
   const first = reading.exec(sql)?.[1]?.toLowerCase()
   const isRead = first === 'with' ? !writing.test(sql.replaceAll(unread, ' ')) : first !== undefined
   if (!isRead) {

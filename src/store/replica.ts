@@ -32,6 +32,9 @@ export const out = -1
 /** How often a replica is brought up to date, or asked how far it is, without a hint. */
 export const followMs = 250
 
+/** One that has not said for so long how far it is may never answer a read either. */
+const silentMs = 1_500
+
 /** A replica that gave a wrong or no answer is left out for so long, and until it answers again. */
 export const suspectMs = 5_000
 
@@ -88,11 +91,13 @@ export function createUrlReplica(name: string, deps: UrlReplicaDeps): Replica {
   const { clock, log, pool, advance } = deps
   let seq = out
   let outUntil = 0
+  let answeredAt = 0
   let isReported = false
 
   const step = async (): Promise<void> => {
     try {
       const reached = await advance()
+      answeredAt = clock.tick()
       if (clock.tick() < outUntil) return
       if (isReported) log.info('store.replica_back', { replica: name, seq: reached })
       isReported = false
@@ -112,7 +117,7 @@ export function createUrlReplica(name: string, deps: UrlReplicaDeps): Replica {
   return {
     name,
     get seq() {
-      return seq
+      return clock.tick() - answeredAt > silentMs ? out : seq
     },
     read: (query) => pool.read(query),
     hint: () => void stepper.now(),

@@ -52,6 +52,28 @@ describe('cache.read', () => {
     expect((await cache.read('k', ['t'], policy, load('three'))).state).toBe('hit')
   })
 
+  test('a load is told what it must have seen: the last change under its tags', async () => {
+    const { cache } = setUp()
+    const asked: number[] = []
+    const load = (minSeq: number) => {
+      asked.push(minSeq)
+      return Promise.resolve(bytes('x'))
+    }
+    cache.apply(3, ['t'])
+    cache.apply(4, ['other'])
+    await cache.read('k', ['t', 'u'], policy, load)
+    await cache.read('l', ['u'], policy, load)
+    expect(asked).toEqual([3, 0])
+  })
+
+  test('after a hole in the log nothing older is given', async () => {
+    const { cache, load } = setUp()
+    await cache.read('k', ['t'], policy, load('one'))
+    cache.jump(9)
+    const again = await cache.read('k', ['t'], policy, load('two'))
+    expect([again.state, textOf(again)]).toEqual(['miss', 'two'])
+  })
+
   test('race: a load in flight during an invalidation is handed out and never stored', async () => {
     const { cache, load } = setUp()
     const old = Promise.withResolvers<Uint8Array>()

@@ -272,6 +272,18 @@ export function storeContract(start: () => Promise<Shape>): void {
     expect(await store.read({ sql: 'select text from notes', params: [] })).toEqual([['two']])
   })
 
+  contract('a transaction that is over takes nothing more; one statement is one', async (store) => {
+    let kept: Parameters<Parameters<TestStore['transaction']>[0]>[0] | undefined
+    await store.transaction(async (tx) => void (kept = tx))
+    const late = await faultOf(() => kept?.insert(notes).values({ text: 'late' }))
+    expect(late.message).toBe('the transaction is over')
+    const two = "insert into notes (text) values ('a;b'); insert into notes (text) values ('c')"
+    const refused = await faultOf(() => store.transaction((tx) => tx.run(two)))
+    expect([refused.code, await count(store)]).toEqual(['invalid', 0])
+    await store.transaction((tx) => tx.run("insert into notes (text) values ('a;b') ; "))
+    expect(await count(store)).toBe(1)
+  })
+
   contract('seq and rows outlive the node', async (store, shape) => {
     await store.write([insertNote(1, 'one')])
     const { seq } = store.stats()

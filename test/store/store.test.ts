@@ -125,6 +125,18 @@ describe('store.write', () => {
     await store.stop()
   })
 
+  test('writes that wait are bounded: what is beyond is refused at once', async () => {
+    using folder = tempFolder()
+    await using store = await openStore(folder.file('a.db'), [notes])
+    const all = Array.from({ length: 10_100 }, (_, id) => store.write([insert(id + 1, 'x')]))
+    const outcomes = await Promise.allSettled(all)
+    const refused = outcomes.filter(({ status }) => status === 'rejected').length
+    expect(refused).toBeGreaterThan(0)
+    expect(refused).toBeLessThan(100)
+    const stored = await store.read({ sql: 'select count(*) from notes', params: [] })
+    expect(stored).toEqual([[10_100 - refused]])
+  })
+
   test('seq never goes back and is never given twice, over a restart too', async () => {
     using folder = tempFolder()
     const file = folder.file('a.db')
