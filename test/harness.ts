@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { SQLiteTable } from 'drizzle-orm/sqlite-core'
-import { Fault } from '../src/fault.ts'
+import { Fault, unwrapped } from '../src/fault.ts'
 import { systemClock, type Clock } from '../src/lib/clock.ts'
 import type { Log, LogFields, LogLevel } from '../src/observe/log.ts'
 import { createStore, type DatabaseOptions, type Store } from '../src/store/store.ts'
@@ -81,7 +81,8 @@ export async function faultOf(run: () => unknown): Promise<Fault> {
   try {
     await run()
   } catch (thrown) {
-    if (thrown instanceof Fault) return thrown
+    const fault = unwrapped(thrown)
+    if (fault instanceof Fault) return fault
     throw thrown
   }
   throw new Error('nothing was thrown')
