@@ -44,11 +44,14 @@ export function startThread({ clock, onDeath, isPatient }: ThreadClientDeps): Th
   const worker = new Worker(new URL('./thread.ts', import.meta.url))
   const waiting = new Map<number, Waiting>()
   let lastId = 0
+  let closeId = 0
   let dead: Fault | undefined
 
   worker.onmessage = ({ data }: MessageEvent<Answer>) => {
     const waiter = waiting.get(data.id)
     waiting.delete(data.id)
+    // Only now: a thread that is terminated within the native module takes the whole process with it.
+    if (data.id === closeId) worker.terminate()
     if ('error' in data) waiter?.reject(faultOf(data.error))
     else waiter?.resolve(data)
   }
@@ -86,14 +89,15 @@ export function startThread({ clock, onDeath, isPatient }: ThreadClientDeps): Th
     async stop() {
       if (!dead) {
         const closed = this.ask({ kind: 'close' }).catch((cause: unknown) => cause)
-        // A thread in a long query answers nothing; a reader loses nothing by being left.
+        closeId = lastId
+        // A thread in a long query answers later, and ends then, or with the process.
+        worker.unref()
         const patience = Promise.withResolvers<void>()
         const cancel = clock.after(patienceMs, patience.resolve)
         await (isPatient ? closed : Promise.race([closed, patience.promise]))
         cancel()
         end(new Fault('unavailable', 'the database is closed'))
       }
-      worker.terminate()
     },
   }
 }

@@ -120,7 +120,7 @@ describe('store.write', () => {
     using folder = tempFolder()
     const store = await openStore(folder.file('a.db'), [notes])
     await store.write([insert(1, 'x')])
-    const endless = store.read({ sql: slowQuery(2_000_000_000), params: [] })
+    const endless = store.read({ sql: slowQuery(10_000_000), params: [] })
     endless.catch(() => {})
     await store.stop()
   })
@@ -163,7 +163,7 @@ describe('store.read', () => {
   test('a long query leaves other reads and the event loop free', async () => {
     using folder = tempFolder()
     await using store = await openStore(folder.file('a.db'), [notes])
-    const slow = store.read({ sql: slowQuery(20_000_000), params: [] })
+    const slow = store.read({ sql: slowQuery(8_000_000), params: [] })
     let isSlowDone = false
     void slow.then(() => (isSlowDone = true))
     for (let id = 1; id <= 50; id++) {
