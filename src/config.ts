@@ -6,12 +6,14 @@ import { fileURLToPath } from 'node:url'
 import type { AuthConfig } from './auth/auth.ts'
 import { Fault, type FieldProblem } from './fault.ts'
 import type { LogLevel } from './observe/log.ts'
-import type { DatabaseOptions } from './store/store.ts'
+import type { DatabaseOptions, RedisTarget } from './store/store.ts'
 
 export interface Config {
   readonly host: string
   readonly port: number
   readonly database: DatabaseOptions
+  /** Undefined: this server is alone, or its nodes follow the log by polling. */
+  readonly redis: RedisTarget | undefined
   readonly auth: AuthConfig
   /** Origins that may call from a browser; empty: same origin only. */
   readonly corsOrigins: readonly string[]
@@ -25,7 +27,7 @@ export type Env = Readonly<Record<string, string | undefined>>
 const logLevels: readonly LogLevel[] = ['debug', 'info', 'warn', 'error']
 
 /** Named in the architecture, not served yet: setting one must not look as if it worked. */
-const notYet = ['REDIS_URL', 'JWKS_URL', 'CDN_BASE_URL', 'TRUSTED_PROXIES', 'SENTRY_DSN', 'WORKERS']
+const notYet = ['JWKS_URL', 'CDN_BASE_URL', 'TRUSTED_PROXIES', 'SENTRY_DSN', 'WORKERS']
 
 /** Faults: `invalid`, with every wrong variable. `appName` names the default database file. */
 export function readConfig(appName: string, env: Env = process.env): Config {
@@ -47,6 +49,7 @@ export function readConfig(appName: string, env: Env = process.env): Config {
   if (!logLevel) problem('LOG_LEVEL', `must be one of ${logLevels.join(', ')}`)
 
   const database = readDatabase(appName, get, problem)
+  const redis = readRedis(get, problem)
 
   const corsOrigins = (get('CORS_ORIGIN') ?? '')
     .split(',')
@@ -65,6 +68,7 @@ export function readConfig(appName: string, env: Env = process.env): Config {
     host: get('HOST') ?? '0.0.0.0',
     port,
     database,
+    redis,
     auth: {
       secret: get('JWT_SECRET'),
       publicKey: get('JWT_PUBLIC_KEY'),
@@ -131,6 +135,47 @@ function readDatabase(appName: string, get: Get, problem: Problem): DatabaseOpti
     return undefined
   }
   return { kind: 'file', file: resolve(path), replicas: targets }
+}
+
+const redisPort = 6379
+
+/** The URL is never repeated: it may hold a password. */
+function readRedis(get: Get, problem: Problem): RedisTarget | undefined {
+  const text = get('REDIS_URL')
+  if (text === undefined) return undefined
+  const url = URL.parse(text)
+  const db = /^\/?(\d{0,4})$/.exec(url?.pathname ?? '')?.[1]
+  const [username, password] = [decoded(url?.username ?? ''), decoded(url?.password ?? '')]
+  const isWhole =
+    /^rediss?:\/\//.test(text) &&
+    url?.hostname &&
+    url.port !== '0' &&
+    url.search === '' &&
+    url.hash === '' &&
+    db !== undefined &&
+    username !== undefined &&
+    password !== undefined
+  if (!isWhole) {
+    problem('REDIS_URL', 'must be redis[s]://[[username]:password@]host[:port][/database number]')
+    return undefined
+  }
+  return {
+    // As sockets want it: an IPv6 address without its brackets.
+    host: url.hostname.replace(/^\[|\]$/g, ''),
+    port: url.port === '' ? redisPort : Number(url.port),
+    username: username || undefined,
+    password: password || undefined,
+    db: Number(db),
+    isTls: url.protocol === 'rediss:',
+  }
+}
+
+function decoded(text: string): string | undefined {
+  try {
+    return decodeURIComponent(text)
+  } catch {
+    return undefined
+  }
 }
 
 function isRemote(url: string): boolean {

@@ -2,6 +2,7 @@ import { describe, expect, test } from 'bun:test'
 import { resolve } from 'node:path'
 import { readConfig } from '../src/config.ts'
 import { Fault } from '../src/fault.ts'
+import { faultOf } from './harness.ts'
 
 describe('readConfig', () => {
   test('defaults', () => {
@@ -10,6 +11,7 @@ describe('readConfig', () => {
       host: '0.0.0.0',
       port: 3000,
       database: { kind: 'file', file: resolve('data/energy.db'), replicas: [] },
+      redis: undefined,
       auth: {
         secret: undefined,
         publicKey: undefined,
@@ -65,6 +67,40 @@ describe('readConfig', () => {
     })
   })
 
+  test.each([
+    ['redis://cache', { host: 'cache', port: 6379, db: 0, isTls: false }],
+    ['redis://cache:7000/', { host: 'cache', port: 7000, db: 0, isTls: false }],
+    ['redis://10.0.0.1:7000/5', { host: '10.0.0.1', port: 7000, db: 5, isTls: false }],
+    ['redis://[::1]:7000', { host: '::1', port: 7000, db: 0, isTls: false }],
+    ['rediss://cache/2', { host: 'cache', port: 6379, db: 2, isTls: true }],
+    ['redis://:p%40ss@cache', { host: 'cache', port: 6379, password: 'p@ss', db: 0, isTls: false }],
+    [
+      'rediss://me:p%3Aw@cache:1',
+      { host: 'cache', port: 1, username: 'me', password: 'p:w', db: 0, isTls: true },
+    ],
+  ])('REDIS_URL %s', (url, redis) => {
+    expect(readConfig('a', { REDIS_URL: url }).redis).toEqual(redis)
+  })
+
+  test.each([
+    'localhost:6379',
+    'http://cache',
+    'redis:cache',
+    'redis://',
+    'redis://:secret@',
+    'redis://cache:70000',
+    'redis://cache:0',
+    'redis://cache/one',
+    'redis://cache/1/2',
+    'redis://cache?enableOfflineQueue=true',
+    'redis://cache#1',
+    'redis://:%secret@cache',
+  ])('REDIS_URL %s is refused, and not repeated', async (url) => {
+    const fault = await faultOf(() => readConfig('a', { REDIS_URL: url }))
+    expect(fault.fields).toMatchObject([{ field: 'REDIS_URL' }])
+    expect(JSON.stringify(fault.fields)).not.toContain('secret')
+  })
+
   test('every wrong variable is named at once', () => {
     const env = {
       PORT: '70000',
@@ -73,7 +109,7 @@ describe('readConfig', () => {
       DATABASE_READ_REPLICA_URL: 'http://a, ./b.db',
       DATABASE_REPLICA_PATH: 'a.db',
       CORS_ORIGIN: 'example.com',
-      REDIS_URL: 'redis://localhost',
+      REDIS_URL: 'http://localhost',
       JWKS_URL: '',
     }
     let fields: readonly { field: string }[] = []

@@ -22,7 +22,9 @@ export type ReadEntry = (entry: LogEntry) => Change
 export function createEntryReader(tables: readonly SQLiteTable[]): ReadEntry {
   const shapes = new Map(tables.map((table) => [getTableConfig(table).name, shapeOf(table)]))
   return ([seq, atMs, table, data]) => {
-    const { op, row } = JSON.parse(data) as Logged
+    const { op, row, tags } = JSON.parse(data) as Logged
+    // Not of a row: somebody invalidates by name.
+    if (tags) return { seq, atMs, table, op: 'update', key: '', row: [], tags }
     const shape = shapes.get(table)
     // Of a table that this app does not declare, a newer node's perhaps: known is only that it changed.
     if (!shape) {
@@ -42,6 +44,7 @@ export function createEntryReader(tables: readonly SQLiteTable[]): ReadEntry {
 }
 
 interface Logged {
+  readonly tags?: readonly string[]
   readonly op: Change['op']
   readonly row: Readonly<Record<string, unknown>>
 }

@@ -19,6 +19,8 @@ export interface Follower {
   readonly applied: number
   /** In order, without holes. Answers with all of them as changes, also those heard of before. */
   accept(entries: readonly LogEntry[]): readonly Change[]
+  /** Where it starts: nobody knows anything older. */
+  begin(seq: number): void
   /** What is between is not to be had: from here on. */
   jump(seq: number): void
   onChange(listener: ChangeListener): void
@@ -61,6 +63,7 @@ export function createFollower(deps: { readonly log: Log; readonly read: ReadEnt
       }
       return changes
     },
+    begin: (seq) => void (applied = seq),
     jump,
     onChange: (listener) => void changeListeners.push(listener),
     onGap: (listener) => void gapListeners.push(listener),

@@ -49,11 +49,13 @@ export { answerFlags, type AnswerKind, type MigrationAnswers } from './answers.t
 export { applyMigration, planMigration, type MigrationReport } from './migrate.ts'
 export { openMigrationDb } from './migration-db.ts'
 export { takeFolder } from './places.ts'
+export { createRedis } from './redis.ts'
 export { foldFile, inspectFile, openPinned, snapshotFile } from './snapshot.ts'
 export type { Copy, Pinned } from './snapshot.ts'
 export type { Change } from './change.ts'
 export type { DatabaseOptions } from './places.ts'
 export type { Once } from './once.ts'
+export type { Redis, RedisStats, RedisTarget } from './redis.ts'
 export type { Query, RawRow, Write } from './messages.ts'
 export { transactionMsMax } from './writer.ts'
 
@@ -76,6 +78,8 @@ export interface StoreDeps {
   readonly log: Log
   /** Told of every read. */
   readonly observe?: (name: string, ms: number) => void
+  /** Called after own commits, for other nodes to be told. */
+  readonly announce?: () => void
 }
 
 export interface StoreStats {
@@ -135,6 +139,19 @@ export interface Store extends Service {
    * exists, `not_allowed` for a database that is no file of this machine.
    */
   snapshot(toFile: string): Promise<Copy>
+  /** An entry of the log that names these tags: listeners hear of it as of any other change, on every node. */
+  invalidate(tags: readonly string[]): Promise<void>
+  /** What changed last, oldest first, not told to listeners: for whoever knows something from before. */
+  recent(max: number): Promise<readonly Change[]>
+  /** A small text that outlives the process, by name. */
+  remember(name: string, text: string): Promise<void>
+  recall(name: string): Promise<string | undefined>
+  /** Ms since this node last knew that it had heard of everything; 0 where nobody else writes. */
+  followedMsAgo(): number
+  /** Somebody says that the log has grown: look now, if others may write to it at all. */
+  wake(): void
+  /** Which database this is, and which life of it: another's `seq` says nothing about this one's. After `start`. */
+  identity(): string
   /** Of this database, whichever node asks: signs what only Belfry may have written. After `start`. */
   secret(): Uint8Array
   /** Drizzle over the readers, for the app's own selects. Its writes are refused. */
@@ -142,14 +159,17 @@ export interface Store extends Service {
 }
 
 export function createStore(deps: StoreDeps, options: StoreOptions): Store {
-  const { clock, log, observe } = deps
-  const follower = createFollower({ log, read: createEntryReader(options.tables) })
+  const { clock, log, observe, announce } = deps
+  const readEntry = createEntryReader(options.tables)
+  const follower = createFollower({ log, read: readEntry })
   const counts = { reads: 0, replicaReads: 0 }
   let isStopped = false
   let release = (): void => {}
   let cancelPoll = (): void => {}
   let polling: Promise<void> | undefined
   let secret: Uint8Array | undefined
+  let identity = ''
+  let followedAt = clock.tick()
   let tidiedAt = 0
   let atStart = { writes: 0, commits: 0 }
   let next = 0
@@ -167,8 +187,9 @@ export function createStore(deps: StoreDeps, options: StoreOptions): Store {
     await migrate(migrationPort(writer), options.tables, log)
     await places.primary.start()
     secret = await readSecret()
+    identity = await readIdentity()
     const newest = await places.primary.read({ sql: selectSeq, params: [] })
-    follower.jump(Number(newest.rows[0]?.[0]))
+    follower.begin(Number(newest.rows[0]?.[0]))
     await Promise.all(places.replicas.map((replica) => replica.start()))
     tidiedAt = follower.applied
     atStart = writer.stats()
@@ -185,6 +206,14 @@ export function createStore(deps: StoreDeps, options: StoreOptions): Store {
     const fresh = Buffer.from(crypto.getRandomValues(new Uint8Array(32))).toString('hex')
     await writer.write([{ sql: make, params: [fresh, crypto.randomUUID()] }])
     return await readSecret()
+  }
+
+  const readIdentity = async (): Promise<string> => {
+    const { rows } = await places.primary.read({
+      sql: "select value from meta where name in ('id', 'life') order by name",
+      params: [],
+    })
+    return rows.map(([value]) => String(value)).join('.')
   }
 
   const read = async (query: Query, asked: ReadOptions = {}): Promise<readonly RawRow[]> => {
@@ -228,7 +257,10 @@ export function createStore(deps: StoreDeps, options: StoreOptions): Store {
   const follow = async (readFrom: Places['primary']['read']): Promise<void> => {
     for (;;) {
       const { rows } = await readFrom(entriesAfter(follower.applied))
-      if (rows.length === 0) return
+      if (rows.length === 0) {
+        followedAt = clock.tick()
+        return
+      }
       follower.accept(rows as unknown as LogEntry[])
     }
   }
@@ -266,6 +298,7 @@ export function createStore(deps: StoreDeps, options: StoreOptions): Store {
 
   const hint = (): void => {
     for (const replica of places.replicas) replica.hint()
+    if (places.isShared) announce?.()
   }
 
   const guarded =
@@ -325,6 +358,31 @@ export function createStore(deps: StoreDeps, options: StoreOptions): Store {
         return await snapshotFile({ clock }, { ...database, to: toFile })
       throw new Fault('not_allowed', 'a database on a server is not copied from here')
     },
+    async invalidate(tags) {
+      await writer.write([{ sql: insertTags, params: [JSON.stringify(tags)] }])
+      hint()
+    },
+    async recent(max) {
+      const from = Math.max(0, follower.applied - max)
+      const sql = 'select seq, at, subject, data from log where seq > ? and seq <= ? order by seq'
+      const { rows } = await places.primary.read({ sql, params: [from, follower.applied] })
+      return (rows as unknown as LogEntry[]).map(readEntry)
+    },
+    async remember(name, text) {
+      const sql = 'insert or replace into meta (name, value) values (?, ?)'
+      await writer.write([{ sql, params: [`kept:${name}`, text] }])
+    },
+    async recall(name) {
+      const sql = 'select value from meta where name = ?'
+      const { rows } = await places.primary.read({ sql, params: [`kept:${name}`] })
+      return rows[0] === undefined ? undefined : String(rows[0][0])
+    },
+    followedMsAgo: () => (places.isShared ? clock.tick() - followedAt : 0),
+    wake() {
+      if (places.isFollowed) for (const replica of places.replicas) replica.hint()
+      else if (places.isShared) poll()
+    },
+    identity: () => identity,
     secret: () => must(secret, () => 'the store is started before anything is signed'),
     db: drizzle(async (sql, params, method) => {
       checkReads(sql)
@@ -366,6 +424,10 @@ function migrationPort(writer: Writer): MigrationDb {
       ),
   }
 }
+
+/** `subject` is empty: it is of no table. */
+const insertTags = `insert into log (at, kind, subject, tags, data) select
+  cast(unixepoch('subsec') * 1000 as integer), 'tags', '', tags, '{"tags":' || tags || '}' from (select ? as tags)`
 
 interface DrizzleRows {
   // Drizzle's proxy wants no row to be no rows, against its own type.
