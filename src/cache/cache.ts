@@ -1,25 +1,36 @@
 /**
  * The cache: a read is fetched, checked and encoded once, and everybody gets the same bytes.
  *
- *   read(key) ─ fresh and valid in the memory tier? ──────────────────────────► hit
- *             ─ a valid flight under way? ─ join ─────────────────────────────► miss, coalesced
- *             ─ else depart: asOf = applied; load; still valid? store : serve once ─► miss
- *             ─ the load failed, and an expired but valid entry is kept? ──────► stale
+ *   read(key) ─ fresh and valid in the memory tier? ───────────────────────────────────► hit
+ *             ─ a valid flight under way? ─ join ──────────────────────────────────────► miss, coalesced
+ *             ─ else depart: fresh and valid in the shared tier? ─ promote ────────────► l2
+ *                            else asOf = applied; load; still valid? store : serve once ─► miss
+ *             ─ the load failed, or takes long, and an expired but valid entry is kept? ─► stale
  *
- * Invariant: after `apply(seq, tags)` no caller who arrives gets a value loaded before `seq` under
- * one of these tags: not from the tier, not from a flight. (tags.ts has the rule.)
+ * Invariant: after `apply(seq, tags)` no caller who arrives gets a value loaded before `seq` under one of
+ * these tags: not from the tiers, not from a flight. (tags.ts has the rule; what another node puts into the
+ * shared tier late obeys it too, because readers check.)
+ *
+ * Near the end of its time an entry that is still asked for is loaded anew in the background; a load that
+ * failed is not tried again for a moment; "there is no such thing" is remembered for a short while.
  *
  * Hits are answered synchronously: the hot path makes no promise. Bodies are shared: never changed.
  */
+import { LRUCache } from 'lru-cache'
 import { Fault } from '../fault.ts'
 import type { Clock } from '../lib/clock.ts'
 import { etagOf } from '../lib/etag.ts'
 import { createFlights, type Flight } from './flight.ts'
-import { createMemoryTier, type TierOptions } from './tier-memory.ts'
 import { createTags } from './tags.ts'
+import type { CacheEntry, SharedTier, SharedTierStats } from './tier.ts'
+import type { Bounds } from './policy.ts'
+import { createMemoryTier } from './tier-memory.ts'
+
+export { createRedisTier, redisNamespace } from './tier-redis.ts'
+export type { CacheEntry, SharedTier } from './tier.ts'
 
 /** A $40 VM has 8 GB: an eighth of a gigabyte is plenty for 10,000 answers and leaves the rest to sockets. */
-export const cacheDefaults: TierOptions = {
+export const cacheDefaults: Bounds = {
   entriesMax: 10_000,
   bytesMax: 128 * 1024 * 1024,
   entryBytesMax: 1024 * 1024,
@@ -28,24 +39,36 @@ export const cacheDefaults: TierOptions = {
 /** TTLs vary by this share either way, so that what was stored together does not expire together. */
 const ttlJitterShare = 0.1
 
-export interface CacheEntry {
-  readonly body: Uint8Array
-  /** Strong, quoted, of `body`. */
-  readonly etag: string
-  readonly asOf: number
-  readonly tags: readonly string[]
-  readonly freshUntilMs: number
-  readonly staleUntilMs: number
-}
+/** In the last share of its TTL an entry that is asked for is loaded anew, once. */
+const refreshAheadShareDefault = 0.15
+
+/** One node refreshes; if it dies meanwhile, the next may after this. */
+const leaseMs = 5_000
+
+/** "Not found" is remembered for so long at most: a create invalidates it at once. */
+const absentMsMax = 10_000
+
+/** After a failure the same load is tried again only after this, plus up to three times as much. */
+const holdMsMin = 250
+
+/** Keys whose last load failed, remembered. */
+const holdsMax = 1_000
+
+/** Whoever waits longer for a load gets an expired entry, where one is kept. */
+const waitMsMax = 2_000
 
 export interface CachePolicy {
+  /** Groups reads in the statistics. */
+  readonly path?: string
   readonly ttlMs: number
+  /** In the tier that nodes share; by default as long as in memory. */
+  readonly sharedTtlMs?: number | undefined
   /** After the TTL, how long an entry may stand in for a store that fails. */
   readonly staleMs: number
 }
 
 /** What happened, as a closed union: headers, metrics and tests read this one value. */
-export type CacheState = 'hit' | 'miss' | 'stale'
+export type CacheState = 'hit' | 'l2' | 'miss' | 'stale'
 
 export interface CacheRead {
   readonly state: CacheState
@@ -56,21 +79,30 @@ export interface CacheRead {
 
 export interface CacheStats {
   readonly hits: number
+  /** Answered from the shared tier. */
+  readonly sharedHits: number
   readonly misses: number
   readonly coalesced: number
   readonly stale: number
+  readonly refreshes: number
+  /** Not tried, because the same load had just failed. */
+  readonly held: number
   readonly entries: number
   readonly bytes: number
+  readonly evictions: number
   readonly flights: number
+  readonly shared: SharedTierStats | undefined
+  readonly byPath: Readonly<Record<string, { readonly hits: number; readonly misses: number }>>
 }
 
-export type Load = (minSeq: number) => Promise<Uint8Array>
+/** Gives the encoded answer, or undefined: there is no such thing. */
+export type Load = (minSeq: number) => Promise<Uint8Array | undefined>
 
 export interface Cache {
   /**
-   * `key` must hold everything the answer depends on, also what the reader may see. `load` gives the
-   * encoded answer or throws; a throw is shared by all who joined and not kept. What it reads must be
-   * at least as new as the log entry `minSeq`, the last one that changed something under `tags`.
+   * `key` must hold everything the answer depends on, also what the reader may see. A throw of `load` is
+   * shared by all who joined. What it reads must be at least as new as the log entry `minSeq`, the last one
+   * that changed something under `tags`.
    */
   read(
     key: string,
@@ -83,64 +115,185 @@ export interface Cache {
   /** The log has a hole up to `seq`: nothing loaded before is given to anybody who arrives now. */
   jump(seq: number): void
   stats(): CacheStats
+  /** Keys of the memory tier, hottest first as far as its policy knows. Not for the hot path. */
+  hottest(max: number): string[]
 }
 
-export interface CacheOptions extends Partial<TierOptions> {
+export interface CacheOptions extends Partial<Bounds> {
   /** 0 to 1; tests pin it. */
   readonly random?: () => number
+  readonly refreshAheadShare?: number
 }
 
-export function createCache(deps: { readonly clock: Clock }, options: CacheOptions = {}): Cache {
-  const { clock } = deps
-  const { random = Math.random } = options
+export interface CacheDeps {
+  readonly clock: Clock
+  readonly shared?: SharedTier | undefined
+}
+
+interface Landed {
+  readonly entry: CacheEntry
+  readonly state: 'l2' | 'miss'
+}
+
+interface Counts {
+  hits: number
+  misses: number
+}
+
+export function createCache(deps: CacheDeps, options: CacheOptions = {}): Cache {
+  const { clock, shared } = deps
+  const { random = Math.random, refreshAheadShare = refreshAheadShareDefault } = options
   const tier = createMemoryTier({ ...cacheDefaults, ...options })
   const tags = createTags()
-  const flights = createFlights<CacheEntry>()
-  const counts = { hits: 0, misses: 0, coalesced: 0, stale: 0 }
+  const flights = createFlights<Landed>()
+  const holds = new LRUCache<string, { readonly until: number; readonly failure: unknown }>({
+    max: holdsMax,
+  })
+  const counts = { sharedHits: 0, coalesced: 0, stale: 0, refreshes: 0, held: 0 }
+  const byPath = new Map<string, Counts>()
 
   const isValid = (one: { readonly asOf: number; readonly tags: readonly string[] }): boolean =>
     tags.isValid(one.asOf, one.tags)
+
+  const countsOf = ({ path = '' }: CachePolicy): Counts => {
+    let one = byPath.get(path)
+    if (!one) byPath.set(path, (one = { hits: 0, misses: 0 }))
+    return one
+  }
+
+  /** What another node left, if it may be served: by its own tags and by those asked for now. */
+  const fromShared = async (
+    key: string,
+    entryTags: readonly string[],
+    newerThanMs: number,
+  ): Promise<CacheEntry | undefined> => {
+    const found = await shared?.get(key)
+    if (!found || found.freshUntilMs <= Math.max(clock.now(), newerThanMs)) return undefined
+    return isValid(found) && tags.isValid(found.asOf, entryTags) ? found : undefined
+  }
 
   const depart = (
     key: string,
     entryTags: readonly string[],
     policy: CachePolicy,
     load: Load,
-  ): Flight<CacheEntry> => {
-    // Read before the load begins: a write that lands during the load has a greater seq, and then
-    // this entry is handed to its own callers and never stored.
-    const asOf = tags.applied
-    const minSeq = tags.since(entryTags)
-    return flights.depart(key, asOf, entryTags, async () => {
-      const body = await load(minSeq)
-      const now = clock.now()
-      const ttlMs = policy.ttlMs * (1 + ttlJitterShare * (2 * random() - 1))
-      const entry: CacheEntry = {
-        body,
-        etag: etagOf(body),
-        asOf,
-        tags: entryTags,
-        freshUntilMs: now + ttlMs,
-        staleUntilMs: now + ttlMs + policy.staleMs,
+    newerThanMs: number,
+  ): Flight<Landed> => {
+    const land = async (): Promise<Landed> => {
+      if (shared?.isUp) {
+        const found = await fromShared(key, entryTags, newerThanMs)
+        if (found) {
+          counts.sharedHits++
+          const freshUntilMs = Math.min(found.freshUntilMs, clock.now() + policy.ttlMs)
+          const entry = { ...found, freshUntilMs }
+          tier.set(key, entry)
+          return { entry, state: 'l2' }
+        }
       }
-      if (isValid(entry)) tier.set(key, entry)
-      return entry
+      // Read before the load begins: a write that lands during the load has a greater seq, and then
+      // this entry is handed to its own callers and never stored.
+      const asOf = tags.applied
+      const body = await load(tags.since(entryTags))
+      const entry = entryOf(body, asOf, entryTags, policy)
+      if (isValid(entry)) {
+        tier.set(key, entry)
+        keepShared(key, entry, policy)
+      }
+      return { entry, state: 'miss' }
+    }
+    return flights.depart(key, tags.applied, entryTags, async () => {
+      try {
+        const landed = await land()
+        holds.delete(key)
+        return landed
+      } catch (failure) {
+        const until = clock.tick() + holdMsMin * (1 + 3 * random())
+        if (isOutage(failure)) holds.set(key, { until, failure })
+        throw failure
+      }
     })
   }
 
+  const entryOf = (
+    body: Uint8Array | undefined,
+    asOf: number,
+    entryTags: readonly string[],
+    policy: CachePolicy,
+  ): CacheEntry => {
+    const now = clock.now()
+    const jittered = policy.ttlMs * (1 + ttlJitterShare * (2 * random() - 1))
+    const ttlMs = body ? jittered : Math.min(jittered, absentMsMax)
+    return {
+      body: body ?? nothing,
+      etag: body ? etagOf(body) : '',
+      asOf,
+      tags: entryTags,
+      storedAtMs: now,
+      freshUntilMs: now + ttlMs,
+      staleUntilMs: now + ttlMs + (body ? policy.staleMs : 0),
+      ...(body ? {} : { isAbsent: true }),
+    }
+  }
+
+  const keepShared = (key: string, entry: CacheEntry, policy: CachePolicy): void => {
+    if (!shared) return
+    const longerMs = Math.max(0, (policy.sharedTtlMs ?? policy.ttlMs) - policy.ttlMs)
+    const freshUntilMs = entry.freshUntilMs + (entry.isAbsent ? 0 : longerMs)
+    const staleUntilMs = Math.max(entry.staleUntilMs, freshUntilMs)
+    shared.set(key, { ...entry, freshUntilMs, staleUntilMs }, staleUntilMs - entry.storedAtMs)
+  }
+
+  /** In the background, and by one node: whoever asks meanwhile gets the entry that is still fresh. */
+  const refresh = async (
+    key: string,
+    entry: CacheEntry,
+    policy: CachePolicy,
+    load: Load,
+  ): Promise<void> => {
+    if (shared?.isUp && !(await shared.lease(key, leaseMs))) return
+    if (flights.find(key, isValid)) return
+    counts.refreshes++
+    await depart(key, entry.tags, policy, load, entry.freshUntilMs).landing
+  }
+
+  const refreshing = new Set<string>()
+  const refreshSoon = (key: string, entry: CacheEntry, policy: CachePolicy, load: Load): void => {
+    if (refreshing.has(key) || holds.has(key)) return
+    refreshing.add(key)
+    refresh(key, entry, policy, load)
+      // Nobody waits for it: the entry is served until its end, and then loaded for somebody.
+      .catch(() => {})
+      .finally(() => refreshing.delete(key))
+  }
+
   const land = async (
-    flight: Flight<CacheEntry>,
+    flight: Flight<Landed>,
     isCoalesced: boolean,
     spare: CacheEntry | undefined,
   ): Promise<CacheRead> => {
     try {
-      return { state: 'miss', isCoalesced, entry: await flight.landing }
+      const landed = await (spare ? soon(flight.landing) : flight.landing)
+      if (landed) return { state: landed.state, isCoalesced, entry: landed.entry }
     } catch (failure) {
-      // Looked at again: a write may have been applied while the load ran.
-      const isUsable = spare && isValid(spare) && clock.now() < spare.staleUntilMs
-      if (!isUsable || !isOutage(failure)) throw failure
-      counts.stale++
-      return { state: 'stale', isCoalesced, entry: spare }
+      if (!isOutage(failure) || !isUsable(spare)) throw failure
+    }
+    if (!isUsable(spare)) return await land(flight, isCoalesced, undefined)
+    counts.stale++
+    return { state: 'stale', isCoalesced, entry: spare }
+  }
+
+  /** Looked at again: a write may have been applied while the load ran. */
+  const isUsable = (spare: CacheEntry | undefined): spare is CacheEntry =>
+    spare !== undefined && isValid(spare) && clock.now() < spare.staleUntilMs
+
+  /** Undefined if it takes too long for whoever could have something else. */
+  const soon = async (landing: Promise<Landed>): Promise<Landed | undefined> => {
+    const late = Promise.withResolvers<undefined>()
+    const cancel = clock.after(waitMsMax, () => late.resolve(undefined))
+    try {
+      return await Promise.race([landing, late.promise])
+    } finally {
+      cancel()
     }
   }
 
@@ -148,21 +301,55 @@ export function createCache(deps: { readonly clock: Clock }, options: CacheOptio
     read(key, entryTags, policy, load) {
       const kept = tier.get(key)
       const entry = kept && isValid(kept) ? kept : undefined
-      if (entry && clock.now() < entry.freshUntilMs) {
-        counts.hits++
+      const now = clock.now()
+      if (entry && now < entry.freshUntilMs) {
+        countsOf(policy).hits++
+        if (now > entry.freshUntilMs - policy.ttlMs * refreshAheadShare && !entry.isAbsent) {
+          refreshSoon(key, entry, policy, load)
+        }
         return { state: 'hit', isCoalesced: false, entry }
       }
       if (kept && !entry) tier.delete(key)
-      counts.misses++
+      countsOf(policy).misses++
       const joined = flights.find(key, isValid)
-      if (joined) counts.coalesced++
-      return land(joined ?? depart(key, entryTags, policy, load), joined !== undefined, entry)
+      if (joined) {
+        counts.coalesced++
+        return land(joined, true, entry)
+      }
+      const held = holds.get(key)
+      if (held && clock.tick() < held.until) {
+        counts.held++
+        if (!isUsable(entry)) return Promise.reject(held.failure as Error)
+        counts.stale++
+        return { state: 'stale', isCoalesced: true, entry }
+      }
+      return land(depart(key, entryTags, policy, load, 0), false, entry)
     },
     apply: (seq, changed) => tags.apply(seq, changed),
     jump: (seq) => tags.raise(seq),
-    stats: () => ({ ...counts, entries: tier.size, bytes: tier.bytes, flights: flights.size }),
+    hottest: (max) => [...tier.keys()].slice(0, max),
+    stats() {
+      let [hits, misses] = [0, 0]
+      for (const one of byPath.values()) {
+        hits += one.hits
+        misses += one.misses
+      }
+      return {
+        ...counts,
+        hits,
+        misses,
+        entries: tier.size,
+        bytes: tier.bytes,
+        evictions: tier.evictions,
+        flights: flights.size,
+        shared: shared?.stats(),
+        byPath: Object.fromEntries([...byPath].map(([path, one]) => [path, { ...one }])),
+      }
+    },
   }
 }
+
+const nothing = new Uint8Array(0)
 
 /** Only the store's trouble is bridged with an old answer; a refusal or a bug is told. */
 function isOutage(failure: unknown): boolean {

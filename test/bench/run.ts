@@ -5,6 +5,7 @@ import { run as httpStore } from './http-store.bench.ts'
 import { run as latency } from './latency.bench.ts'
 import { run as memory } from './memory.bench.ts'
 import { run as million } from './million.bench.ts'
+import { run as policy } from './policy.bench.ts'
 import { run as store } from './store.bench.ts'
 import { run as writeLive } from './write-live.bench.ts'
 
@@ -12,6 +13,7 @@ const benches: Readonly<Record<string, () => Promise<void>>> = {
   'cached-get': cachedGet,
   fanout,
   memory,
+  policy,
   latency,
   store,
   'http-store': httpStore,

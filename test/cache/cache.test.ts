@@ -11,7 +11,7 @@ const textOf = (read: CacheRead): string => new TextDecoder().decode(read.entry.
 function setUp() {
   const clock = createTestClock()
   // 0.5 is the middle of the jitter: TTLs are exact.
-  const cache = createCache({ clock }, { random: () => 0.5 })
+  const cache = createCache({ clock }, { random: () => 0.5, refreshAheadShare: 0 })
   let loads = 0
   const load = (text: string) => () => {
     loads++
@@ -99,13 +99,91 @@ describe('cache.read', () => {
     expect([after.state, textOf(after)]).toEqual(['hit', 'new'])
   })
 
-  test('a failing load is shared by its callers and not kept', async () => {
-    const { cache, load } = setUp()
+  test('a failing load is shared by its callers, and tried again only after a moment', async () => {
+    const { clock, cache, load, loads } = setUp()
     const fail = () => Promise.reject(new Fault('unavailable', 'down'))
     const reads = [cache.read('k', [], policy, fail), cache.read('k', [], policy, fail)]
     const outcomes = await Promise.allSettled(reads)
     expect(outcomes.map(({ status }) => status)).toEqual(['rejected', 'rejected'])
+    const held = (async () => await cache.read('k', [], policy, load('up')))()
+    await expect(held).rejects.toThrow('down')
+    expect([loads(), cache.stats().held]).toEqual([0, 1])
+    expect((await cache.read('other', [], policy, load('up'))).state).toBe('miss')
+    clock.advance(1_000)
     expect((await cache.read('k', [], policy, load('up'))).state).toBe('miss')
+  })
+
+  test('while a load is held, an expired entry stands in', async () => {
+    const { clock, cache, load, loads } = setUp()
+    const down = () => Promise.reject(new Fault('unavailable', 'down'))
+    await cache.read('k', ['t'], policy, load('one'))
+    clock.advance(60_001)
+    await cache.read('k', ['t'], policy, down)
+    const again = await cache.read('k', ['t'], policy, load('two'))
+    expect([again.state, textOf(again), loads()]).toEqual(['stale', 'one', 1])
+  })
+
+  test('"not found" is remembered for ten seconds, until somebody makes it', async () => {
+    const { clock, cache, load } = setUp()
+    let asked = 0
+    const nothing = () => {
+      asked++
+      return Promise.resolve(undefined)
+    }
+    for (let time = 0; time < 3; time++) {
+      expect((await cache.read('k', ['t'], policy, nothing)).entry.isAbsent).toBe(true)
+    }
+    expect(asked).toBe(1)
+    clock.advance(10_001)
+    await cache.read('k', ['t'], policy, nothing)
+    expect(asked).toBe(2)
+    cache.apply(1, ['t'])
+    expect(textOf(await cache.read('k', ['t'], policy, load('made')))).toBe('made')
+  })
+
+  test('near its end an entry that is asked for is loaded anew, once, and nobody waits', async () => {
+    const clock = createTestClock()
+    const cache = createCache({ clock }, { random: () => 0.5 })
+    await cache.read('k', ['t'], policy, () => Promise.resolve(bytes('one')))
+    clock.advance(50_000)
+    const unasked = () => Promise.reject(new Fault('internal', 'nobody should ask'))
+    expect(cache.read('k', ['t'], policy, unasked)).toMatchObject({ state: 'hit' })
+    clock.advance(5_000)
+    const next = Promise.withResolvers<Uint8Array>()
+    let loads = 0
+    const load = () => {
+      loads++
+      return next.promise
+    }
+    for (let time = 0; time < 5; time++) {
+      const read = cache.read('k', ['t'], policy, load)
+      expect(read).toMatchObject({ state: 'hit' })
+      expect(textOf(await read)).toBe('one')
+    }
+    expect(loads).toBe(1)
+    next.resolve(bytes('two'))
+    await next.promise
+    await Bun.sleep(0)
+    const fresh = await cache.read('k', ['t'], policy, load)
+    expect([fresh.state, textOf(fresh), loads]).toEqual(['hit', 'two', 1])
+    clock.advance(50_000)
+    expect(cache.read('k', ['t'], policy, load)).toMatchObject({ state: 'hit' })
+  })
+
+  test('whoever waits long for a load gets an expired entry, if there is one', async () => {
+    const { clock, cache, load } = setUp()
+    await cache.read('k', ['t'], policy, load('one'))
+    clock.advance(60_001)
+    const slow = Promise.withResolvers<Uint8Array>()
+    const waiting = [1, 2].map(() => cache.read('k', ['t'], policy, () => slow.promise))
+    clock.advance(2_000)
+    for (const read of await Promise.all(waiting)) {
+      expect([read.state, textOf(read)]).toEqual(['stale', 'one'])
+    }
+    const first = cache.read('cold', ['t'], policy, () => slow.promise)
+    clock.advance(5_000)
+    slow.resolve(bytes('late'))
+    expect(textOf(await first)).toBe('late')
   })
 
   test('stale: an expired entry stands in for a store that fails, an invalidated one never', async () => {
@@ -115,6 +193,7 @@ describe('cache.read', () => {
     clock.advance(60_001)
     const stale = await cache.read('k', ['t'], policy, down)
     expect([stale.state, textOf(stale)]).toEqual(['stale', 'one'])
+    clock.advance(1_000)
     const bug = () => Promise.reject(new Fault('internal', 'bug'))
     await expect((async () => await cache.read('k', ['t'], policy, bug))()).rejects.toThrow('bug')
     cache.apply(1, ['t'])
