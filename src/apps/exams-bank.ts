@@ -8,11 +8,11 @@
  * after one test is of no use in another. Reading is asynchronous: 7 MB of text would hold the event loop
  * for a tenth of a second.
  */
-import { createGunzip } from 'node:zlib'
 import { Fault } from '../fault.ts'
 import triviaFile from '../../db/samples/exams/opentriviaqa/opentriviaqa_7categories.jsonl.gz' with { type: 'file' }
 import upscFile from '../../db/samples/exams/upsc/upsc_prelims_gs1.jsonl.gz' with { type: 'file' }
 import type { answers, questions, sources, testQuestions, tests } from './exams-tables.ts'
+import { sampleLines } from './sample-lines.ts'
 
 /** One question as the app knows it, with its answer. */
 export interface Item {
@@ -31,9 +31,6 @@ export interface BankBatch {
 
 /** Rows of a batch, at most: one transaction of about 10 ms, so that writers wait no longer for it. */
 export const batchRowsMax = 500
-
-/** Unpacked at a time: some fifty lines, half a millisecond of parsing. */
-const chunkBytes = 16 * 1024
 
 /** A set of trivia; what is left over of a category (at most 24) is in no set. */
 const setSize = 25
@@ -72,8 +69,8 @@ export async function bankVersion(): Promise<string> {
 /** Both banks in file order. Faults: `internal` if a file is not what it was made to be. */
 export async function readBank(): Promise<Item[]> {
   const items: Item[] = []
-  for await (const some of lines(upscFile)) items.push(...some.map(parseUpsc))
-  for await (const some of lines(triviaFile)) items.push(...some.map(parseTrivia))
+  for await (const some of sampleLines(upscFile)) items.push(...some.map(parseUpsc))
+  for await (const some of sampleLines(triviaFile)) items.push(...some.map(parseTrivia))
   return items
 }
 
@@ -242,21 +239,4 @@ function reader(line: string) {
     return found
   }
   return { text, number, options, answer }
-}
-
-/**
- * A chunk at a time, each its own turn of the event loop: through `DecompressionStream` all of them came in
- * one, and held it for half a second.
- */
-async function* lines(path: string): AsyncGenerator<readonly string[]> {
-  const unzip = createGunzip({ chunkSize: chunkBytes })
-  unzip.end(await Bun.file(path).bytes())
-  const decoder = new TextDecoder()
-  let rest = ''
-  for await (const chunk of unzip as AsyncIterable<Uint8Array>) {
-    const parts = (rest + decoder.decode(chunk, { stream: true })).split('\n')
-    rest = parts.pop() ?? ''
-    yield parts
-  }
-  if (rest !== '') yield [rest]
 }

@@ -8,6 +8,7 @@ import * as sqliteCore from 'drizzle-orm/sqlite-core'
 import * as elysia from 'elysia'
 import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
+import community from '../apps/community.ts'
 import energy from '../apps/energy.ts'
 import exams from '../apps/exams.ts'
 import { Fault } from '../fault.ts'
@@ -15,7 +16,7 @@ import * as kit from '../kit.ts'
 import type { AppSource } from './args.ts'
 
 /** Apps that ship inside the binary. */
-const inside: Readonly<Record<string, unknown>> = { energy, exams }
+const inside: Readonly<Record<string, unknown>> = { community, energy, exams }
 
 /** Exact names only: Bun's `onResolve` does not see bare specifiers of files loaded at run time (bun#40397). */
 const virtual: Readonly<Record<string, object>> = {
