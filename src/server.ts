@@ -7,8 +7,15 @@
 import { createAuth } from './auth/auth.ts'
 import type { Audience } from './auth/declare.ts'
 import { createBackups, type BackupStats } from './backup/backup.ts'
-import { createCache } from './cache/cache.ts'
-import { checkIndexes, createCollections, createLoader } from './collections/collections.ts'
+import { createCache, createRedisTier, redisNamespace } from './cache/cache.ts'
+import {
+  checkIndexes,
+  createCollections,
+  createLoader,
+  createValues,
+  createWarmer,
+  noting,
+} from './collections/collections.ts'
 import { adminSocket, databaseName, reachableHost, type Config } from './config.ts'
 import { Fault } from './fault.ts'
 import { createFeeds } from './feeds/feeds.ts'
@@ -23,7 +30,7 @@ import { createMetrics } from './observe/metrics.ts'
 import type { Plan } from './plan/plan.ts'
 import { createRealtime, type Connection } from './realtime/realtime.ts'
 import type { Db, TransactionOptions, Tx } from './store/declare.ts'
-import { createStore } from './store/store.ts'
+import { createRedis, createStore, type Redis } from './store/store.ts'
 import { version } from './version.ts'
 
 /** Writes per user, or per address for visitors, until app files can say (`limits`). */
@@ -73,35 +80,45 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   const startedAt = clock.tick()
 
   const auth = await createAuth({ clock }, config.auth)
+  const redis = config.redis && createRedis({ clock, log }, { target: config.redis })
   const store = createStore(
-    { clock, log, observe: metrics.query },
+    { clock, log, observe: metrics.query, announce: () => redis?.publish(newsOf(plan), '') },
     {
       database: config.database,
       tables: plan.tables,
       ...(options.readers === undefined ? {} : { readers: options.readers }),
     },
   )
-  const cache = createCache({ clock })
+  // Known once the store is started; nobody reads before.
+  const shares = { namespace: '' }
+  const shared = redis && createRedisTier({ redis, clock }, shares)
+  const cache = createCache({ clock, shared })
   const realtime = createRealtime(
     { topics: plan.topics, identify: auth.identify, clock, log },
     { version },
   )
   const publish = (topic: string, data: unknown) => void realtime.publish(topic, data)
-  const collections = createCollections(
-    {
-      store,
-      cache,
-      topics: { publish, audienceOf: audienceIn(plan) },
-      log,
-      cursorKey: store.secret,
-    },
-    plan.collections,
+  const { collections, hottest } = noting(
+    createCollections(
+      {
+        store,
+        cache,
+        topics: { publish, audienceOf: audienceIn(plan) },
+        log,
+        cursorKey: store.secret,
+      },
+      plan.collections,
+    ),
   )
+  const warmer = createWarmer({ collections, store, clock, log }, hottest)
 
   // The log's followers, in the order that keeps promises: first nobody can hit the old entry any
   // more, then the event goes out, so that a client who refetches on it sees the new row.
   store.onChange(({ seq, tags }) => cache.apply(seq, tags))
-  store.onGap((seq) => cache.jump(seq))
+  store.onGap((seq) => {
+    cache.jump(seq)
+    warmer.again()
+  })
   store.onChange((change) => collections.changed(change))
 
   const stats = (): ServerStats => {
@@ -149,7 +166,15 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       realtime,
       metrics,
       health,
-      own: { db: dbOf(store), load: () => createLoader(store), log, env: config.env },
+      cache,
+      follow: () => ({ seq: store.stats().seq, checkedMsAgo: Math.round(store.followedMsAgo()) }),
+      own: {
+        db: dbOf(store),
+        cache: createValues({ cache, invalidate: store.invalidate }),
+        load: () => createLoader(store),
+        log,
+        env: config.env,
+      },
       clock,
       log,
       server,
@@ -163,6 +188,14 @@ export async function startServer(options: ServerOptions): Promise<Server> {
 
   try {
     await store.start()
+    shares.namespace = redisNamespace({
+      app: plan.name,
+      schema: schemaOf(plan),
+      database: store.identity(),
+    })
+    listenToNews(redis, store, plan)
+    await knowRecent(cache, store, redis !== undefined)
+    await warmer.start()
     bun = listen(plan, config, fetch)
     local = listenLocal(
       { backups, collections, health, log },
@@ -170,6 +203,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     )
   } catch (cause) {
     await store.stop()
+    await redis?.stop()
     throw cause
   }
   realtime.start()
@@ -194,7 +228,9 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       realtime.stop()
       await Promise.all([finishRequests(server(), clock), backups.stop()])
       if (local) await finishRequests(local, clock)
+      await warmer.stop()
       await store.stop()
+      await redis?.stop()
       log.info('server.stopped', { app: plan.name })
     },
   }
@@ -206,6 +242,39 @@ async function adviseIndexes(store: Rooms['store'], plan: Plan, log: Log): Promi
     log.warn('collections.index_missing', { table, add, serves })
   }
   log.debug('collections.indexes_checked')
+}
+
+/** Changes that a start looks back at. */
+const recentMax = 10_000
+
+/** What a shared tier holds from before is good where nothing has changed since: so what has must be known. */
+async function knowRecent(
+  cache: Rooms['cache'],
+  store: Rooms['store'],
+  isShared: boolean,
+): Promise<void> {
+  const { seq } = store.stats()
+  const recent = isShared ? await store.recent(recentMax) : []
+  cache.jump((recent[0]?.seq ?? seq + 1) - 1)
+  for (const change of recent) cache.apply(change.seq, change.tags)
+  cache.apply(seq, [])
+}
+
+/** Other nodes on the same database say when they have committed. What is missed comes with the next poll. */
+function listenToNews(redis: Redis | undefined, store: Rooms['store'], plan: Plan): void {
+  if (!redis) return
+  redis.start()
+  redis.subscribe(newsOf(plan), store.wake, store.wake)
+}
+
+/** What is encoded for these columns is for nobody who has others. */
+function schemaOf({ collections }: Plan): string {
+  const columns = collections.map((one) => [one.path, ...one.columns.keys()])
+  return Bun.hash(JSON.stringify(columns)).toString(36)
+}
+
+function newsOf({ name }: Plan): string {
+  return `belfry:${name}:news`
 }
 
 /** What was accepted is answered: a write that is committed and then cut off looks like one that failed. */
@@ -302,6 +371,17 @@ function gauges({
     belfry_cache_stale_total: cached.stale,
     belfry_cache_entries: cached.entries,
     belfry_cache_bytes: cached.bytes,
+    belfry_cache_evictions_total: cached.evictions,
+    belfry_cache_refreshes_total: cached.refreshes,
+    belfry_cache_l2_hits_total: cached.sharedHits,
+    ...(cached.shared
+      ? {
+          belfry_cache_l2_up: Number(cached.shared.isUp),
+          belfry_cache_l2_failures_total: cached.shared.failures,
+        }
+      : {}),
+    // What is read here may be as much older than what another node has written.
+    belfry_log_followed_seconds_ago: store.followedMsAgo() / 1000,
     belfry_connections: live.connections,
     belfry_subscriptions: live.subscriptions,
     belfry_publications_total: live.publications,

@@ -35,6 +35,8 @@ export { exportRows } from './export.ts'
 export { createRowWriter, importBatchLines, importLines } from './import.ts'
 export type { Imported, LineProblem } from './import.ts'
 export { createLoader } from './loader.ts'
+export { createValues } from './values.ts'
+export { createWarmer, noting } from './warm.ts'
 export type { ChangeOptions } from './write.ts'
 export { propertyOf } from './where.ts'
 
@@ -49,6 +51,9 @@ export interface CollectionPlan {
   /** Property names of `key`. */
   readonly keyProperties: readonly string[]
   readonly ttlMs: number
+  readonly sharedTtlMs: number | undefined
+  /** Query strings that are loaded before anybody asks. */
+  readonly warm: readonly string[]
   readonly staleMs: number
   readonly rules: Pick<CollectionOptions<SQLiteTable>, 'read' | 'create' | 'update' | 'remove'>
   readonly filters: readonly string[]
@@ -211,21 +216,30 @@ export function createCollections(
     const expands = scoped(query.expands, user)
     const key = one.key + scopesKey(scope, expands)
     const tags = expands.length === 0 ? one.tags : [...one.tags, ...query.tags]
-    return cache.read(key, tags, plan, async (minSeq) => {
+    const found = cache.read(key, tags, plan, (minSeq) => {
       const isRow = rowIs(one.columns, one.values)
-      const body = await pages.row({ plan, isRow, scope, expands, minSeq })
-      if (!body) throw notFound(plan)
-      return body
+      return pages.row({ plan, isRow, scope, expands, minSeq })
     })
+    return found instanceof Promise
+      ? found.then((answer) => present(plan, answer))
+      : present(plan, found)
+  }
+
+  /** That there is no such row is remembered, too. */
+  const present = (plan: CollectionPlan, answer: CacheRead): CacheRead => {
+    if (answer.entry.isAbsent) throw notFound(plan)
+    return answer
   }
 
   const read = (plan: CollectionPlan, user: User | null, id: string, search = ''): Answer =>
     readOne(plan, user, rowOf(plan, id), search)
 
   const publish = (plan: CollectionPlan, change: Change, row: RowData): void => {
-    const topic = plan.live?.(row as never)
-    if (topic === null || topic === undefined) return
-    if (!isForAudience(plan, topics.audienceOf(topic), row)) return
+    const named = plan.live?.(row as never) ?? []
+    const heard = (typeof named === 'string' ? [named] : named).filter((topic) =>
+      isForAudience(plan, topics.audienceOf(topic), row),
+    )
+    if (heard.length === 0) return
     const event: LiveEvent = {
       collection: plan.path,
       op: change.op,
@@ -233,7 +247,7 @@ export function createCollections(
       row,
       seq: change.seq,
     }
-    topics.publish(topic, event)
+    for (const topic of heard) topics.publish(topic, event)
   }
 
   return {

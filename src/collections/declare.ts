@@ -38,8 +38,11 @@ type Input<T extends SQLiteTable> = Partial<T['$inferInsert']>
 export type WriteDecision<T extends SQLiteTable> = boolean | null | undefined | Input<T>
 
 export interface CollectionOptions<T extends SQLiteTable> {
-  /** How long a read may be served from cache. Writes invalidate at once; this bounds everything else. Default `60s`. */
-  readonly ttl?: Duration
+  /**
+   * How long a read may be served from cache. Writes invalidate at once; this bounds everything else. Default
+   * `60s`. With `REDIS_URL`, `{ own: '5s', shared: '10m' }` keeps it longer in the tier that nodes share.
+   */
+  readonly ttl?: Duration | { readonly own: Duration; readonly shared: Duration }
   /** How much longer an expired read may be served if the store fails (`X-Cache: stale`). Default: not at all. */
   readonly stale?: Duration
 
@@ -70,6 +73,11 @@ export interface CollectionOptions<T extends SQLiteTable> {
         readonly row: Row<T>
       }) => boolean | null | undefined)
 
+  /**
+   * Lists that are loaded at start, before anybody asks, and after the cache was emptied:
+   * `[{ order: 'newest', limit: 20, region: 'NSW1' }]`. Of public collections. Default: none.
+   */
+  readonly warm?: readonly Readonly<Record<string, string | number | boolean>>[]
   /** Columns a query may filter by (`?region=NSW1`). Any other parameter is a 400. Default: none. */
   readonly filters?: readonly (keyof Row<T> & string)[]
   /**
@@ -80,12 +88,12 @@ export interface CollectionOptions<T extends SQLiteTable> {
    */
   readonly orders?: Readonly<Record<string, Order | readonly Order[]>>
   /**
-   * The topic on which a change of this row is published, or null for none. Publication data:
+   * The topic (or topics) on which a change of this row is published, or null for none. Publication data:
    * `{ collection, op: 'create' | 'update' | 'remove', id, row, seq }`.
-   * The topic's `subscribe` rule decides who hears it. If that is `'public'` or `'signed-in'`, a row
+   * A topic's `subscribe` rule decides who hears it. If that is `'public'` or `'signed-in'`, a row
    * which this collection's `read` rule hides from such a reader is not published there.
    */
-  readonly live?: (row: Row<T>) => string | null | undefined
+  readonly live?: (row: Row<T>) => string | readonly string[] | null | undefined
 
   /**
    * Unique columns by which a row may be asked for: `['slug']` serves `GET /api/posts/slug/:slug`, a row
@@ -109,7 +117,6 @@ export interface CollectionOptions<T extends SQLiteTable> {
   readonly expand?: Readonly<Record<string, SQLiteColumn>>
 
   /** Declared in the app file, not served yet: refused at start. */
-  readonly warm?: unknown
   readonly limits?: unknown
 }
 
@@ -211,6 +218,35 @@ export interface Load<Tables extends SQLiteTable = never> {
     column: C,
     value: C['_']['data'] | null | undefined,
   ): Promise<RowOf<Tables, C>[]>
+}
+
+/** Of a cached value: parts joined by `:`; as text it may not hold input (`a:${x}` with `x` of a client). */
+export type CacheKey = string | readonly (string | number)[]
+
+/** Who may be given the value: everybody, one user (all visitors together, for null), or one tenant. */
+export type CacheScope = 'public' | { readonly user: User | null } | { readonly tenant: string }
+
+/** A table: any change of it. A name: what `cache.invalidate` names. */
+export type CacheTag = SQLiteTable | string
+
+export interface CachedOptions {
+  /** Default `60s`. */
+  readonly ttl?: Duration
+  /** How much longer an expired value may be given if the load fails. Default: not at all. */
+  readonly stale?: Duration
+  readonly tags?: readonly CacheTag[]
+  readonly scope: CacheScope
+}
+
+/** The cache, for custom routes. Values are JSON; each caller gets its own copy. */
+export interface RouteCache {
+  /**
+   * The value under this key and scope, loaded if need be, once for all who ask. `undefined` (there is none)
+   * is remembered for ten seconds.
+   */
+  get<T>(key: CacheKey, options: CachedOptions, load: () => Promise<T> | T): Promise<T>
+  /** On every node: tags by name, tables, and keys by prefix (`'board:1:*'`). Resolves once this node obeys. */
+  invalidate(...tags: CacheTag[]): Promise<void>
 }
 
 export { and, eq, gt, gte, isNull, lt, lte, ne, not, oneOf, or, type Where } from './where.ts'

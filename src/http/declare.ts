@@ -35,7 +35,7 @@
  */
 import type { Elysia } from 'elysia'
 import type { User } from '../auth/declare.ts'
-import type { Load } from '../collections/declare.ts'
+import type { Load, RouteCache } from '../collections/declare.ts'
 import type { Env } from '../feeds/declare.ts'
 import type { Log } from '../observe/log.ts'
 import type { Db } from '../store/declare.ts'
@@ -64,6 +64,7 @@ export type RouteServer = Elysia<
 
 export interface RouteContext {
   readonly db: Db
+  readonly cache: RouteCache
   readonly topics: {
     /** To a declared topic; whatever JSON can say. */
     publish(topic: string, data: unknown): void

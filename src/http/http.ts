@@ -17,6 +17,7 @@ import type { Log } from '../observe/log.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import type { Connection, Realtime } from '../realtime/realtime.ts'
 import type { RouteContext, RouteExtras, Routes } from './declare.ts'
+import { createCacheStatsDoor, type AdminDeps } from './admin.ts'
 import { createEventsDoor, eventStream } from './events.ts'
 import { problemResponse } from './faults.ts'
 import { createGate } from './gates.ts'
@@ -39,6 +40,8 @@ export interface HttpDeps {
   readonly realtime: Realtime
   readonly metrics: Metrics
   readonly health: () => Health
+  readonly cache: AdminDeps['cache']
+  readonly follow: AdminDeps['follow']
   readonly clock: Clock
   readonly log: Log
   /** What the app's own routes are given. */
@@ -79,6 +82,8 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
   on('GET', '/', pageDoor(options.page, clock))
   on('GET', '/api/health', createHealthDoor(deps.health, clock))
   on('GET', '/api/metrics', createMetricsDoor(deps.metrics, clock))
+  const { cache, follow } = deps
+  on('GET', '/api/admin/cache/stats', createCacheStatsDoor({ cache, follow, tick: clock.tick }))
 
   const { tick } = clock
   const keepOpen = (request: Request) => deps.server().timeout(request, 0)

@@ -196,6 +196,8 @@ function cacheStatus(state: CacheRead['state'], isCoalesced: boolean, ttlLeftMs:
       return `belfry; hit; ${ttl}`
     case 'miss':
       return isCoalesced ? 'belfry; fwd=miss; collapsed' : 'belfry; fwd=miss'
+    case 'l2':
+      return `belfry; hit; ${ttl}; detail=l2`
     case 'stale':
       return `belfry; hit; ${ttl}; detail=store-failed`
   }

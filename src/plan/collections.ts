@@ -32,8 +32,19 @@ const reservedParameters = new Set(['limit', 'after', 'before', 'order', 'expand
 const rules = ['read', 'create', 'update', 'remove'] as const
 
 const known = {
-  served: ['ttl', 'stale', ...rules, 'filters', 'orders', 'live', 'lookup', 'children', 'expand'],
-  notYet: ['warm', 'limits'],
+  served: [
+    'ttl',
+    'stale',
+    'warm',
+    ...rules,
+    'filters',
+    'orders',
+    'live',
+    'lookup',
+    'children',
+    'expand',
+  ],
+  notYet: ['limits'],
 }
 
 const ttlDefaultMs = 60_000
@@ -94,7 +105,7 @@ function compileCollection(
   checkTable(name, columns, key, at, report)
   for (const rule of rules) checkRule(`${at}.${rule}`, options[rule], report)
   if (options.live !== undefined && typeof options.live !== 'function') {
-    report(`${at}.live`, 'must be a function from a row to a topic')
+    report(`${at}.live`, 'must be a function from a row to a topic, or several')
   }
   const orders = compileOrders(options, columns, key, at, report)
   return Object.freeze({
@@ -104,7 +115,8 @@ function compileCollection(
     columns,
     key,
     keyProperties: key.map(propertyOf),
-    ttlMs: durationOf(options.ttl, `${at}.ttl`, ttlDefaultMs, report),
+    ...ttlsOf(options, at, report),
+    warm: warmOf(options, orders, at, report),
     staleMs: durationOf(options.stale, `${at}.stale`, 0, report),
     rules: options,
     filters: checkFilters(options, columns, at, report),
@@ -114,6 +126,52 @@ function compileCollection(
     lookup: options.lookup ?? [],
     ...links,
   })
+}
+
+function ttlsOf({ ttl }: Options, at: string, report: Report) {
+  if (typeof ttl !== 'object' || ttl === null) {
+    const ttlMs = durationOf(ttl, `${at}.ttl`, ttlDefaultMs, report)
+    return { ttlMs, sharedTtlMs: undefined }
+  }
+  const ttlMs = durationOf(ttl.own ?? null, `${at}.ttl.own`, ttlDefaultMs, report)
+  const sharedTtlMs = durationOf(ttl.shared ?? null, `${at}.ttl.shared`, ttlMs, report)
+  if (sharedTtlMs < ttlMs) report(`${at}.ttl.shared`, 'must be at least as long as own')
+  return { ttlMs, sharedTtlMs }
+}
+
+/** As query strings. What they ask for is checked when it is loaded, too. */
+function warmOf(
+  { warm = [], read, filters = [] }: Options,
+  orders: ReadonlyMap<string, readonly Order[]>,
+  at: string,
+  report: Report,
+): readonly string[] {
+  if (!Array.isArray(warm)) {
+    report(`${at}.warm`, 'must be a list of queries')
+    return []
+  }
+  if (warm.length > 0 && read !== 'public') {
+    report(`${at}.warm`, "is for collections that everybody may read (read: 'public')")
+  }
+  const known = ['limit', 'order', 'expand', 'count', ...filters]
+  return (warm as readonly Readonly<Record<string, string | number | boolean>>[]).map(
+    (query, n) => {
+      for (const name of Object.keys(query)) {
+        const where = `${at}.warm[${n}].${name}`
+        if (!known.includes(name))
+          report(where, `is no parameter of the list (${known.join(', ')})`)
+      }
+      const { order } = query
+      if (order !== undefined && !orders.has(String(order))) {
+        report(`${at}.warm[${n}].order`, `must be one of ${[...orders.keys()].join(', ')}`)
+      }
+      const pairs = Object.entries(query).map(([name, value]): [string, string] => [
+        name,
+        String(value),
+      ])
+      return new URLSearchParams(pairs).toString()
+    },
+  )
 }
 
 /**
@@ -128,15 +186,18 @@ function checkLive(
 ): void {
   if (typeof live !== 'function') return
   const row = Object.fromEntries([...columns].map(([name, column]) => [name, sampleOf(column)]))
-  let topic: unknown
+  let named: unknown
   try {
-    topic = live(row)
+    named = live(row)
   } catch {
     return
   }
-  if (topic === null || topic === undefined) return
-  if (typeof topic === 'string' && isDeclared(topic)) return
-  report(`${at}.live`, `no declared topic matches ${JSON.stringify(topic)}`)
+  if (named === null || named === undefined) return
+  const topics: readonly unknown[] = Array.isArray(named) ? named : [named]
+  for (const topic of topics) {
+    if (typeof topic === 'string' && isDeclared(topic)) continue
+    report(`${at}.live`, `no declared topic matches ${JSON.stringify(topic)}`)
+  }
 }
 
 function checkTable(

@@ -105,6 +105,38 @@ describe('the compiled binary, alone in an empty folder', () => {
     expect([attempt.status, await attempt.json()]).toMatchObject([201, { attempt: { blank: 25 } }])
   }, 90_000)
 
+  test('serves the community app inside it: its sample, a vote, its order', async () => {
+    const { folder, command } = emptyFolder()
+    using _ = folder
+    const secret = 'a secret of at least thirty-two bytes'
+    await using server = await spawnBelfry({
+      command,
+      args: ['serve', '--app', 'community'],
+      cwd: folder.path,
+      env: { JWT_SECRET: secret },
+    })
+    const comments = `${server.url}/api/comments?count=true&limit=1`
+    await until(
+      async () => ((await (await fetch(comments)).json()) as { count?: number }).count === 4_473,
+      'the sample is loaded from inside the binary',
+      60_000,
+    )
+    const times = { nowMs: Date.now(), ttlMs: 60_000 }
+    const vote = await fetch(`${server.url}/api/posts/1/vote`, {
+      method: 'POST',
+      headers: {
+        authorization: `Bearer ${await signToken(secret, { sub: 'se-7' }, times)}`,
+        'content-type': 'application/json',
+      },
+      body: '{"value":1}',
+    })
+    expect([vote.status, await vote.json()]).toMatchObject([200, { postId: 1, score: 53 }])
+    const top = await fetch(`${server.url}/api/posts?order=top&limit=1&expand=author`)
+    expect(await top.json()).toMatchObject({
+      items: [{ score: expect.any(Number), licence: 'CC BY-SA 3.0' }],
+    })
+  }, 90_000)
+
   test('serves an app file from disk, with relative imports and its own copies of the packages', async () => {
     const { folder, command } = emptyFolder()
     using _ = folder
@@ -241,7 +273,7 @@ describe('the compiled binary, alone in an empty folder', () => {
     const noDatabase = await serve({ DATABASE_URL: `file:${folder.file('file')}` })
     expect(noDatabase.stderr).toContain('the database file is damaged or is no SQLite database')
 
-    const environment = await serve({ PORT: 'x', REDIS_URL: 'redis://x', LOG_LEVEL: 'loud' })
+    const environment = await serve({ PORT: 'x', REDIS_URL: 'http://x', LOG_LEVEL: 'loud' })
     expect(environment.exitCode).toBe(2)
     for (const name of ['PORT', 'REDIS_URL', 'LOG_LEVEL'])
       expect(environment.stderr).toContain(`  ${name}: `)

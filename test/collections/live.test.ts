@@ -106,4 +106,40 @@ describe('live', () => {
     await collections.create(plan, alice, { title: 'open', isPublic: true })
     expect(published.map(({ topic }) => topic)).toEqual([...topics])
   })
+
+  test('a row with several topics is published on each of them', async () => {
+    using folder = tempFolder()
+    const {
+      store,
+      collections,
+      spot: plan,
+      published,
+    } = await setUp(folder, {
+      spot: { live: ({ region }) => [`prices:${region}`, 'prices:all'] },
+    })
+    await using _ = store
+    await collections.create(plan, alice, { region: 'NSW1', at: at(0), price: 1 })
+    expect(published.map(({ topic }) => topic)).toEqual(['prices:NSW1', 'prices:all'])
+    expect(published[1]?.data).toEqual(published[0]?.data)
+  })
+
+  test('each of several topics is asked who hears it', async () => {
+    using folder = tempFolder()
+    const {
+      store,
+      collections,
+      posts: plan,
+      published,
+    } = await setUp(folder, {
+      posts: { live: ({ id }) => [`posts:${id}`, 'posts:own', 'posts:all'] },
+      audienceOf: (topic) => (topic === 'posts:own' ? 'rule' : 'public'),
+    })
+    await using _ = store
+    await collections.create(plan, alice, { title: 'private' })
+    expect(published.map(({ topic }) => topic)).toEqual(['posts:own'])
+    await collections.create(plan, alice, { title: 'open', isPublic: true })
+    expect(published.slice(1).map(({ topic }) => topic)).toEqual([
+      ...['posts:2', 'posts:own', 'posts:all'],
+    ])
+  })
 })

@@ -48,6 +48,8 @@ export async function setUp(
     readonly spot?: Partial<CollectionOptions<typeof spot>>
     readonly posts?: Partial<CollectionOptions<typeof posts>>
     readonly audience?: Audience
+    /** Where it differs by topic. */
+    readonly audienceOf?: (topic: string) => Audience
   } = {},
 ) {
   const plan = compilePlan(
@@ -97,7 +99,7 @@ export async function setUp(
       cache,
       topics: {
         publish: (topic, data) => void published.push({ topic, data }),
-        audienceOf: () => options.audience ?? 'public',
+        audienceOf: options.audienceOf ?? (() => options.audience ?? 'public'),
       },
       log: createTestLog(),
       cursorKey: () => new Uint8Array(32),

@@ -68,13 +68,13 @@ describe('compilePlan', () => {
         jobs: {},
         budgets: {},
         limits: { api: '100/min' },
-        collections: { spot: collection(spot, { warm: [], limits: {} }) },
+        collections: { spot: collection(spot, { limits: {} }) },
         topics: { chat: topic({ presence: true }) },
       }),
     ).toEqual(
       [
         ...['jobs', 'budgets', 'limits', 'topics.chat.presence'],
-        ...['collections.spot.warm', 'collections.spot.limits'],
+        'collections.spot.limits',
       ].map((key) => `${key}: is not served yet by this version: remove it`),
     )
   })
@@ -126,12 +126,18 @@ describe('compilePlan', () => {
 
   test('the topic a collection is live on must be declared', () => {
     const topics = { 'prices:{region}': topic({}) }
-    const live = (topicOf: (row: { region: string; note: string | null }) => string | null) =>
+    const live = (
+      topicOf: (row: { region: string; note: string | null }) => string | readonly string[] | null,
+    ) =>
       problemsOf({ name: 'a', topics, collections: { spot: collection(spot, { live: topicOf }) } })
     expect(live((row) => `prices:${row.region}`)).toEqual([])
     expect(live(() => null)).toEqual([])
     expect(live((row) => `price:${row.region}`)).toEqual([
       'collections.spot.live: no declared topic matches "price:x"',
+    ])
+    expect(live((row) => [`prices:${row.region}`, 'prices:all'])).toEqual([])
+    expect(live((row) => [`prices:${row.region}`, 'all'])).toEqual([
+      'collections.spot.live: no declared topic matches "all"',
     ])
     expect(
       live((row) => {

@@ -1,0 +1,100 @@
+/**
+ * The cache as custom routes have it: any JSON value under a key, a scope and tags, with the same promises as
+ * a collection's reads: loaded once for all who ask, never older than the last invalidation that this node
+ * knows of, on every node.
+ *
+ *   key a:b:c   ─► depends on key:a, key:a:b, key:a:b:c (so `a:b:*` needs no search), its tables, its own tags
+ *   invalidate  ─► an entry of the log ─► every node, in order with everybody's writes
+ *
+ * Invariant: what one scope may see never answers another: the scope is part of the key.
+ */
+import { is } from 'drizzle-orm'
+import { getTableConfig, SQLiteTable } from 'drizzle-orm/sqlite-core'
+import type { Cache } from '../cache/cache.ts'
+import { Fault } from '../fault.ts'
+import { parseDurationMs } from '../lib/duration.ts'
+import { tableTag } from '../store/store.ts'
+import type { CacheKey, CacheScope, CacheTag, RouteCache } from './declare.ts'
+
+/** Parts of a key, and what they may take together. */
+const keyPartsMax = 16
+const keyLengthMax = 1_024
+
+/** Of one entry, and of one invalidation. */
+const tagsMax = 64
+
+const ttlDefaultMs = 60_000
+
+export interface ValuesDeps {
+  readonly cache: Pick<Cache, 'read'>
+  /** Writes an entry of the log that names these tags. */
+  readonly invalidate: (tags: readonly string[]) => Promise<void>
+}
+
+const encoder = new TextEncoder()
+const decoder = new TextDecoder()
+
+export function createValues({ cache, invalidate }: ValuesDeps): RouteCache {
+  return {
+    async get(key, { ttl, stale, tags = [], scope }, load) {
+      const parts = partsOf(key)
+      const policy = {
+        path: `route ${parts[0] ?? ''}`,
+        ttlMs: durationOf('ttl', ttl) ?? ttlDefaultMs,
+        staleMs: durationOf('stale', stale) ?? 0,
+      }
+      const dependsOn = [...prefixTags(parts), ...checked(tags).map(tagOf)]
+      const at = `${scopeOf(scope)} ${parts.join(':')}`
+      const { entry } = await cache.read(`=${at}`, dependsOn, policy, async () => {
+        const value: unknown = await load()
+        return value === undefined ? undefined : encoder.encode(JSON.stringify(value))
+      })
+      return entry.isAbsent ? undefined : JSON.parse(decoder.decode(entry.body))
+    },
+    async invalidate(...tags) {
+      if (tags.length > 0) await invalidate(checked(tags).map(invalidTag))
+    },
+  }
+}
+
+function partsOf(key: CacheKey): string[] {
+  const parts = (typeof key === 'string' ? key.split(':') : key).map((one) =>
+    encodeURIComponent(String(one)),
+  )
+  const isGood = parts.length <= keyPartsMax && parts.every((one) => one !== '' && one !== '*')
+  if (isGood && parts.join(':').length <= keyLengthMax) return parts
+  const text = `must be 1 to ${keyPartsMax} parts, none empty, and ${keyLengthMax} characters at most`
+  throw new Fault('internal', `a cache key ${text}`)
+}
+
+function prefixTags(parts: readonly string[]): string[] {
+  return parts.map((_, at) => `key:${parts.slice(0, at + 1).join(':')}`)
+}
+
+/** `a:b:*` is everything under `a:b`; a key is itself and everything under it; the rest are tags by name. */
+function invalidTag(tag: CacheTag): string {
+  if (typeof tag !== 'string' || !tag.endsWith(':*')) return tagOf(tag)
+  return `key:${partsOf(tag.slice(0, -':*'.length)).join(':')}`
+}
+
+function tagOf(tag: CacheTag): string {
+  return is(tag, SQLiteTable) ? tableTag(getTableConfig(tag).name) : `tag:${tag as string}`
+}
+
+function checked(tags: readonly CacheTag[]): readonly CacheTag[] {
+  if (tags.length <= tagsMax) return tags
+  throw new Fault('internal', `more than ${tagsMax} tags`)
+}
+
+function scopeOf(scope: CacheScope): string {
+  if (scope === 'public') return 'public'
+  if ('tenant' in scope) return `tenant:${encodeURIComponent(scope.tenant)}`
+  return scope.user ? `user:${encodeURIComponent(scope.user.id)}` : 'visitor'
+}
+
+function durationOf(name: string, text: unknown): number | undefined {
+  if (text === undefined) return undefined
+  const ms = parseDurationMs(text)
+  if (ms === undefined) throw new Fault('internal', `${name} of a cached value is no duration`)
+  return ms
+}

@@ -1,0 +1,162 @@
+/**
+ * Warming: what the app says will be asked for, and what was asked for most before the last stop, is loaded
+ * before anybody asks. Public answers only: what a user may see is not known before the user comes.
+ *
+ *   start ─► declared reads (at most 2 s are waited for) ─► hot ones of last time, a few a second
+ *   reads ─► one in eight noted ─► the hottest 500, kept in the database each minute and at stop
+ *
+ * Limits: a few loads at a time, and a bounded number; readiness waits for no more than `waitMsMax`.
+ */
+import type { Clock } from '../lib/clock.ts'
+import { detach, type Service } from '../lib/service.ts'
+import type { Log } from '../observe/log.ts'
+import type { Store } from '../store/store.ts'
+import type { CollectionPlan, Collections } from './collections.ts'
+
+/** A start waits no longer. */
+const waitMsMax = 2_000
+
+/** Loads under way at a time, so that visitors' own reads find a free reader. */
+const loadsAtOnce = 2
+
+/** Between two loads of what was hot: 100 a second. */
+const pauseMs = 10
+
+/** Kept of what was hot. */
+const hotMax = 500
+
+/** One read in so many is noted: a note costs as much as a hit. */
+const noteEvery = 8
+
+/** Noted at a time; beyond, all counts are halved and the smallest forgotten. */
+const notedMax = 5_000
+
+const keepEveryMs = 60_000
+
+export interface Warmer extends Service {
+  /** Resolves when the declared reads are loaded, or after two seconds. */
+  start(): Promise<void>
+  /** The cache is empty again. */
+  again(): void
+  stop(): Promise<void>
+}
+
+export interface WarmDeps {
+  readonly collections: Pick<Collections, 'list' | 'read' | 'plans'>
+  readonly store: Pick<Store, 'remember' | 'recall'>
+  readonly clock: Clock
+  readonly log: Log
+}
+
+/** Notes what is read of public collections; the reads themselves are as they were. */
+export function noting(collections: Collections): {
+  readonly collections: Collections
+  hottest(): readonly HotRead[]
+} {
+  const counts = new Map<string, number>()
+  let reads = 0
+  const note = (plan: CollectionPlan, kind: HotRead[0], text: string): void => {
+    if (++reads % noteEvery !== 0 || plan.rules.read !== 'public') return
+    const key = JSON.stringify([kind, plan.path, text])
+    counts.set(key, (counts.get(key) ?? 0) + 1)
+    if (counts.size > notedMax) halve(counts)
+  }
+  return {
+    collections: {
+      ...collections,
+      list(plan, user, search) {
+        note(plan, 'list', search)
+        return collections.list(plan, user, search)
+      },
+      read(plan, user, id, search) {
+        if (search === undefined || search === '') note(plan, 'row', id)
+        return collections.read(plan, user, id, search)
+      },
+    },
+    hottest: () =>
+      [...counts]
+        .toSorted(([, a], [, b]) => b - a)
+        .slice(0, hotMax)
+        .map(([key]) => JSON.parse(key) as HotRead),
+  }
+}
+
+/** What was read of which collection: a query string, or an id. */
+export type HotRead = readonly [kind: 'list' | 'row', path: string, text: string]
+
+function halve(counts: Map<string, number>): void {
+  for (const [key, count] of counts) {
+    if (count < 2) counts.delete(key)
+    else counts.set(key, count >> 1)
+  }
+}
+
+export function createWarmer(
+  { collections, store, clock, log }: WarmDeps,
+  hottest: () => readonly HotRead[],
+): Warmer {
+  const byPath = new Map(collections.plans.map((plan) => [plan.path, plan]))
+  let isStopped = false
+  let cancelKeep = (): void => {}
+
+  const load = async ([kind, path, text]: HotRead): Promise<void> => {
+    const plan = byPath.get(path)
+    if (!plan || plan.rules.read !== 'public' || isStopped) return
+    try {
+      if (kind === 'list') await collections.list(plan, null, text)
+      else await collections.read(plan, null, text)
+    } catch {
+      // Gone, or a query of an older version of the app: whoever asks for it is told.
+    }
+  }
+
+  const loadAll = async (reads: readonly HotRead[], restMs: number): Promise<void> => {
+    const left = reads.values()
+    const worker = async (): Promise<void> => {
+      for (const one of left) {
+        if (isStopped) return
+        await load(one)
+        if (restMs > 0) await new Promise<void>((resolve) => void clock.after(restMs, resolve))
+      }
+    }
+    await Promise.all(Array.from({ length: loadsAtOnce }, worker))
+  }
+
+  const declared = (): HotRead[] =>
+    collections.plans.flatMap((plan) =>
+      plan.warm.map((search): HotRead => ['list', plan.path, search]),
+    )
+
+  const keep = async (): Promise<void> => {
+    const hot = hottest()
+    if (hot.length > 0) await store.remember('hot', JSON.stringify(hot))
+  }
+
+  const warm = async (): Promise<void> => {
+    await loadAll(declared(), 0)
+    const kept = await store.recall('hot')
+    const hot = kept === undefined ? [] : (JSON.parse(kept) as HotRead[])
+    detach(loadAll(hot, pauseMs), (error) => log.warn('cache.not_warmed', { error }))
+  }
+
+  return {
+    async start() {
+      const patience = Promise.withResolvers<void>()
+      const cancel = clock.after(waitMsMax, patience.resolve)
+      const warming = warm().catch((error: unknown) => log.warn('cache.not_warmed', { error }))
+      await Promise.race([warming, patience.promise])
+      cancel()
+      cancelKeep = clock.every(keepEveryMs, () =>
+        detach(keep(), (error) => log.warn('cache.hot_not_kept', { error })),
+      )
+    },
+    again() {
+      detach(loadAll(declared(), 0), (error) => log.warn('cache.not_warmed', { error }))
+    },
+    async stop() {
+      isStopped = true
+      cancelKeep()
+      await keep().catch((error: unknown) => log.warn('cache.hot_not_kept', { error }))
+    },
+  }
+}
