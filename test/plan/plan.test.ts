@@ -72,10 +72,9 @@ describe('compilePlan', () => {
         topics: { chat: topic({ presence: true }) },
       }),
     ).toEqual(
-      [
-        ...['jobs', 'budgets', 'limits', 'topics.chat.presence'],
-        'collections.spot.limits',
-      ].map((key) => `${key}: is not served yet by this version: remove it`),
+      [...['jobs', 'budgets', 'limits', 'topics.chat.presence'], 'collections.spot.limits'].map(
+        (key) => `${key}: is not served yet by this version: remove it`,
+      ),
     )
   })
 
