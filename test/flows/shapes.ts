@@ -377,6 +377,8 @@ function copyBreakage(node: Node, how: string, spoil: () => Promise<unknown>): B
 /** The first page of every file: no SQLite takes it for a database any more. */
 async function garble(folder: string): Promise<void> {
   for (const name of await readdir(folder)) {
+    // The lock and the admin socket are not of the copy.
+    if (name.startsWith('belfry.')) continue
     const file = Bun.file(join(folder, name))
     const bytes = new Uint8Array(await file.arrayBuffer())
     bytes.fill(0x5a, 0, 4096)
