@@ -35,6 +35,20 @@ export async function readSqldTruth(url: string): Promise<Truth> {
   }
 }
 
+export function readFileLog(file: string): readonly LogEntry[] {
+  using database = new Database(file, { readonly: true })
+  return database.query<Row, []>(logSql).all().map(entryOf)
+}
+
+export async function readSqldLog(url: string): Promise<readonly LogEntry[]> {
+  const client = createClient({ url, intMode: 'number' })
+  try {
+    return (await client.execute(logSql)).rows.map((row) => entryOf(plainRow(row)))
+  } finally {
+    client.close()
+  }
+}
+
 /** Its rows are arrays with names. */
 function plainRow(row: object): Row {
   return Object.fromEntries(Object.entries(row).filter(([name]) => !/^\d+$/.test(name)))
