@@ -3,7 +3,7 @@
  * before anybody asks. Public answers only: what a user may see is not known before the user comes.
  *
  *   start ─► declared reads (at most 2 s are waited for) ─► hot ones of last time, a few a second
- *   reads ─► one in eight noted ─► the hottest 500, kept in the database each minute and at stop
+ *   reads ─► one in 64 noted ─► the hottest 500, kept in the database each minute and at stop
  *
  * Limits: a few loads at a time, and a bounded number; readiness waits for no more than `waitMsMax`.
  */
@@ -25,8 +25,8 @@ const pauseMs = 10
 /** Kept of what was hot. */
 const hotMax = 500
 
-/** One read in so many is noted: a note costs as much as a hit. */
-const noteEvery = 8
+/** One read in so many is noted: a note costs more than a hit, and makes a text. A power of two. */
+const noteEvery = 64
 
 /** Noted at a time; beyond, all counts are halved and the smallest forgotten. */
 const notedMax = 5_000
@@ -56,7 +56,7 @@ export function noting(collections: Collections): {
   const counts = new Map<string, number>()
   let reads = 0
   const note = (plan: CollectionPlan, kind: HotRead[0], text: string): void => {
-    if (++reads % noteEvery !== 0 || plan.rules.read !== 'public') return
+    if ((++reads & (noteEvery - 1)) !== 0 || plan.rules.read !== 'public') return
     const key = JSON.stringify([kind, plan.path, text])
     counts.set(key, (counts.get(key) ?? 0) + 1)
     if (counts.size > notedMax) halve(counts)

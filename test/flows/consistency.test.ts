@@ -11,7 +11,7 @@ import type { Tamper } from './consistency-node.ts'
 import { runConsistency, type Member, type RunOptions } from './consistency-run.ts'
 
 const seed = Number(process.env['CONSISTENCY_SEED'] ?? Date.now() % 1_000_000)
-const ms = Number(process.env['CONSISTENCY_MS'] ?? 25_000)
+const ms = Number(process.env['CONSISTENCY_MS'] ?? 12_000)
 const readsMin = Number(process.env['CONSISTENCY_READS'] ?? 100_000)
 const shown = 10
 /** A rule that is switched off must show within so long: seconds, where others leave the machine alone. */
