@@ -6,9 +6,7 @@
  * what: whoever is signed in and has a profile, in their own name; only what is one's own is changed or
  * removed, and of it only what was written. Data and its licence: db/samples/community/SOURCE.md.
  */
-import type { SQLiteColumn } from 'drizzle-orm/sqlite-core'
-import { app, asc, collection, desc, eq, feed, topic } from '../kit.ts'
-import type { User } from '../kit.ts'
+import { app, asc, collection, desc, feed, topic } from '../kit.ts'
 import { communityRoutes } from './community-routes.ts'
 import { loadSample } from './community-seed.ts'
 import {
@@ -22,14 +20,7 @@ import {
   users,
   votes,
 } from './community-tables.ts'
-
-type Asker = { readonly user: User | null }
-
-/** Rows of whoever asks; visitors are asked to sign in. */
-const own =
-  (userId: SQLiteColumn) =>
-  ({ user }: Asker) =>
-    user && eq(userId, user.id)
+import { own, type Asker } from './own-rows.ts'
 
 /** Whatever else a row has is not the writer's to say: totals, origin, time. */
 const only = (input: object, ...columns: readonly string[]): boolean =>

@@ -6,9 +6,7 @@
  * and somebody else's is a 404; right answers are read by nobody, and told after an attempt only
  * (`GET /api/attempts/:id/review`). Data and its licences: db/samples/exams/SOURCE.md.
  */
-import type { SQLiteColumn } from 'drizzle-orm/sqlite-core'
-import { app, asc, collection, desc, eq, feed, topic } from '../kit.ts'
-import type { User } from '../kit.ts'
+import { app, asc, collection, desc, feed, topic } from '../kit.ts'
 
 import { examRoutes } from './exams-routes.ts'
 import { loadBank } from './exams-seed.ts'
@@ -27,14 +25,7 @@ import {
   users,
 } from './exams-tables.ts'
 import { notificationTopic } from './exams-notify.ts'
-
-type Asker = { readonly user: User | null }
-
-/** Rows of whoever asks; visitors are asked to sign in. */
-const own =
-  (userId: SQLiteColumn) =>
-  ({ user }: Asker) =>
-    user && eq(userId, user.id)
+import { own, type Asker } from './own-rows.ts'
 
 const asOwner = ({ user }: Asker) => user && { userId: user.id }
 

@@ -1,7 +1,5 @@
 /** What the main thread and a store thread say to each other. Plain data: it is structured-cloned. */
 
-export type SqlValue = string | number | bigint | null | Uint8Array
-
 /** A row as the engine gives it: driver values by column position. */
 export type RawRow = readonly unknown[]
 

@@ -32,7 +32,7 @@ export interface EmbeddedDeps {
   readonly openReader: (onDeath: (error: Error) => void) => Promise<ThreadClient>
   /** The primary's newest entry, asked over the network. Rejects while it cannot be reached. */
   readonly primarySeq: () => Promise<number>
-  /** Called after each sync that brought something. */
+  /** Called after each sync. */
   readonly synced: (seq: number) => Promise<void>
 }
 
@@ -42,8 +42,6 @@ export function createEmbeddedReplica(deps: EmbeddedDeps): Replica {
   let thread: ThreadClient | undefined
   let pool: Pool | undefined
   let seq = out
-  /** Up to where the store has followed: a failure on its way there is made good by the next step. */
-  let told = 0
   let failures = 0
   let isBroken = false
   let isStopped = false
@@ -75,12 +73,6 @@ export function createEmbeddedReplica(deps: EmbeddedDeps): Replica {
     thread = undefined
   }
 
-  const tell = async (): Promise<void> => {
-    const upTo = seq
-    await deps.synced(upTo)
-    told = upTo
-  }
-
   const rebuild = async (cause: unknown): Promise<void> => {
     log.warn('store.replica_rebuild', { replica: name, error: cause })
     await close()
@@ -89,7 +81,7 @@ export function createEmbeddedReplica(deps: EmbeddedDeps): Replica {
     isBroken = false
     failures = 0
     log.info('store.replica_back', { replica: name, seq })
-    await tell()
+    await deps.synced(seq)
   }
 
   const step = async (): Promise<void> => {
@@ -99,7 +91,8 @@ export function createEmbeddedReplica(deps: EmbeddedDeps): Replica {
       failures = 0
       if (reached < seq) throw new Fault('unavailable', 'the replica went back')
       seq = reached
-      if (told !== seq) await tell()
+      // Each time: a failure on the way is made good, and the store knows that it has heard of everything.
+      await deps.synced(seq)
     } catch (error) {
       await failed(error)
     }

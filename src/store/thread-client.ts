@@ -6,15 +6,9 @@ import { Fault } from '../fault.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { Answer, Request } from './messages.ts'
 import { faultOf } from './errors.ts'
-import type { Log } from '../observe/log.ts'
 
 /** `Request` without its number, which is given here. */
 export type Ask = Request extends infer R ? (R extends Request ? Omit<R, 'id'> : never) : never
-
-export interface ThreadDeps {
-  readonly clock: Clock
-  readonly log: Log
-}
 
 export interface ThreadClient {
   /** Rejects with a `Fault`. */

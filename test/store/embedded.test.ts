@@ -64,3 +64,24 @@ test.skipIf(!requireService('sqld'))(
     await until(() => heard.includes('7'), 'a heard of it')
   },
 )
+
+test.skipIf(!requireService('sqld'))(
+  'an idle node keeps knowing that it has heard of everything',
+  async () => {
+    using folder = tempFolder()
+    await using primary = await startSqld()
+    await using store = await openStore(
+      {
+        kind: 'remote',
+        primary: { url: primary.url },
+        replicas: [],
+        replicaFile: folder.file('replica.db'),
+      },
+      storeTables,
+    )
+    for (let time = 0; time < 3; time++) {
+      await until(() => store.followedMsAgo() > 100, 'some time passes')
+      await until(() => store.followedMsAgo() < 100, 'it has looked again')
+    }
+  },
+)

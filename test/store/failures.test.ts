@@ -4,10 +4,27 @@ import { copyFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { toFault } from '../../src/fault.ts'
 import { openHttp } from '@libsql/hrana-client'
 import { insertNote, notes, storeTables } from '../contracts/store.ts'
-import { createTestLog, faultOf, openStore, tempFolder, until, type TestStore } from '../harness.ts'
-import { freePort, requireService, startSqld } from '../services.ts'
+import type { DatabaseOptions } from '../../src/store/store.ts'
+import {
+  createTestLog,
+  faultOf,
+  openStore,
+  tempFolder,
+  until,
+  type TempFolder,
+  type TestStore,
+} from '../harness.ts'
+import { freePort, requireService, startSqld, type Sqld } from '../services.ts'
 
 const countNotes = { sql: 'select count(*) from notes', params: [] }
+
+const embeddedIn = (folder: TempFolder, { url }: Sqld): DatabaseOptions => ({
+  kind: 'remote',
+  primary: { url },
+  replicas: [],
+  replicaFile: folder.file('replica.db'),
+})
+
 const hasSqld = Boolean(requireService('sqld'))
 
 describe.skipIf(!hasSqld)('a primary that goes away and comes back', () => {
@@ -113,12 +130,7 @@ describe.skipIf(!hasSqld)('a replica that breaks', () => {
   test('an embedded one that is damaged is taken out, copied anew and put back', async () => {
     using folder = tempFolder()
     await using primary = await startSqld()
-    const database = {
-      kind: 'remote',
-      primary: { url: primary.url },
-      replicas: [],
-      replicaFile: folder.file('replica.db'),
-    } as const
+    const database = embeddedIn(folder, primary)
     {
       await using store = await openStore(database, storeTables)
       for (let id = 1; id <= 200; id++) await store.write([insertNote(id, 'x'.repeat(500))])
@@ -138,12 +150,7 @@ describe.skipIf(!hasSqld)('a replica that breaks', () => {
   test('one of a primary that went back to an earlier state is copied anew', async () => {
     using folder = tempFolder()
     await using primary = await startSqld()
-    const database = {
-      kind: 'remote',
-      primary: { url: primary.url },
-      replicas: [],
-      replicaFile: folder.file('replica.db'),
-    } as const
+    const database = embeddedIn(folder, primary)
     {
       await using store = await openStore(database, storeTables)
       for (let id = 1; id <= 5; id++) await store.write([insertNote(id, 'x')])
