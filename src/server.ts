@@ -4,6 +4,7 @@
  * Start goes upwards and stop downwards: doors close before the rooms they lead to, and the store is
  * last, so that nothing accepted is lost on the way down.
  */
+import { getTableName } from 'drizzle-orm'
 import { createAuth } from './auth/auth.ts'
 import type { Audience } from './auth/declare.ts'
 import { createBackups, type BackupStats } from './backup/backup.ts'
@@ -30,7 +31,7 @@ import { createMetrics } from './observe/metrics.ts'
 import type { Plan } from './plan/plan.ts'
 import { createRealtime, type Connection } from './realtime/realtime.ts'
 import type { Db, TransactionOptions, Tx } from './store/declare.ts'
-import { createRedis, createStore, type Redis } from './store/store.ts'
+import { createRedis, createStore, tableTag, type Redis } from './store/store.ts'
 import { version } from './version.ts'
 
 /** Writes per user, or per address for visitors, until app files can say (`limits`). */
@@ -92,7 +93,8 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   // Known once the store is started; nobody reads before.
   const shares = { namespace: '' }
   const shared = redis && createRedisTier({ redis, clock }, shares)
-  const cache = createCache({ clock, shared })
+  const groups = plan.tables.map((table) => tableTag(getTableName(table)))
+  const cache = createCache({ clock, shared }, { groups })
   const realtime = createRealtime(
     { topics: plan.topics, identify: auth.identify, clock, log },
     { version },
@@ -114,7 +116,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
 
   // The log's followers, in the order that keeps promises: first nobody can hit the old entry any
   // more, then the event goes out, so that a client who refetches on it sees the new row.
-  store.onChange(({ seq, tags }) => cache.apply(seq, tags))
+  store.onChange((change) => cache.apply(change.seq, change.tags, change))
   store.onGap((seq) => {
     cache.jump(seq)
     warmer.again()
@@ -228,6 +230,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       realtime.stop()
       await Promise.all([finishRequests(server(), clock), backups.stop()])
       if (local) await finishRequests(local, clock)
+      cache.stop()
       await warmer.stop()
       await store.stop()
       await redis?.stop()
@@ -256,7 +259,7 @@ async function knowRecent(
   const { seq } = store.stats()
   const recent = isShared ? await store.recent(recentMax) : []
   cache.jump((recent[0]?.seq ?? seq + 1) - 1)
-  for (const change of recent) cache.apply(change.seq, change.tags)
+  for (const change of recent) cache.apply(change.seq, change.tags, change)
   cache.apply(seq, [])
 }
 
@@ -373,6 +376,7 @@ function gauges({
     belfry_cache_bytes: cached.bytes,
     belfry_cache_evictions_total: cached.evictions,
     belfry_cache_refreshes_total: cached.refreshes,
+    belfry_cache_reloads_total: cached.reloads,
     belfry_cache_l2_hits_total: cached.sharedHits,
     ...(cached.shared
       ? {
