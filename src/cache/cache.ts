@@ -91,6 +91,8 @@ export interface CacheStats {
   readonly refreshes: number
   /** Became invalid while they were asked for, and were loaded before anybody asked again. */
   readonly reloads: number
+  /** Became invalid, and were made good from the log without a load. */
+  readonly repairs: number
   /** Not tried, because the same load had just failed. */
   readonly held: number
   readonly entries: number
@@ -174,7 +176,15 @@ export function createCache(deps: CacheDeps, options: CacheOptions = {}): Cache 
   const holds = new LRUCache<string, { readonly until: number; readonly failure: unknown }>({
     max: holdsMax,
   })
-  const counts = { sharedHits: 0, coalesced: 0, stale: 0, refreshes: 0, reloads: 0, held: 0 }
+  const counts = {
+    sharedHits: 0,
+    coalesced: 0,
+    stale: 0,
+    refreshes: 0,
+    reloads: 0,
+    repairs: 0,
+    held: 0,
+  }
   const byPath = new Map<string, Counts>()
 
   const isValid = ({ asOf, tags }: Pick<Flight<Landed>, 'asOf' | 'tags'>): boolean =>
@@ -205,7 +215,18 @@ export function createCache(deps: CacheDeps, options: CacheOptions = {}): Cache 
       freshUntilMs: Math.min(found.freshUntilMs, clock.now() + ask.policy.ttlMs),
     })
     const isAsked = sourceOf(ask.from) !== undefined || validity.isUntouched(found.asOf, ask.tags)
-    return isAsked && isGood(kept) ? kept : undefined
+    return isAsked && isGood(kept) ? kept : repaired(kept)
+  }
+
+  /** The same answer as the log says it is now, with the times it had. */
+  const repaired = (kept: Kept): Kept | undefined => {
+    const source = sourceOf(kept.ask.from)
+    const body = source && validity.repaired(kept, source)
+    if (!body) return undefined
+    counts.repairs++
+    const { variants: _, ...rest } = kept
+    const made = { ...rest, body, etag: etagOf(body), asOf: validity.applied }
+    return { ...made, provenSeq: validity.applied, provenIn: -1, hits: 0 }
   }
 
   const depart = (ask: Ask, newerThanMs: number): Flight<Landed> => {
@@ -277,6 +298,13 @@ export function createCache(deps: CacheDeps, options: CacheOptions = {}): Cache 
     return true
   }
 
+  const goodOf = (kept: Kept, tags: readonly string[], from: Load | Source): Kept | undefined => {
+    if (validity.isGood(kept, tags, sourceOf(from))) return kept
+    const made = repaired(kept)
+    if (made) tier.set(made.ask.key, made)
+    return made
+  }
+
   const refreshing = new Set<string>()
   const refreshSoon = (ask: Ask, { freshUntilMs }: Kept): void => {
     if (refreshing.has(ask.key)) return
@@ -294,6 +322,8 @@ export function createCache(deps: CacheDeps, options: CacheOptions = {}): Cache 
     async reload(entry) {
       // Else somebody asked meanwhile, or it had to go. It keeps its place until the new one takes it.
       if (tier.get(entry.ask.key) !== entry) return
+      const made = repaired(entry)
+      if (made) return tier.set(entry.ask.key, made)
       counts.reloads += Number(await loadAgain(entry.ask, 0))
     },
   })
@@ -332,10 +362,7 @@ export function createCache(deps: CacheDeps, options: CacheOptions = {}): Cache 
   return {
     read(key, tags, policy, from) {
       const kept = tier.get(key)
-      const entry =
-        kept && validity.isGood(kept, tags, typeof from === 'function' ? undefined : from)
-          ? kept
-          : undefined
+      const entry = kept && goodOf(kept, tags, from)
       const now = clock.now()
       if (entry && now < entry.freshUntilMs) {
         countsOf(policy).hits++

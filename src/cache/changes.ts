@@ -17,6 +17,7 @@ const bytesMax = 16 * 1024 * 1024
 /** As much as is looked at here; what else is in it is for whoever asked (`Source.touches`). */
 export interface Change {
   readonly op: 'create' | 'update' | 'remove'
+  readonly key: string
   /** None: it cannot say what it changed. */
   readonly row: readonly unknown[]
 }
@@ -28,6 +29,8 @@ export interface Changes {
   raise(seq: number): void
   /** Whether any change of the group after `since` passes the test, or may have. */
   any(group: string, since: number, test: (change: Change) => boolean): boolean
+  /** All of the group after `since`, oldest first; undefined if one is forgotten or cannot say what it changed. */
+  since(group: string, since: number): readonly Change[] | undefined
 }
 
 interface Noted {
@@ -47,6 +50,11 @@ export function createChanges(groups: readonly string[]): Changes {
       for (const ring of rings.values()) ring.raise(seq)
     },
     any: (group, since, test) => rings.get(group)?.any(since, test) ?? true,
+    since(group, since) {
+      const found: Change[] = []
+      const isUnknown = rings.get(group)?.any(since, (change) => found.push(change) === 0) ?? true
+      return isUnknown ? undefined : found.reverse()
+    },
   }
 }
 

@@ -6,7 +6,8 @@
  *                                                                    four at a time
  *
  * An entry is noted at its first hit and loaded ahead once: if nobody asks for the new one, nobody gets it
- * loaded again. So of all that is loaded ahead, at most every second is for nobody.
+ * loaded again. So of all that is loaded ahead, at most every second is for nobody. What the log itself can
+ * mend (`Source.repair`) needs no load.
  */
 import type { Cancel, Clock } from '../lib/clock.ts'
 
@@ -75,7 +76,14 @@ export function createHot<Entry extends WeakKey & { readonly hits: number }>({
 
   return {
     add(entry) {
-      if (noted.size < hotMax) noted.add(new WeakRef(entry))
+      if (isStopped) return
+      noted.add(new WeakRef(entry))
+      if (noted.size <= hotMax) return
+      // The one noted longest ago: what is both hot and often written is noted anew each time.
+      for (const oldest of noted) {
+        noted.delete(oldest)
+        break
+      }
     },
     look() {
       if (!isStopped) cancel ??= clock.after(waitMs, lookAtAll)

@@ -21,6 +21,10 @@ export interface Source {
   load(minSeq: number): Promise<Loaded>
   /** Whether this change may have entered the range; what leaves it is in the tags. `range`: as it was loaded. */
   touches(change: Change, range: string): boolean
+  /** Of an answer's tags those that say nothing of its group's rows. */
+  others(tags: readonly string[]): readonly string[]
+  /** The answer's body as a load would give it after these changes of its group; undefined: load it. */
+  repair(entry: CacheEntry, changes: readonly Change[]): Uint8Array | undefined
 }
 
 export interface Loaded {
@@ -50,6 +54,8 @@ export interface Validity {
   isUntouched(asOf: number, tags: readonly string[]): boolean
   /** `tags`: those of whoever asks, which name at least all tables that the answer is from. */
   isGood(entry: Proven, tags: readonly string[], source: Source | undefined): boolean
+  /** What became of it through the changes that made it bad, where they say enough. */
+  repaired(entry: Proven, source: Source): Uint8Array | undefined
 }
 
 export function createValidity(groups: readonly string[]): Validity {
@@ -93,6 +99,12 @@ export function createValidity(groups: readonly string[]): Validity {
       entry.provenSeq = Math.max(provenSeq, tags.applied)
       entry.provenIn = state
       return true
+    },
+    repaired(entry, source) {
+      const { provenSeq } = entry
+      if (!tags.isValid(provenSeq, source.others(entry.tags))) return undefined
+      const since = changes.since(source.group, provenSeq)
+      return since && source.repair(entry, since)
     },
   }
 }

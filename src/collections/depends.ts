@@ -152,6 +152,10 @@ function folded(text: string): string {
 function mayMatch(plan: CollectionPlan, scope: Where, row: RawRow): boolean {
   if (scope.kind === 'always') return true
   try {
+    // The log has null for an endless number.
+    for (const [column, at] of positionsOf(plan)) {
+      if (row[at] === null && column.getSQLType().toLowerCase() === 'real') return true
+    }
     return matches(scope, decodeRow(plan.columns, row))
   } catch {
     return true

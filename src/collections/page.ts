@@ -4,7 +4,7 @@
  */
 import { and, sql, type SQL } from 'drizzle-orm'
 import type { SQLiteColumn } from 'drizzle-orm/sqlite-core'
-import type { Loaded, Source } from '../cache/cache.ts'
+import type { CacheEntry, Loaded, Source } from '../cache/cache.ts'
 import { tableTag, type Change, type RawRow, type Store } from '../store/store.ts'
 import type { CollectionPlan, ExpandPlan } from './collections.ts'
 import { decodeRow, type RowData } from './columns.ts'
@@ -13,6 +13,7 @@ import { createTags, entersPage, entersValue, positionsOf, rangeOf } from './dep
 import type { ListOf, Tags } from './depends.ts'
 import { createBatches } from './loader.ts'
 import { listSql, named, rowIs, type ListQuery } from './query.ts'
+import { othersOf, repairPage, repairRow } from './repair.ts'
 import { selectQuery } from './statement.ts'
 import { toSql, type Where } from './where.ts'
 
@@ -63,6 +64,18 @@ export class ListSource implements Source {
   touches(change: Change, range: string): boolean {
     return entersPage(this.#request, change, range)
   }
+
+  others(tags: readonly string[]): readonly string[] {
+    return othersOf(this.#request.plan, tags)
+  }
+
+  repair({ body, tags, range }: CacheEntry, changes: readonly Change[]): Uint8Array | undefined {
+    const isEntered = (change: Change) => this.touches(change, range ?? '')
+    // Its own rows are within, too: only of others it says that they have come.
+    return range === undefined
+      ? undefined
+      : repairPage(this.#request, body, tags, changes, isEntered)
+  }
 }
 
 export class RowSource implements Source {
@@ -86,6 +99,14 @@ export class RowSource implements Source {
     const { plan, columns, values } = this.#request
     const [column] = columns
     return column === undefined || entersValue(plan, column, values[0], change)
+  }
+
+  others(tags: readonly string[]): readonly string[] {
+    return othersOf(this.#request.plan, tags)
+  }
+
+  repair({ body, isAbsent }: CacheEntry, changes: readonly Change[]): Uint8Array | undefined {
+    return isAbsent ? undefined : repairRow(this.#request, body, changes)
   }
 }
 

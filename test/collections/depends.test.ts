@@ -164,6 +164,7 @@ describe('what is cached', () => {
         }
       }
       // Not by loading each time.
+      expect(opened.cache.stats().repairs).toBeGreaterThan(20)
       expect(hits / reads).toBeGreaterThan(0.2)
     })
   }

@@ -46,6 +46,7 @@ export async function openCollections(
     )
   return {
     store,
+    cache,
     collections,
     /** The same ones over another cache. */
     over,

@@ -108,13 +108,13 @@ describe.skipIf(!isRun)(`a rule that is switched off is caught (seed ${seed})`, 
   })
 
   caught('one change in 20 is not applied', [first, second], early, {
-    apply: (apply) => (seq, tags) => {
-      if (seq % 20 !== 0) apply(seq, tags)
+    apply: (apply) => (seq, tags, change) => {
+      if (seq % 20 !== 0) apply(seq, tags, change)
     },
   })
 
   caught('changes are applied a moment late', [first], early, {
-    apply: (apply) => (seq, tags) => void setTimeout(() => apply(seq, tags), 20),
+    apply: (apply) => (seq, tags, change) => void setTimeout(() => apply(seq, tags, change), 20),
   })
 
   caught('an entry lacks one of its tags', [first, second], early, {
