@@ -4,7 +4,6 @@
  * Start goes upwards and stop downwards: doors close before the rooms they lead to, and the store is
  * last, so that nothing accepted is lost on the way down.
  */
-import { getTableName } from 'drizzle-orm'
 import { createAuth } from './auth/auth.ts'
 import type { Audience } from './auth/declare.ts'
 import { createBackups, type BackupStats } from './backup/backup.ts'
@@ -31,7 +30,7 @@ import { createMetrics } from './observe/metrics.ts'
 import type { Plan } from './plan/plan.ts'
 import { createRealtime, type Connection } from './realtime/realtime.ts'
 import type { Db, TransactionOptions, Tx } from './store/declare.ts'
-import { createRedis, createStore, tableTag, type Redis } from './store/store.ts'
+import { createRedis, createStore, tableTagOf, type Redis } from './store/store.ts'
 import { version } from './version.ts'
 
 /** Writes per user, or per address for visitors, until app files can say (`limits`). */
@@ -93,8 +92,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   // Known once the store is started; nobody reads before.
   const shares = { namespace: '' }
   const shared = redis && createRedisTier({ redis, clock }, shares)
-  const groups = plan.tables.map((table) => tableTag(getTableName(table)))
-  const cache = createCache({ clock, shared }, { groups })
+  const cache = createCache({ clock, shared }, { groups: plan.tables.map(tableTagOf) })
   const realtime = createRealtime(
     { topics: plan.topics, identify: auth.identify, clock, log },
     { version },

@@ -1,5 +1,4 @@
 /** Any collections over a real store and a real cache, and every statement they read with. */
-import { getTableName } from 'drizzle-orm'
 import { createCache, type Cache, type CacheRead } from '../../src/cache/cache.ts'
 import { createCollections, type CollectionPlan } from '../../src/collections/collections.ts'
 import type { CollectionDeclaration } from '../../src/collections/declare.ts'
@@ -7,7 +6,7 @@ import { must } from '../../src/lib/assert.ts'
 import { systemClock } from '../../src/lib/clock.ts'
 import { app } from '../../src/plan/declare.ts'
 import { compilePlan } from '../../src/plan/plan.ts'
-import { tableTag, type Query } from '../../src/store/store.ts'
+import { tableTagOf, type Query } from '../../src/store/store.ts'
 import { createTestLog, openStore, type TempFolder } from '../harness.ts'
 
 export async function openCollections(
@@ -17,7 +16,7 @@ export async function openCollections(
 ) {
   const plan = compilePlan(app({ name: 'test', collections: declared }))
   const store = await openStore(folder.file('a.db'), plan.tables)
-  const groups = plan.tables.map((table) => tableTag(getTableName(table)))
+  const groups = plan.tables.map(tableTagOf)
   const cache = createCache({ clock: systemClock }, { groups })
   const reads: Query[] = []
   const over = (which: Pick<Cache, 'read'>) =>
