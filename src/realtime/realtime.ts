@@ -11,7 +11,7 @@
  *   clock, each second ─► Sweep: pings, pongs, expiry, slow readers, idle topics
  *
  * Knows no HTTP and no Bun: doors hand in sockets and requests' identities. History does not outlive
- * the process; its epoch says so. Not here: presence, conflation, several nodes.
+ * the process; its epoch says so. Not here: conflation, several nodes.
  */
 import type { Identity, Verdict } from '../auth/auth.ts'
 import { Fault } from '../fault.ts'
@@ -19,10 +19,13 @@ import { must } from '../lib/assert.ts'
 import type { Cancel, Clock } from '../lib/clock.ts'
 import type { Service } from '../lib/service.ts'
 import type { Log } from '../observe/log.ts'
-import { Connection, type ConnectionContext, type ConnectionLimits } from './connection.ts'
+import { createAttendance } from './attendance.ts'
+import { Connection } from './connection.ts'
 import type { TopicRule } from './declare.ts'
 import { createHub, type Encoded, type Fan, type HubLimits, type Topic } from './hub.ts'
 import { isTopicName, type Matcher } from './pattern.ts'
+import type { Call, Called, ConnectionContext, ConnectionLimits, TopicVerdict } from './peer.ts'
+import { createPresence } from './presence.ts'
 import { closes, frameBytesMax } from './protocol.ts'
 import { readHistory, type HistoryQuery, type Position } from './recovery.ts'
 import { ask } from './rules.ts'
@@ -34,12 +37,14 @@ import {
   type StreamLimits,
 } from './streams.ts'
 import { createSweep, type Swept } from './sweep.ts'
+import { Users } from './users.ts'
 
 export { compilePattern, validatePattern } from './pattern.ts'
 export { historyQueryOf } from './recovery.ts'
-export type { Connection, Socket } from './connection.ts'
+export type { Connection } from './connection.ts'
 export type { Fan } from './hub.ts'
 export type { Matcher } from './pattern.ts'
+export type { Call, Called, Socket, TopicPass, TopicVerdict } from './peer.ts'
 export type { HistoryQuery, Position } from './recovery.ts'
 
 /** A declared topic, checked. Made by the plan. */
@@ -52,6 +57,8 @@ export interface TopicPlan {
   readonly historySize: number
   readonly historyTtlMs: number
   readonly last: boolean
+  /** Who hears it is known, and told to subscribers who ask. */
+  readonly presence?: boolean | undefined
 }
 
 export interface Limits extends HubLimits, ConnectionLimits, StreamLimits {
@@ -76,6 +83,11 @@ const limitsDefault: Limits = {
   /** Below `slowBytes`: a recovery alone never makes a slow reader. */
   replyBytesMax: 112 * 1024,
   historyLimitMax: 1_000,
+  /** Above anything a person does, and a cursor's 60 a second. */
+  commandsPerSecond: 100,
+  /** A connect with all of its 128 subscriptions, each with a history, and room to play. */
+  commandsBurst: 512,
+  callsPerConnectionMax: 16,
   streamBufferBytesMax: 256 * 1024,
   replayBytesMax: 128 * 1024,
 }
@@ -94,6 +106,10 @@ export interface RealtimeDeps {
   readonly topics: readonly TopicPlan[]
   /** A bearer token. Synchronous when it is known. */
   readonly identify: (token: string) => Verdict | Promise<Verdict>
+  /** A subscription token. Absent: none is good. */
+  readonly identifyTopic?: (token: string) => TopicVerdict | Promise<TopicVerdict>
+  /** What `rpc` calls: the app's own doors. Absent: `rpc` is not served. */
+  readonly call?: (call: Call) => Promise<Called>
   readonly clock: Clock
   readonly log: Log
 }
@@ -165,6 +181,10 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
     sweep,
     limits,
     identify,
+    identifyTopic: deps.identifyTopic,
+    call: deps.call,
+    attendance: createAttendance(clock, createPresence()),
+    users: new Users(),
     counts,
     version: options.version ?? '0',
   }
