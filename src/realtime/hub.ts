@@ -26,6 +26,11 @@ export interface Listener {
   push(event: string): void
 }
 
+/** Hears a topic's frames as sockets do, and is none of Bun's. */
+export interface FrameSink {
+  push(frame: string): void
+}
+
 /** Who is being answered: its replies must be on their way before a publication overtakes them. */
 export interface Writer {
   flush(): void
@@ -63,6 +68,7 @@ export class Topic {
   readonly epoch: string
   readonly history: History
   readonly listeners = new Set<Listener>()
+  readonly sinks = new Set<FrameSink>()
   readonly pushHead: string
   readonly eventHead: string
   /** Of the last publication; 0 before the first. */
@@ -216,6 +222,7 @@ export function createHub({ plans, clock, onPressure }: HubDeps, limits: HubLimi
         onPressure()
       }
       fan.publish(name, frame)
+      for (const sink of topic.sinks) sink.push(frame)
     }
     if (topic.listeners.size > 0) {
       const event = publicationEvent(eventId(seq), topic.eventHead, publication)

@@ -3,7 +3,7 @@
  * `Peer` (connect.ts, subscribe.ts, commands.ts): a connection has no closures, and each command can
  * be read by itself.
  */
-import type { Identity, Verdict } from '../auth/auth.ts'
+import type { Identity, TopicVerdict, Verdict } from '../auth/auth.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { Log } from '../observe/log.ts'
 import type { Attendance, Observer } from './attendance.ts'
@@ -41,20 +41,6 @@ export interface ConnectionLimits {
   readonly commandsBurst: number
   /** `rpc` under way at once. */
   readonly callsPerConnectionMax: number
-}
-
-/** Of a subscription token: lets its user into one topic, whatever the topic's rule says. */
-export type TopicVerdict =
-  | { readonly ok: true; readonly pass: TopicPass }
-  | { readonly ok: false; readonly reason: 'invalid' | 'expired'; readonly message: string }
-
-export interface TopicPass {
-  readonly topic: string
-  /** Empty for visitors. */
-  readonly user: string
-  readonly expiresAtMs: number | undefined
-  /** Shown to others by presence, as `chan_info`. */
-  readonly info?: unknown
 }
 
 /** A request that a connection makes of the app's own doors. */

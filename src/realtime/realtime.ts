@@ -13,7 +13,7 @@
  * Knows no HTTP and no Bun: doors hand in sockets and requests' identities. History does not outlive
  * the process; its epoch says so. Not here: conflation, several nodes.
  */
-import type { Identity, Verdict } from '../auth/auth.ts'
+import type { Identity, TopicVerdict, Verdict } from '../auth/auth.ts'
 import { Fault } from '../fault.ts'
 import { must } from '../lib/assert.ts'
 import type { Cancel, Clock } from '../lib/clock.ts'
@@ -22,9 +22,10 @@ import type { Log } from '../observe/log.ts'
 import { createAttendance } from './attendance.ts'
 import { Connection } from './connection.ts'
 import type { TopicRule } from './declare.ts'
+import { Emulated, type EmulationContext, type Framing } from './emulation.ts'
 import { createHub, type Encoded, type Fan, type HubLimits, type Topic } from './hub.ts'
 import { isTopicName, type Matcher } from './pattern.ts'
-import type { Call, Called, ConnectionContext, ConnectionLimits, TopicVerdict } from './peer.ts'
+import type { Call, Called, ConnectionContext, ConnectionLimits } from './peer.ts'
 import { createPresence } from './presence.ts'
 import { closes, frameBytesMax } from './protocol.ts'
 import { readHistory, type HistoryQuery, type Position } from './recovery.ts'
@@ -44,7 +45,8 @@ export { historyQueryOf } from './recovery.ts'
 export type { Connection } from './connection.ts'
 export type { Fan } from './hub.ts'
 export type { Matcher } from './pattern.ts'
-export type { Call, Called, Socket, TopicPass, TopicVerdict } from './peer.ts'
+export type { Framing } from './emulation.ts'
+export type { Call, Called, Socket } from './peer.ts'
 export type { HistoryQuery, Position } from './recovery.ts'
 
 /** A declared topic, checked. Made by the plan. */
@@ -127,6 +129,16 @@ export interface StreamRequest {
   readonly lastEventId: string | undefined
 }
 
+/** A connection without a WebSocket. */
+export interface EmulationRequest {
+  readonly identity: Identity
+  /** Of the peer. */
+  readonly address: string
+  readonly framing: Framing
+  /** Its first commands, `connect` before all. */
+  readonly data: string
+}
+
 export interface HistoryPage extends Position {
   readonly publications: readonly { readonly offset: number; readonly data: string }[]
 }
@@ -154,8 +166,14 @@ export interface Realtime extends Service {
   history(topic: string, query: HistoryQuery): HistoryPage
   /** For one socket, before it is upgraded. Faults: `unavailable`. */
   connection(identity: Identity): Connection
+  /** Those of one user, for what the server does to it. A copy. */
+  connectionsOf(user: string): readonly Connection[]
   /** Faults: `unavailable`, `not_found`, `denied`, `invalid`, `internal`. */
   stream(request: StreamRequest): ReadableStream<Uint8Array>
+  /** What the server says to a connection without a WebSocket. Faults: `unavailable`. */
+  emulate(request: EmulationRequest): ReadableStream<Uint8Array>
+  /** What its client says. `gone`: it has ended. `elsewhere`: it is, or was, of another process. */
+  receive(session: string, node: string, data: string): 'taken' | 'gone' | 'elsewhere'
   /** Where frames for sockets go. Called once by the door that owns the sockets. */
   carry(fan: Fan): void
   stats(): RealtimeStats
@@ -190,6 +208,9 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
   }
   const groups = new Map<string, Group>()
   const streamContext: StreamContext = { hub, clock, sweep, limits, groups, counts }
+
+  const sessions = new Map<string, Emulated>()
+  const emulation: EmulationContext = { hub, sessions, slowBytes: limits.slowBytes }
 
   const admit = (): void => {
     if (!isOpen) throw new Fault('unavailable', 'the server is shutting down')
@@ -258,6 +279,7 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
       admit()
       return new Connection(connectionContext, identity)
     },
+    connectionsOf: (user) => connectionContext.users.of(user),
     stream({ identity, topics, lastEventId }) {
       admit()
       const names = [...new Set(topics)]
@@ -265,6 +287,18 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
       const since = lastEventId === undefined ? undefined : parseEventId(lastEventId, hub)
       const source = new EventStream(streamContext, groupOf(names), identity, since)
       return new ReadableStream<Uint8Array>(source)
+    },
+    emulate({ identity, address, framing, data }) {
+      admit()
+      const connection = new Connection(connectionContext, identity)
+      const source = new Emulated(emulation, connection, { framing, address, first: data })
+      return new ReadableStream<Uint8Array>(source)
+    },
+    receive(session, node, data) {
+      if (node !== hub.epoch) return 'elsewhere'
+      const emulated = sessions.get(session)
+      emulated?.receive(data)
+      return emulated ? 'taken' : 'gone'
     },
     stats: () => ({
       connections: counts.sockets + counts.streams,

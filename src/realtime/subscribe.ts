@@ -5,16 +5,10 @@
  * the last publication of the reply and the first that is pushed. A grant (a subscription token, a
  * token's `channels`, the server API) lets in beyond the topic's rule, and is not asked about again.
  */
+import type { TopicPass } from '../auth/auth.ts'
 import type { Publication } from './history.ts'
 import type { Match, Topic } from './hub.ts'
-import {
-  lifetimeFields,
-  noTopics,
-  objectOf,
-  type Grant,
-  type Peer,
-  type TopicPass,
-} from './peer.ts'
+import { lifetimeFields, noTopics, objectOf, type Grant, type Peer } from './peer.ts'
 import type { Member } from './presence.ts'
 import {
   encodePublications,
