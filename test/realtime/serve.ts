@@ -32,6 +32,7 @@ export interface TestServer extends AsyncDisposable {
 export interface ServeOptions extends RealtimeOptions {
   readonly clock?: Clock
   readonly identify?: (token: string) => Verdict | Promise<Verdict>
+  readonly identifyTopic?: (token: string) => TopicVerdict | Promise<TopicVerdict>
   readonly call?: (call: Call) => Promise<Called>
   readonly port?: number
 }
@@ -85,7 +86,7 @@ export function serve(declared: Declared, options: ServeOptions = {}): TestServe
     {
       topics: plansOf(declared),
       identify,
-      identifyTopic: identifyTopicFor(clock),
+      identifyTopic: options.identifyTopic ?? identifyTopicFor(clock),
       ...(options.call ? { call: options.call } : {}),
       clock,
       log: logTo(errors),
