@@ -4,7 +4,7 @@ import { State } from 'centrifuge'
 import { createTestClock } from '../clock.ts'
 import type { plansOf } from './serve.ts'
 import { RawClient, serve, until } from './serve.ts'
-import { codeOf, dataOf, hear, stockClient, subscribed, transports } from './stock.ts'
+import { codeOf, hear, stockClient, subscribed, transports } from './stock.ts'
 
 const topics = {
   'open:{name}': { subscribe: 'public', publish: 'public', historySize: 100 },
@@ -287,7 +287,7 @@ test('a publication while a subscription token is verified comes after the reply
   const publishing = gate.then(async () => {
     for (let n = 1; n <= 20; n += 1) {
       server.realtime.publish('secret:a', n)
-      null
+      await Promise.resolve()
     }
   })
   release?.()
