@@ -1,7 +1,6 @@
 /** The fallbacks' own edges: sessions, requests that are none, readers that stop reading or go away. */
 import { describe, expect, test } from 'bun:test'
-import type { plansOf } from './serve.ts'
-import { RawClient, serve, until, type TestServer } from './serve.ts'
+import { RawClient, serve, until, type plansOf, type TestServer } from './serve.ts'
 import { stockClient, subscribed } from './stock.ts'
 
 const topics = {
