@@ -39,17 +39,40 @@ export function createSocketDoor(
 ): Door {
   realtime.carry({ publish: (topic, frame) => void getServer().publish(topic, frame) })
   return (request, visit) => {
-    if (request.headers.get('upgrade')?.toLowerCase() !== 'websocket') {
-      throw new Fault('invalid', 'this address speaks WebSocket: send Upgrade: websocket', {
-        fields: [{ field: 'upgrade', message: 'must be websocket' }],
-      })
-    }
+    const headers = checkHandshake(request.headers)
     const connection = realtime.connection(visit.identity)
-    if (!getServer().upgrade(request, { data: connection })) {
+    if (!getServer().upgrade(request, { data: connection, headers })) {
       throw new Fault('invalid', 'the WebSocket handshake is not valid')
     }
     return upgraded()
   }
+}
+
+/** The one that clients know; without any it is spoken, too. */
+const subprotocol = 'centrifuge-json'
+
+/** RFC 6455 §4.2.1, as far as Bun leaves it to us; headers of the answer. Bun would agree to any subprotocol. */
+function checkHandshake(headers: Headers): Record<string, string> {
+  const problem = (field: string, message: string) =>
+    new Fault('invalid', 'this address speaks WebSocket: send Upgrade: websocket', {
+      fields: [{ field, message }],
+    })
+  if (!tokensOf(headers, 'upgrade').includes('websocket')) {
+    throw problem('upgrade', 'must be websocket')
+  }
+  if (!tokensOf(headers, 'connection').includes('upgrade')) {
+    throw problem('connection', 'must be upgrade')
+  }
+  const wanted = tokensOf(headers, 'sec-websocket-protocol')
+  if (wanted.length === 0) return {}
+  if (wanted.includes(subprotocol)) return { 'sec-websocket-protocol': subprotocol }
+  throw problem('sec-websocket-protocol', `must be ${subprotocol}, or absent`)
+}
+
+/** A list, whose words are the same in any case. */
+function tokensOf(headers: Headers, name: string): string[] {
+  const words = (headers.get(name) ?? '').toLowerCase().split(',')
+  return words.map((word) => word.trim()).filter((word) => word !== '')
 }
 
 /** Bun has answered already and ignores it; doors return something, and metrics want the status. */
