@@ -6,14 +6,15 @@
  *     │  (identify may take a while: what follows queues)
  *     └────────────────────────────┴──► closed
  *
- * Invariant: `subscribe` reads the history, answers and listens in one tick, and no publication leaves
- * this connection before the replies to what came before it (`Hub.writer`).
+ * Invariant: `subscribe` reads the history, answers and joins in one tick, and what is published leaves
+ * when that tick is over (`pump.ts`): no publication overtakes the reply to what came before it.
  */
 import type { Identity, Verdict } from '../auth/auth.ts'
 import type { Clock } from '../lib/clock.ts'
 import { detach } from '../lib/service.ts'
 import type { Log } from '../observe/log.ts'
-import type { Hub, Match, Topic, Writer } from './hub.ts'
+import type { FrameSink, Hub, Match, Seat, Topic } from './hub.ts'
+import { chunkLengthMax, type Pump } from './pump.ts'
 import {
   closes,
   encodePublications,
@@ -31,16 +32,8 @@ import {
 } from './protocol.ts'
 import { historyQueryOf, positionOf, readHistory, recover, type Position } from './recovery.ts'
 import { ask, type Answer } from './rules.ts'
+import type { Socket } from './socket.ts'
 import { pingSeconds, type Sweep, type Swept } from './sweep.ts'
-
-/** As much of Bun's `ServerWebSocket` as a connection uses. */
-export interface Socket {
-  send(text: string): number
-  subscribe(topic: string): boolean
-  unsubscribe(topic: string): boolean
-  close(code: number, reason: string): void
-  getBufferedAmount(): number
-}
 
 export interface ConnectionLimits {
   readonly topicsPerConnectionMax: number
@@ -64,6 +57,7 @@ const replyOverheadBytes = 1024
 
 export interface ConnectionContext {
   readonly hub: Hub
+  readonly pump: Pick<Pump, 'gather'>
   readonly clock: Clock
   readonly log: Log
   readonly sweep: Sweep<Swept>
@@ -83,7 +77,7 @@ interface Queue {
 
 const strictUtf8 = new TextDecoder('utf-8', { fatal: true })
 
-export class Connection implements Swept, Writer {
+export class Connection implements Swept, FrameSink {
   bucket = -1
   slot = -1
   readonly #context: ConnectionContext
@@ -93,7 +87,7 @@ export class Connection implements Swept, Writer {
   #awaitsPong = false
   /** Before `connect`: `clock.tick()` by which it must come. After: `clock.now()` at which it expires. */
   #deadline = Infinity
-  #topics: Topic[] = noTopics
+  #seats: Seat[] = noSeats
   /** Replies of the frame that is being handled. */
   #out = ''
   #queue: Queue | undefined
@@ -143,7 +137,7 @@ export class Connection implements Swept, Writer {
   end({ code, reason }: Close): void {
     const socket = this.#socket
     if (this.#state === 'closed') return
-    this.flush()
+    this.#write()
     this.#leave()
     socket?.close(code, reason)
   }
@@ -159,18 +153,14 @@ export class Connection implements Swept, Writer {
   }
 
   check(): void {
-    const { clock, counts, limits } = this.#context
+    const { clock, limits } = this.#context
     if (this.#state === 'opened') {
       // While `identify` runs the client has done its part.
       if (!this.#queue && clock.tick() > this.#deadline) this.end(closes.stale)
       return
     }
-    if ((this.#socket?.getBufferedAmount() ?? 0) > limits.slowBytes) {
-      counts.slow += 1
-      this.end(closes.slow)
-    } else if (clock.now() > this.#deadline + limits.expiryGraceMs) {
-      this.end(closes.expired)
-    }
+    if (clock.now() > this.#deadline + limits.expiryGraceMs) this.end(closes.expired)
+    else this.#checkReader()
   }
 
   #enqueue(queue: Queue, text: string): void {
@@ -180,27 +170,19 @@ export class Connection implements Swept, Writer {
   }
 
   #run(commands: readonly Command[]): void {
-    const { hub } = this.#context
-    // A server-side publish from within a rule nests; whoever wrote before writes again after.
-    const before = hub.writer
-    hub.writer = this
-    try {
-      for (const [index, command] of commands.entries()) {
-        const waiting = this.#handle(command)
-        if (this.#state === 'closed') return
-        if (waiting) {
-          this.#queue = { commands: commands.slice(index + 1), frames: [], bytes: 0 }
-          detach(
-            waiting.then(() => this.#resume()),
-            (error) => this.#fail(command.id, error),
-          )
-          break
-        }
+    for (const [index, command] of commands.entries()) {
+      const waiting = this.#handle(command)
+      if (this.#state === 'closed') return
+      if (waiting) {
+        this.#queue = { commands: commands.slice(index + 1), frames: [], bytes: 0 }
+        detach(
+          waiting.then(() => this.#resume()),
+          (error) => this.#fail(command.id, error),
+        )
+        break
       }
-      this.flush()
-    } finally {
-      hub.writer = before
     }
+    this.flush()
   }
 
   /** In the order they came: the rest of the frame that waited, then the frames after it. */
@@ -317,10 +299,10 @@ export class Connection implements Swept, Writer {
     if (ttl === undefined) return this.#refuse(id, 'expired')
     this.#reply(reply(id, 'refresh', `{${ttl.slice(0, -1)}}`))
     // A new token may carry another role.
-    for (const topic of this.#topics.slice()) {
-      if (this.#ask(topic, 'subscribe') === 'allowed') continue
-      this.#drop(topic)
-      this.#reply(unsubscribePush(topic.name, unsubscribes.denied))
+    for (const seat of this.#seats.slice()) {
+      if (this.#ask(seat.home, 'subscribe') === 'allowed') continue
+      this.#drop(seat)
+      this.#reply(unsubscribePush(seat.home.name, unsubscribes.denied))
     }
   }
 
@@ -346,10 +328,10 @@ export class Connection implements Swept, Writer {
     if (typeof channel !== 'string' || (params.recover === true && !since)) {
       return this.#error(id, errors.badRequest)
     }
-    if (this.#topics.some(({ name }) => name === channel)) {
+    if (this.#seatIn(channel)) {
       return this.#error(id, errors.alreadySubscribed)
     }
-    if (this.#topics.length >= limits.topicsPerConnectionMax) return this.#error(id, errors.limit)
+    if (this.#seats.length >= limits.topicsPerConnectionMax) return this.#error(id, errors.limit)
     const match = this.#allowed(id, channel, 'subscribe')
     if (!match) return
     // A rule that talks to this connection's user may have closed it.
@@ -359,11 +341,13 @@ export class Connection implements Swept, Writer {
 
     // One tick from here to the end: read, answer, listen.
     this.#reply(reply(id, 'subscribe', this.#subscribed(topic, since)))
-    if (this.#topics === noTopics) this.#topics = [topic]
-    else this.#topics.push(topic)
-    topic.sockets += 1
+    if (this.#seats === noSeats) this.#seats = []
+    this.#seats.push(hub.join(topic, this))
     counts.subscriptions += 1
-    this.#socket?.subscribe(channel)
+  }
+
+  #seatIn(name: string): Seat | undefined {
+    return this.#seats.find(({ home }) => home.name === name)
   }
 
   #subscribed(topic: Topic, since: Position | undefined): string {
@@ -388,18 +372,16 @@ export class Connection implements Swept, Writer {
 
   #unsubscribe(id: number, { channel }: Command['params']): void {
     if (typeof channel !== 'string') return this.#error(id, errors.badRequest)
-    const topic = this.#topics.find(({ name }) => name === channel)
-    if (topic) this.#drop(topic)
+    const seat = this.#seatIn(channel)
+    if (seat) this.#drop(seat)
     this.#reply(reply(id, 'unsubscribe', '{}'))
   }
 
-  #drop(topic: Topic): void {
-    const { clock, counts } = this.#context
-    this.#topics = this.#topics.filter((one) => one !== topic)
-    topic.sockets -= 1
-    topic.usedAt = clock.tick()
+  #drop(seat: Seat): void {
+    const { counts, hub } = this.#context
+    this.#seats = this.#seats.filter((one) => one !== seat)
+    hub.leave(seat, this)
     counts.subscriptions -= 1
-    this.#socket?.unsubscribe(topic.name)
   }
 
   #publish(id: number, { channel, data }: Command['params']): void {
@@ -455,7 +437,7 @@ export class Connection implements Swept, Writer {
   /** Bytes that a reply may add; what was replied before goes first, so that the kernel may take it. */
   #room(): number {
     const { replyBytesMax } = this.#context.limits
-    if (this.#out.length > replyOverheadBytes) this.flush()
+    if (this.#out.length > replyOverheadBytes) this.#write()
     const buffered = this.#socket?.getBufferedAmount() ?? 0
     return Math.max(0, replyBytesMax - replyOverheadBytes - this.#out.length - buffered)
   }
@@ -469,25 +451,41 @@ export class Connection implements Swept, Writer {
     this.#out = this.#out === '' ? text : `${this.#out}\n${text}`
   }
 
-  /** Also when a publication is about to leave in the middle of a frame's commands. */
+  /** From the pump. Who hears several topics gathers what they say in one round to one write. */
+  push(frame: string): void {
+    if (this.#out.length + frame.length > chunkLengthMax) this.flush()
+    if (this.#state === 'closed') return
+    const isFirst = this.#out === ''
+    this.#reply(frame)
+    if (this.#seats.length === 1) this.flush()
+    else if (isFirst) this.#context.pump.gather(this)
+  }
+
   flush(): void {
-    if (this.#out === '') return
+    if (!this.#write()) this.#checkReader()
+  }
+
+  /** False: the kernel did not take all of it. */
+  #write(): boolean {
     const text = this.#out
     this.#out = ''
-    this.#socket?.send(text)
+    return text === '' || (this.#socket?.send(text) ?? 1) > 0
+  }
+
+  /** At the write itself: nothing is dropped, because nobody gets as far as the socket's own limit. */
+  #checkReader(): void {
+    if ((this.#socket?.getBufferedAmount() ?? 0) <= this.#context.limits.slowBytes) return
+    this.#context.counts.slow += 1
+    this.end(closes.slow)
   }
 
   #leave(): void {
     if (this.#state === 'closed') return
-    const { clock, counts, sweep } = this.#context
+    const { counts, hub, sweep } = this.#context
     this.#state = 'closed'
-    const now = clock.tick()
-    for (const topic of this.#topics) {
-      topic.sockets -= 1
-      topic.usedAt = now
-    }
-    counts.subscriptions -= this.#topics.length
-    this.#topics = noTopics
+    for (const seat of this.#seats) hub.leave(seat, this)
+    counts.subscriptions -= this.#seats.length
+    this.#seats = noSeats
     this.#queue = undefined
     this.#out = ''
     if (this.bucket === -1) return
@@ -497,4 +495,4 @@ export class Connection implements Swept, Writer {
 }
 
 /** Shared by all that listen to nothing: an idle visitor costs no array. Never written to. */
-const noTopics: Topic[] = []
+const noSeats: Seat[] = []
