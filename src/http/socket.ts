@@ -10,7 +10,7 @@ import type { Door } from './visit.ts'
 export const websocket: Bun.WebSocketHandler<Connection> = {
   /** A longer frame closes with 1009: the stock client gives up, as it should. */
   maxPayloadLength: 64 * 1024,
-  /** The sweep cuts a slow reader at half of it; this is the backstop. */
+  /** A connection ends its slow reader at half of it; this is the backstop. */
   backpressureLimit: 256 * 1024,
   /** Bun's default is to drop in silence. */
   closeOnBackpressureLimit: true,
@@ -20,7 +20,6 @@ export const websocket: Bun.WebSocketHandler<Connection> = {
   sendPings: false,
   /** Compresses once per subscriber: fan-out would cost a hundred times more. */
   perMessageDeflate: false,
-  publishToSelf: false,
   open: (ws) => ws.data.open(ws),
   message: (ws, data) => ws.data.message(ws, data),
   drain: (ws) => ws.data.drain(),
@@ -28,16 +27,15 @@ export const websocket: Bun.WebSocketHandler<Connection> = {
 }
 
 /** As much of Bun's server as the door uses. */
-export type SocketServer = Pick<Bun.Server<Connection>, 'upgrade' | 'publish'>
+export type SocketServer = Pick<Bun.Server<Connection>, 'upgrade'>
 
 /**
  * `getServer`: the server exists only after its doors do. Faults: `invalid`, `unavailable`.
  */
 export function createSocketDoor(
-  realtime: Pick<Realtime, 'carry' | 'connection'>,
+  realtime: Pick<Realtime, 'connection'>,
   getServer: () => SocketServer,
 ): Door {
-  realtime.carry({ publish: (topic, frame) => void getServer().publish(topic, frame) })
   return (request, visit) => {
     const headers = checkHandshake(request.headers)
     const connection = realtime.connection(visit.identity)
