@@ -214,3 +214,25 @@ describe.each([...transports])('over %s', (transport) => {
     expect((await server.get('/api/whoami', { headers: { authorization } })).status).toBe(401)
   })
 })
+
+test('another origin may open the fallbacks, if it is told that it may', async () => {
+  using folder = tempFolder()
+  const origin = 'https://app.example'
+  await using server = await runServer({ app, folder, env: { CORS_ORIGIN: origin } })
+  const connect = encodeURIComponent('{"id":1,"connect":{}}')
+  const stream = await server.get(`/connection/sse?cf_connect=${connect}`, { headers: { origin } })
+  expect(stream.headers.get('access-control-allow-origin')).toBe(origin)
+  await stream.body?.cancel()
+  const preflight = await server.get('/emulation', {
+    method: 'OPTIONS',
+    headers: {
+      origin,
+      'access-control-request-method': 'POST',
+      'access-control-request-headers': 'content-type',
+    },
+  })
+  expect(preflight.headers.get('access-control-allow-origin')).toBe(origin)
+  expect(preflight.headers.get('access-control-allow-headers')?.toLowerCase()).toContain(
+    'content-type',
+  )
+})

@@ -1,7 +1,8 @@
 /** The fallbacks' own edges: sessions, requests that are none, readers that stop reading or go away. */
 import { describe, expect, test } from 'bun:test'
+import { Centrifuge } from 'centrifuge'
 import { RawClient, serve, until, type plansOf, type TestServer } from './serve.ts'
-import { stockClient, subscribed } from './stock.ts'
+import { stockClient, stockOptions, subscribed } from './stock.ts'
 
 const topics = {
   'feed:{name}': { subscribe: 'public', historySize: 100 },
@@ -187,4 +188,33 @@ test('one topic, heard over a socket and both fallbacks: the same offsets to eac
     )
   }
   for (const client of clients) client.disconnect()
+})
+
+test('where no WebSocket gets through, the stock client falls back by itself', async () => {
+  await using server = serve(topics)
+  const base = server.url
+  for (const transport of ['sse', 'http_stream'] as const) {
+    const client = new Centrifuge(
+      [
+        { transport: 'websocket', endpoint: `${base.replace('http', 'ws')}/blocked` },
+        { transport, endpoint: `${base}/connection/${transport}` },
+      ],
+      { ...stockOptions(server), minReconnectDelay: 1, maxReconnectDelay: 20 },
+    )
+    const used: string[] = []
+    client.on('connected', (context) => void used.push(context.transport))
+    const heard = await subscribed(client, 'feed:a')
+    expect(used).toEqual([transport])
+    // It stays with what has worked, and recovers over it.
+    server.realtime.publish('feed:a', transport)
+    await until(() => heard.publications.length === 1, 'live')
+    client.disconnect()
+    await until(() => server.realtime.stats().connections === 0, 'away')
+    server.realtime.publish('feed:a', 'missed')
+    client.connect()
+    await until(() => heard.publications.length === 2, 'recovered')
+    expect(used).toEqual([transport, transport])
+    client.disconnect()
+    await until(() => server.realtime.stats().connections === 0, 'gone')
+  }
 })
