@@ -20,7 +20,14 @@ import { adminSocket, databaseName, reachableHost, type Config } from './config.
 import { Fault } from './fault.ts'
 import { createFeeds } from './feeds/feeds.ts'
 import type { ServerStats } from './feeds/declare.ts'
-import { createHttp, listenLocal, websocket, type Health, type Local } from './http/http.ts'
+import {
+  callDoors,
+  createHttp,
+  listenLocal,
+  websocket,
+  type Health,
+  type Local,
+} from './http/http.ts'
 import { systemClock, type Clock } from './lib/clock.ts'
 import { must } from './lib/assert.ts'
 import { detach } from './lib/service.ts'
@@ -94,7 +101,14 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   const shared = redis && createRedisTier({ redis, clock }, shares)
   const cache = createCache({ clock, shared }, { groups: plan.tables.map(tableTagOf) })
   const realtime = createRealtime(
-    { topics: plan.topics, identify: auth.identify, clock, log },
+    {
+      topics: plan.topics,
+      identify: auth.identify,
+      identifyTopic: auth.identifyTopic,
+      call: (call) => callDoors(fetch, call),
+      clock,
+      log,
+    },
     { version },
   )
   const publish = (topic: string, data: unknown) => void realtime.publish(topic, data)

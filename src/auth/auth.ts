@@ -29,6 +29,21 @@ export type Verdict =
   | { readonly ok: true; readonly identity: Identity }
   | { readonly ok: false; readonly reason: 'invalid' | 'expired'; readonly message: string }
 
+/** What came of a subscription token. */
+export type TopicVerdict =
+  | { readonly ok: true; readonly pass: TopicPass }
+  | { readonly ok: false; readonly reason: 'invalid' | 'expired'; readonly message: string }
+
+/** Lets a user into one topic, whatever the topic's rule says: a token with the claim `channel`. */
+export interface TopicPass {
+  readonly topic: string
+  /** Empty for visitors: such a token may have no `sub`. */
+  readonly user: string
+  readonly expiresAtMs: number | undefined
+  /** The claim of this name: shown to others by presence. */
+  readonly info?: unknown
+}
+
 export interface AuthConfig extends TokenConfig {
   /** Opens the server API. Unset: the server API is closed. */
   readonly apiKey?: string | undefined
@@ -37,6 +52,8 @@ export interface AuthConfig extends TokenConfig {
 export interface Auth {
   /** A bearer token. Synchronous when it is known. */
   identify(token: string): Verdict | Promise<Verdict>
+  /** A subscription token. It identifies nobody: `identify` refuses it. */
+  identifyTopic(token: string): TopicVerdict | Promise<TopicVerdict>
   /** The `X-API-Key` header. Compared in constant time. */
   identifyKey(key: string): Verdict
   stats(): { readonly verifications: number }
@@ -55,7 +72,14 @@ export async function createAuth(
     identify(token) {
       if (!cache) return refused('this server accepts no tokens: no key is configured')
       if (token.length > tokenLengthMax) return refused('the token is too long')
-      return cache.identify(token)
+      const known = cache.verify(token)
+      return known instanceof Promise ? known.then(({ verdict }) => verdict) : known.verdict
+    },
+    identifyTopic(token) {
+      if (!cache) return refused('this server accepts no tokens: no key is configured')
+      if (token.length > tokenLengthMax) return refused('the token is too long')
+      const known = cache.verify(token)
+      return known instanceof Promise ? known.then(({ topic }) => topic) : known.topic
     },
     identifyKey(key) {
       const isRight = apiKeyHash !== undefined && timingSafeEqual(sha256(key), apiKeyHash)
@@ -65,7 +89,7 @@ export async function createAuth(
   }
 }
 
-function refused(message: string): Verdict {
+function refused(message: string): Verdict & TopicVerdict & { readonly ok: false } {
   return { ok: false, reason: 'invalid', message }
 }
 

@@ -11,8 +11,7 @@
  */
 import { LRUCache } from 'lru-cache'
 import type { Clock } from '../lib/clock.ts'
-import type { Verdict } from './auth.ts'
-import type { Verify } from './token.ts'
+import type { Verified, Verify } from './token.ts'
 
 /** About 500 bytes each. */
 const goodMax = 50_000
@@ -25,13 +24,13 @@ const keepMs = 5 * 60_000
 const keepRefusalMs = 10_000
 
 interface Kept {
-  readonly verdict: Verdict
+  readonly verified: Verified
   readonly untilMs: number
 }
 
 export interface TokenCache {
   /** Synchronous when known: a hot request makes no promise. */
-  identify(token: string): Verdict | Promise<Verdict>
+  verify(token: string): Verified | Promise<Verified>
   readonly verifications: number
 }
 
@@ -39,27 +38,27 @@ export function createTokenCache(deps: { readonly clock: Clock }, verify: Verify
   const { clock } = deps
   const good = new LRUCache<string, Kept>({ max: goodMax })
   const bad = new LRUCache<string, Kept>({ max: badMax })
-  const verifying = new Map<string, Promise<Verdict>>()
+  const verifying = new Map<string, Promise<Verified>>()
   let verifications = 0
 
-  const verifyOnce = async (key: string, token: string): Promise<Verdict> => {
+  const verifyOnce = async (key: string, token: string): Promise<Verified> => {
     try {
       verifications++
       const now = clock.now()
-      const verdict = await verify(token, now)
-      ;(verdict.ok ? good : bad).set(key, { verdict, untilMs: keepUntil(verdict, now) })
-      return verdict
+      const verified = await verify(token, now)
+      ;(isGood(verified) ? good : bad).set(key, { verified, untilMs: keepUntil(verified, now) })
+      return verified
     } finally {
       verifying.delete(key)
     }
   }
 
   return {
-    identify(token) {
+    verify(token) {
       const key = Bun.SHA256.hash(token, 'base64')
       const kept = good.get(key) ?? bad.get(key)
       const now = clock.now()
-      if (kept && now < kept.untilMs) return kept.verdict
+      if (kept && now < kept.untilMs) return kept.verified
       let pending = verifying.get(key)
       if (!pending) {
         pending = verifyOnce(key, token)
@@ -74,8 +73,14 @@ export function createTokenCache(deps: { readonly clock: Clock }, verify: Verify
 }
 
 /** `exp` bounds what is kept of a good token, whatever else its claims are (fast-jwt asked `iat` first). */
-function keepUntil(verdict: Verdict, now: number): number {
-  const expiresAtMs =
-    verdict.ok && verdict.identity.kind === 'user' ? verdict.identity.expiresAtMs : undefined
-  return Math.min(now + (verdict.ok ? keepMs : keepRefusalMs), expiresAtMs ?? Infinity)
+function keepUntil(verified: Verified, now: number): number {
+  return Math.min(
+    now + (isGood(verified) ? keepMs : keepRefusalMs),
+    verified.expiresAtMs ?? Infinity,
+  )
+}
+
+/** For the server or for a topic. */
+function isGood({ verdict, topic }: Verified): boolean {
+  return verdict.ok || topic.ok
 }

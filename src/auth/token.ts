@@ -2,11 +2,11 @@
  * Verifying and signing JWTs, through jose with an explicit list of algorithms. What makes a token
  * good is decided here; how rarely that is asked, in token-cache.ts.
  */
-import { errors, importSPKI, jwtVerify, SignJWT, type CryptoKey } from 'jose'
+import { errors, importSPKI, jwtVerify, SignJWT, type CryptoKey, type JWTPayload } from 'jose'
 import { createPublicKey } from 'node:crypto'
 import { Fault } from '../fault.ts'
 import type { User } from './declare.ts'
-import type { Verdict } from './auth.ts'
+import type { TopicVerdict, Verdict } from './auth.ts'
 
 export interface TokenConfig {
   /** HS256 secret. At least 32 bytes (RFC 7518 §3.2). */
@@ -25,7 +25,14 @@ const secretBytesMin = 32
 /** Clocks of issuer and server may differ by so much. */
 const clockToleranceS = 5
 
-export type Verify = (token: string, nowMs: number) => Promise<Verdict>
+/** A token is for the server or for one topic, never for both. */
+export interface Verified {
+  readonly verdict: Verdict
+  readonly topic: TopicVerdict
+  readonly expiresAtMs: number | undefined
+}
+
+export type Verify = (token: string, nowMs: number) => Promise<Verified>
 
 /** Faults: `invalid` for a key that cannot be used, naming its variable. */
 export async function createVerify(config: TokenConfig): Promise<Verify | undefined> {
@@ -38,34 +45,64 @@ export async function createVerify(config: TokenConfig): Promise<Verify | undefi
     ...(config.audience === undefined ? {} : { audience: config.audience }),
   }
   return async (token, nowMs) => {
-    if (!isCanonical(token)) return refused('the token is malformed')
+    if (!isCanonical(token)) return neither(refused('the token is malformed'))
     try {
       const { payload } = await jwtVerify(token, key.key, {
         ...options,
         currentDate: new Date(nowMs),
       })
-      if (typeof payload.sub !== 'string' || payload.sub === '') {
-        return refused('the token names nobody (no sub)')
-      }
-      const { sub, role, ...claims } = payload
-      const user: User = {
-        ...claims,
-        id: sub,
-        ...(typeof role === 'string' ? { role } : {}),
-      }
-      const expiresAtMs = payload.exp === undefined ? undefined : payload.exp * 1000
-      return { ok: true, identity: { kind: 'user', user, expiresAtMs } }
+      return read(payload)
     } catch (error) {
       if (error instanceof errors.JWTExpired) {
-        return { ok: false, reason: 'expired', message: 'the token has expired' }
+        return neither({ ok: false, reason: 'expired', message: 'the token has expired' })
       }
       // jose's messages name the claim or the header that failed, never the key or the token.
-      return refused(error instanceof errors.JOSEError ? error.message : 'the token is not valid')
+      return neither(
+        refused(error instanceof errors.JOSEError ? error.message : 'the token is not valid'),
+      )
     }
   }
 }
 
-function refused(message: string): Verdict {
+interface Refusal {
+  readonly ok: false
+  readonly reason: 'invalid' | 'expired'
+  readonly message: string
+}
+
+function neither(refusal: Refusal): Verified {
+  return { verdict: refusal, topic: refusal, expiresAtMs: undefined }
+}
+
+/** What lets into one topic must not let into everything that its user may do. */
+function read(payload: JWTPayload): Verified {
+  const { sub = '', channel, info } = payload
+  const expiresAtMs = payload.exp === undefined ? undefined : payload.exp * 1000
+  if (typeof channel === 'string') {
+    return {
+      verdict: refused('the token is for one topic only (it has a channel)'),
+      topic: { ok: true, pass: { topic: channel, user: sub, expiresAtMs, info } },
+      expiresAtMs,
+    }
+  }
+  const topic = refused('the token is for no topic (no channel)')
+  return { verdict: userOf(payload, expiresAtMs), topic, expiresAtMs }
+}
+
+function userOf(payload: JWTPayload, expiresAtMs: number | undefined): Verdict {
+  if (typeof payload.sub !== 'string' || payload.sub === '') {
+    return refused('the token names nobody (no sub)')
+  }
+  const { sub, role, ...claims } = payload
+  const user: User = {
+    ...claims,
+    id: sub,
+    ...(typeof role === 'string' ? { role } : {}),
+  }
+  return { ok: true, identity: { kind: 'user', user, expiresAtMs } }
+}
+
+function refused(message: string): Refusal {
   return { ok: false, reason: 'invalid', message }
 }
 
@@ -132,7 +169,7 @@ function algorithmOf(pem: string): string {
 /** For `belfry token` and tests: what an issuer with the same secret would hand out. */
 export async function signToken(
   secret: string,
-  claims: Readonly<Record<string, unknown>> & { readonly sub: string },
+  claims: Readonly<Record<string, unknown>> & { readonly sub?: string },
   times: { readonly nowMs: number; readonly ttlMs: number },
 ): Promise<string> {
   const nowS = Math.floor(times.nowMs / 1000)

@@ -34,12 +34,13 @@ export function eventStream(
   { realtime, keepOpen, tick }: EventsDeps,
   { request, visit, topics, lastEventId }: Wanted,
 ): Response {
+  // First: it refuses who cannot have a stream, before there is one.
+  keepOpen(request)
   const stream = realtime.stream({
     identity: visit.identity,
     topics,
     lastEventId: request.headers.get('last-event-id') ?? lastEventId,
   })
-  keepOpen(request)
   return new Response(stream, {
     headers: {
       ...visitHeaders(visit, tick()),

@@ -12,6 +12,7 @@ import type { Clock } from '../lib/clock.ts'
 import type { LimitDecision, Limits } from '../limits/limits.ts'
 import type { Log } from '../observe/log.ts'
 import type { Metrics, Observe } from '../observe/metrics.ts'
+import { callerOf } from './call.ts'
 import { problemResponse } from './faults.ts'
 import type { Door, Visit } from './visit.ts'
 
@@ -153,6 +154,8 @@ type Mutable<T> = { -readonly [K in keyof T]: T[K] }
 const visitor: Verdict = { ok: true, identity: anonymous }
 
 function identify(auth: Auth, request: Request): Verdict | Promise<Verdict> {
+  const caller = callerOf(request)
+  if (caller) return { ok: true, identity: caller.identity }
   const { headers } = request
   const authorization = headers.get('authorization')
   if (authorization !== null) {

@@ -18,6 +18,8 @@ import type { Metrics } from '../observe/metrics.ts'
 import type { Connection, Realtime } from '../realtime/realtime.ts'
 import type { RouteContext, RouteExtras, Routes } from './declare.ts'
 import { createCacheStatsDoor, type AdminDeps } from './admin.ts'
+import { callerOf } from './call.ts'
+import { createEmulationDoors } from './emulation.ts'
 import { createEventsDoor, eventStream } from './events.ts'
 import { problemResponse } from './faults.ts'
 import { createGate } from './gates.ts'
@@ -28,6 +30,7 @@ import { createOwnRoutes } from './routes.ts'
 import { createSocketDoor } from './socket.ts'
 import { visitHeaders, type Door, type Visit } from './visit.ts'
 
+export { callDoors } from './call.ts'
 export { listenLocal, type Local, type LocalStatus } from './local.ts'
 export type { Health } from './operations.ts'
 export { websocket } from './socket.ts'
@@ -62,7 +65,8 @@ export type Fetch = (request: Request) => Response | Promise<Response>
 /** The routes as one `fetch`; the root gives it to `Bun.serve`. */
 export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
   const { collections, realtime, writeLimits: writes, clock } = deps
-  const addressOf = (request: Request) => deps.server().requestIP(request)?.address ?? ''
+  const addressOf = (request: Request) =>
+    (callerOf(request) ?? deps.server().requestIP(request))?.address ?? ''
   const gate = createGate({ ...deps, addressOf })
 
   // A Host header shorter than 4 characters is misrouted with `standardHostname` (elysia#748).
@@ -86,9 +90,16 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
   on('GET', '/api/admin/cache/stats', createCacheStatsDoor({ cache, follow, tick: clock.tick }))
 
   const { tick } = clock
-  const keepOpen = (request: Request) => deps.server().timeout(request, 0)
+  const keepOpen = (request: Request) => {
+    if (callerOf(request)) throw new Fault('invalid', 'a stream cannot be called: subscribe to it')
+    deps.server().timeout(request, 0)
+  }
   const server = createPublishDoors({ realtime, tick })
   on('GET', '/connection/websocket', createSocketDoor(realtime, deps.server))
+  const emulated = createEmulationDoors({ realtime, keepOpen, addressOf, tick })
+  on('GET', '/connection/sse', emulated.sse)
+  on('POST', '/connection/http_stream', emulated.httpStream)
+  on('POST', '/emulation', emulated.emulation)
   on('GET', '/api/stream', createEventsDoor({ realtime, keepOpen, tick }))
   on('POST', '/api/publish', server.publish)
   on('POST', '/api/broadcast', server.broadcast)

@@ -8,8 +8,8 @@ import { checkOptions, checkRule, type Report } from './report.ts'
 const historySizeMax = 10_000
 
 const known = {
-  served: ['subscribe', 'publish', 'history', 'last'],
-  notYet: ['presence', 'limit', 'message', 'conflate', 'persist'],
+  served: ['subscribe', 'publish', 'history', 'last', 'presence'],
+  notYet: ['limit', 'message', 'conflate', 'persist'],
 }
 
 export function compileTopics(
@@ -45,6 +45,9 @@ function compileTopic(
   if (options.last !== undefined && typeof options.last !== 'boolean') {
     report(`${at}.last`, 'must be true or false')
   }
+  if (options.presence !== undefined && typeof options.presence !== 'boolean') {
+    report(`${at}.presence`, 'must be true or false')
+  }
   const { size, ttlMs } = historyOf(options, at, report)
   return {
     pattern,
@@ -54,6 +57,7 @@ function compileTopic(
     historySize: size,
     historyTtlMs: ttlMs,
     last: options.last ?? false,
+    presence: options.presence ?? false,
   }
 }
 

@@ -36,8 +36,13 @@ export interface TopicOptions {
   /** Give a new subscriber the latest publication with the reply to `subscribe`. Default false. */
   readonly last?: boolean
 
+  /**
+   * Keep who hears the topic, for whoever may subscribe to it (`presence`, `presence_stats`), and tell
+   * those who come and go to subscribers who ask for it (`joinLeave`; at most 1,000 of a topic). Default false.
+   */
+  readonly presence?: boolean
+
   /** Declared in the app file, not served yet: refused at start. */
-  readonly presence?: unknown
   readonly limit?: unknown
   readonly message?: unknown
   readonly conflate?: unknown

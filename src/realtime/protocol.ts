@@ -7,8 +7,12 @@
  *   ← {"push":{"channel":"prices:NSW1","pub":{"data":…,"offset":43}}}
  *   ← {}  ping        → {}  pong
  *
- * Data is JSON text from the moment it is published: it is encoded once, and frames are put together
- * from text. Nothing here keeps state or decides anything.
+ *   ← {"push":{"channel":"…","join":{"info":{…}}}}      also leave, unsubscribe, subscribe
+ *   ← {"push":{"disconnect":{…}}}   before the end of a stream that has no close code; {"push":{"refresh":{…}}}
+ *
+ * The three tables below (errors, closes, unsubscribes) are all that a client is ever told; what a
+ * client does with each number is Centrifugo's. Data is JSON text from the moment it is published: it is
+ * encoded once, and frames are put together from text. Nothing here keeps state or decides anything.
  */
 
 /** Larger frames close the connection: inbound memory is this times the number of slow senders. */
@@ -24,28 +28,32 @@ export interface ProtocolError {
   readonly temporary: boolean
 }
 
-/** Answers to a command. The connection goes on. */
+/**
+ * Answers to a command. The connection goes on. The client tries again by itself after a temporary one,
+ * and after 109 with a new token; any other ends the subscription, or fails the call. `rpc` answers with
+ * HTTP statuses (400 to 599) besides.
+ */
 export const errors = {
   /** A rule or a bug threw; what it was is in the log. */
   internal: { code: 100, message: 'internal server error', temporary: true },
   /** No declared topic has this name. */
   unknownTopic: { code: 102, message: 'unknown channel', temporary: false },
-  /** The topic's rule says no. */
+  /** The topic's rule says no, or the token given is not for this topic and user. */
   denied: { code: 103, message: 'permission denied', temporary: false },
   /** No such command in the protocol. */
   unknownMethod: { code: 104, message: 'method not found', temporary: false },
   alreadySubscribed: { code: 105, message: 'already subscribed', temporary: false },
-  /** `limits.topicsPerConnectionMax`, or a publication above `publicationBytesMax`. */
+  /** `limits.topicsPerConnectionMax`; a publication, or an answer of presence or rpc, is too large. */
   limit: { code: 106, message: 'limit exceeded', temporary: false },
   /** A field of the command is missing or of the wrong type. */
   badRequest: { code: 107, message: 'bad request', temporary: false },
-  /** In the protocol, not served: presence, rpc, … or history of a topic that keeps none. */
+  /** Not served here: history or presence of a topic that has none, deltas by key, `rpc` of a stream. */
   notAvailable: { code: 108, message: 'not available', temporary: false },
   /** The client fetches a new token and connects again. */
   tokenExpired: { code: 109, message: 'token expired', temporary: false },
-  /** Earlier answers are not read yet: what this one needs would not fit. */
+  /** More commands than `commandsPerSecond`, or earlier answers are not read yet and this one would not fit. */
   tooMany: { code: 111, message: 'too many requests', temporary: true },
-  /** The position given to `history` is of another epoch, or older than what is kept. */
+  /** The position given to `history`, or to a `subscribe` that must recover, is not kept. */
   unrecoverable: { code: 112, message: 'unrecoverable position', temporary: false },
 } as const satisfies Record<string, ProtocolError>
 
@@ -60,28 +68,47 @@ export const closes = {
   expired: { code: 3005, reason: 'connection expired' },
   /** It reads slower than its topics speak. It recovers what it missed when it is back. */
   slow: { code: 3008, reason: 'slow' },
-  /** No pong within `limits.pongMs`. */
+  /** By the server API, when the client may come back. */
+  reconnect: { code: 3011, reason: 'force reconnect' },
+  /** No pong within 8 s. */
   noPong: { code: 3012, reason: 'no pong' },
+  /** Went on sending commands while they were refused with 111. */
+  tooMany: { code: 3013, reason: 'too many requests' },
   /** Not a token of ours, or of another user than the one who connected. */
   invalidToken: { code: 3500, reason: 'invalid token' },
   /** Not the protocol: broken JSON, a command before `connect`, … */
   badRequest: { code: 3501, reason: 'bad request' },
   /** No `connect` within `limits.connectMs`. */
   stale: { code: 3502, reason: 'stale' },
+  /** By the server API: the client must not come back. */
+  disconnected: { code: 3503, reason: 'force disconnect' },
 } as const
 
-export type Close = (typeof closes)[keyof typeof closes]
+/** One of `closes`, or what the server API says. */
+export interface Close {
+  readonly code: number
+  readonly reason: string
+}
 
 /** Pushed when the server ends one subscription. Below 2500: the client does not subscribe again. */
 export const unsubscribes = {
-  /** The new token of a refreshed connection may not hear this topic. */
+  /** By the server API, or because a refreshed connection may not hear this topic any more. */
   denied: { code: 2000, reason: 'permission denied' },
+  ended: { code: 2000, reason: 'server unsubscribe' },
+  /** Publications may be missing: it subscribes again, and recovers or is told that it cannot. */
+  insufficient: { code: 2500, reason: 'insufficient state' },
+  /** The subscription token ran out and no new one came: it subscribes again with a new one. */
+  expired: { code: 2501, reason: 'subscription expired' },
 } as const
 
-export type Unsubscribe = (typeof unsubscribes)[keyof typeof unsubscribes]
+/** One of `unsubscribes`, or what the server API says. */
+export interface Unsubscribe {
+  readonly code: number
+  readonly reason: string
+}
 
-/** In the protocol, but not served: error 108 instead of 104. */
-const notServed = new Set(['presence', 'presence_stats', 'rpc', 'sub_refresh', 'send'])
+/** A flag of `subscribe`: an error instead of an unrecovered subscription. */
+export const rejectUnrecovered = 2
 
 const served = new Set([
   'connect',
@@ -89,7 +116,12 @@ const served = new Set([
   'unsubscribe',
   'publish',
   'history',
+  'presence',
+  'presence_stats',
+  'rpc',
+  'send',
   'refresh',
+  'sub_refresh',
   'ping',
 ] as const)
 
@@ -97,7 +129,7 @@ export type Method = typeof served extends Set<infer Name> ? Name : never
 
 export interface Command {
   readonly id: number
-  readonly method: Method | 'pong' | 'not-served' | 'unknown'
+  readonly method: Method | 'pong' | 'unknown'
   readonly params: Readonly<Record<string, unknown>>
 }
 
@@ -143,7 +175,7 @@ function toCommand(value: unknown): Command | undefined {
   // Without an id there is nothing to answer to; only `send` is like that.
   if (id === 0 && method !== 'send') return undefined
   if (isServed(method)) return { id, method, params }
-  return { id, method: notServed.has(method) ? 'not-served' : 'unknown', params }
+  return { id, method: 'unknown', params }
 }
 
 function isServed(method: string): method is Method {
@@ -162,7 +194,8 @@ export interface Wire {
 }
 
 export function errorReply(id: number, { code, message, temporary }: ProtocolError): string {
-  return `{"id":${id},"error":{"code":${code},"message":"${message}","temporary":${temporary}}}`
+  const text = JSON.stringify(message)
+  return `{"id":${id},"error":{"code":${code},"message":${text},"temporary":${temporary}}}`
 }
 
 /** `result`: JSON text of an object. */
@@ -190,7 +223,26 @@ export function pushFrame(head: string, { data, offset }: Wire): string {
 }
 
 export function unsubscribePush(topic: string, { code, reason }: Unsubscribe): string {
-  return `{"push":{"channel":${JSON.stringify(topic)},"unsubscribe":{"code":${code},"reason":"${reason}"}}}`
+  return `{"push":{"channel":${JSON.stringify(topic)},"unsubscribe":${JSON.stringify({ code, reason })}}}`
+}
+
+/** `result`: as in the reply to `subscribe`. */
+export function subscribePush(topic: string, result: string): string {
+  return `{"push":{"channel":${JSON.stringify(topic)},"subscribe":${result}}}`
+}
+
+/** `info`: JSON text of a member. */
+export function attendancePush(topic: string, event: 'join' | 'leave', info: string): string {
+  return `{"push":{"channel":${JSON.stringify(topic)},"${event}":{"info":${info}}}}`
+}
+
+export function disconnectPush({ code, reason }: Close): string {
+  return `{"push":{"disconnect":${JSON.stringify({ code, reason })}}}`
+}
+
+/** `result`: as in the reply to `refresh`. */
+export function refreshPush(result: string): string {
+  return `{"push":{"refresh":${result}}}`
 }
 
 export const pingFrame = '{}'

@@ -6,24 +6,30 @@
  * the same epoch; a subscriber that comes back with its position gets exactly what it missed.
  *
  *   publish ─► Hub ─► History (ring per topic, in memory)
- *               ├──► Fan, native publish: one frame for all sockets ─► Connection (Centrifugo's protocol)
- *               └──► Group, one chunk per turn ────────────────────► EventStream (EventSource)
+ *               ├──► Outbox ──────┐ Pump, when the turn   ┌──► Connection (Centrifugo's protocol)
+ *               └──► Group, Outbox ┘ is over, in slices ──┴──► EventStream (EventSource)
  *   clock, each second ─► Sweep: pings, pongs, expiry, slow readers, idle topics
  *
  * Knows no HTTP and no Bun: doors hand in sockets and requests' identities. History does not outlive
- * the process; its epoch says so. Not here: presence, conflation, several nodes.
+ * the process; its epoch says so. Not here: conflation, several nodes.
  */
-import type { Identity, Verdict } from '../auth/auth.ts'
+import type { Identity, TopicVerdict, Verdict } from '../auth/auth.ts'
 import { Fault } from '../fault.ts'
 import { must } from '../lib/assert.ts'
 import type { Cancel, Clock } from '../lib/clock.ts'
 import type { Service } from '../lib/service.ts'
 import type { Log } from '../observe/log.ts'
-import { Connection, type ConnectionContext, type ConnectionLimits } from './connection.ts'
+import { createAttendance } from './attendance.ts'
+import { Connection } from './connection.ts'
 import type { TopicRule } from './declare.ts'
-import { createHub, type Encoded, type Fan, type HubLimits, type Topic } from './hub.ts'
+import { Emulated, type EmulationContext, type Framing } from './emulation.ts'
+import { createHub, type Encoded, type HubLimits, type Topic } from './hub.ts'
+import { shardSizeDefault } from './outbox.ts'
 import { isTopicName, type Matcher } from './pattern.ts'
+import type { Call, Called, ConnectionContext, ConnectionLimits } from './peer.ts'
+import { createPresence } from './presence.ts'
 import { closes, frameBytesMax } from './protocol.ts'
+import { createPump, turnMsDefault, type PumpLimits } from './pump.ts'
 import { readHistory, type HistoryQuery, type Position } from './recovery.ts'
 import { ask } from './rules.ts'
 import {
@@ -34,13 +40,17 @@ import {
   type StreamLimits,
 } from './streams.ts'
 import { createSweep, type Swept } from './sweep.ts'
+import { Users } from './users.ts'
 
 export { compilePattern, validatePattern } from './pattern.ts'
 export { historyQueryOf } from './recovery.ts'
-export type { Connection, Socket } from './connection.ts'
-export type { Fan } from './hub.ts'
+export type { Connection } from './connection.ts'
+export type { FrameSink } from './hub.ts'
 export type { Matcher } from './pattern.ts'
+export type { Framing } from './emulation.ts'
+export type { Call, Called } from './peer.ts'
 export type { HistoryQuery, Position } from './recovery.ts'
+export type { Socket } from './socket.ts'
 
 /** A declared topic, checked. Made by the plan. */
 export interface TopicPlan {
@@ -52,9 +62,11 @@ export interface TopicPlan {
   readonly historySize: number
   readonly historyTtlMs: number
   readonly last: boolean
+  /** Who hears it is known, and told to subscribers who ask. */
+  readonly presence?: boolean | undefined
 }
 
-export interface Limits extends HubLimits, ConnectionLimits, StreamLimits {
+export interface Limits extends HubLimits, PumpLimits, ConnectionLimits, StreamLimits {
   /** Sockets and streams. */
   readonly connectionsMax: number
 }
@@ -69,6 +81,8 @@ const limitsDefault: Limits = {
   /** 64,000 publications of 1 KB. */
   historyBytesMax: 64 * 1024 * 1024,
   topicsMax: 100_000,
+  shardSize: shardSizeDefault,
+  turnMs: turnMsDefault,
   connectMs: 10_000,
   expiryGraceMs: 25_000,
   /** Half of what `Bun.serve` is told to hold at most (256 KB). */
@@ -76,6 +90,11 @@ const limitsDefault: Limits = {
   /** Below `slowBytes`: a recovery alone never makes a slow reader. */
   replyBytesMax: 112 * 1024,
   historyLimitMax: 1_000,
+  /** Above anything a person does, and a cursor's 60 a second. */
+  commandsPerSecond: 100,
+  /** A connect with all of its 128 subscriptions, each with a history, and room to play. */
+  commandsBurst: 512,
+  callsPerConnectionMax: 16,
   streamBufferBytesMax: 256 * 1024,
   replayBytesMax: 128 * 1024,
 }
@@ -94,6 +113,10 @@ export interface RealtimeDeps {
   readonly topics: readonly TopicPlan[]
   /** A bearer token. Synchronous when it is known. */
   readonly identify: (token: string) => Verdict | Promise<Verdict>
+  /** A subscription token. Absent: none is good. */
+  readonly identifyTopic?: (token: string) => TopicVerdict | Promise<TopicVerdict>
+  /** What `rpc` calls: the app's own doors. Absent: `rpc` is not served. */
+  readonly call?: (call: Call) => Promise<Called>
   readonly clock: Clock
   readonly log: Log
 }
@@ -109,6 +132,16 @@ export interface StreamRequest {
   readonly topics: readonly string[]
   /** Last-Event-ID; undefined on a first visit. */
   readonly lastEventId: string | undefined
+}
+
+/** A connection without a WebSocket. */
+export interface EmulationRequest {
+  readonly identity: Identity
+  /** Of the peer. */
+  readonly address: string
+  readonly framing: Framing
+  /** Its first commands, `connect` before all. */
+  readonly data: string
 }
 
 export interface HistoryPage extends Position {
@@ -138,10 +171,14 @@ export interface Realtime extends Service {
   history(topic: string, query: HistoryQuery): HistoryPage
   /** For one socket, before it is upgraded. Faults: `unavailable`. */
   connection(identity: Identity): Connection
+  /** Those of one user, for what the server does to it. A copy. */
+  connectionsOf(user: string): readonly Connection[]
   /** Faults: `unavailable`, `not_found`, `denied`, `invalid`, `internal`. */
   stream(request: StreamRequest): ReadableStream<Uint8Array>
-  /** Where frames for sockets go. Called once by the door that owns the sockets. */
-  carry(fan: Fan): void
+  /** What the server says to a connection without a WebSocket. Faults: `unavailable`. */
+  emulate(request: EmulationRequest): ReadableStream<Uint8Array>
+  /** What its client says. `gone`: it has ended. `elsewhere`: it is, or was, of another process. */
+  receive(session: string, node: string, data: string): 'taken' | 'gone' | 'elsewhere'
   stats(): RealtimeStats
   start(): void
   /** No new connections; closes what is open, spread over five seconds. */
@@ -156,20 +193,29 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
   let isOpen = true
   let cancelDrain: Cancel | undefined
 
-  const hub = createHub({ plans, clock, onPressure: () => sweep.forEach(check) }, limits)
+  const pump = createPump(clock, limits)
+  const hub = createHub({ plans, clock, pump }, limits)
   const sweep = createSweep<Swept>(clock, () => hub.sweep())
   const connectionContext: ConnectionContext = {
     hub,
+    pump,
     clock,
     log,
     sweep,
     limits,
     identify,
+    identifyTopic: deps.identifyTopic,
+    call: deps.call,
+    attendance: createAttendance(clock, createPresence()),
+    users: new Users(),
     counts,
     version: options.version ?? '0',
   }
   const groups = new Map<string, Group>()
   const streamContext: StreamContext = { hub, clock, sweep, limits, groups, counts }
+
+  const sessions = new Map<string, Emulated>()
+  const emulation: EmulationContext = { sessions, slowBytes: limits.slowBytes }
 
   const admit = (): void => {
     if (!isOpen) throw new Fault('unavailable', 'the server is shutting down')
@@ -190,7 +236,7 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
     // To make room for the last one an earlier one may have gone.
     const isWhole = topics.length === names.length && topics.every((t) => hub.peek(t.name) === t)
     if (!isWhole) throw new Fault('unavailable', 'too many topics are alive')
-    return new Group(key, topics, clock)
+    return new Group(key, topics, pump, limits.shardSize)
   }
 
   const checkStream = (identity: Identity, names: readonly string[]): void => {
@@ -238,6 +284,7 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
       admit()
       return new Connection(connectionContext, identity)
     },
+    connectionsOf: (user) => connectionContext.users.of(user),
     stream({ identity, topics, lastEventId }) {
       admit()
       const names = [...new Set(topics)]
@@ -246,6 +293,18 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
       const source = new EventStream(streamContext, groupOf(names), identity, since)
       return new ReadableStream<Uint8Array>(source)
     },
+    emulate({ identity, address, framing, data }) {
+      admit()
+      const connection = new Connection(connectionContext, identity)
+      const source = new Emulated(emulation, connection, { framing, address, first: data })
+      return new ReadableStream<Uint8Array>(source)
+    },
+    receive(session, node, data) {
+      if (node !== hub.epoch) return 'elsewhere'
+      const emulated = sessions.get(session)
+      emulated?.receive(data)
+      return emulated ? 'taken' : 'gone'
+    },
     stats: () => ({
       connections: counts.sockets + counts.streams,
       ...counts,
@@ -253,10 +312,11 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
       publications: hub.publications,
       historyBytes: hub.historyBytes,
     }),
-    carry: (fan) => hub.carry(fan),
     start: () => sweep.start(),
     async drain() {
       isOpen = false
+      // What was accepted is told before anybody is sent away.
+      pump.flush(Infinity)
       const step = Math.max(drainStepLeast, Math.ceil(sweep.size / (drainMs / drainStepMs)))
       closeSome(step)
       if (sweep.size === 0) return
@@ -272,7 +332,9 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
     stop() {
       isOpen = false
       cancelDrain?.()
+      pump.flush(Infinity)
       closeSome(Infinity)
+      pump.stop()
       sweep.stop()
     },
   }
@@ -285,10 +347,6 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
       throw thrown
     }
   }
-}
-
-function check(member: Swept): void {
-  member.check()
 }
 
 function unknownTopic(name: string): Fault {

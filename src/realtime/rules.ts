@@ -2,7 +2,10 @@
 import type { Identity } from '../auth/auth.ts'
 import type { Log } from '../observe/log.ts'
 import type { TopicRule } from './declare.ts'
+import type { Match } from './hub.ts'
 import type { Params } from './pattern.ts'
+import type { Peer } from './peer.ts'
+import { errors } from './protocol.ts'
 
 export type Answer = 'allowed' | 'denied' | 'failed'
 
@@ -24,4 +27,27 @@ export function ask(log: Log, identity: Identity, { rule, params, topic, act }: 
     log.error('realtime.rule-threw', { topic, act, error })
     return 'failed'
   }
+}
+
+export function askOf(peer: Peer, { name, plan, params }: Match, act: Question['act']): Answer {
+  const question = { rule: plan[act], params, topic: name, act }
+  return ask(peer.context.log, peer.identity, question)
+}
+
+/** The topic, when it is declared and its rule lets in; otherwise the error is answered. */
+export function allowed(
+  peer: Peer,
+  id: number,
+  name: string,
+  act: Question['act'],
+): Match | undefined {
+  const match = peer.context.hub.match(name)
+  if (!match) {
+    peer.error(id, errors.unknownTopic)
+    return undefined
+  }
+  const answer = askOf(peer, match, act)
+  if (answer === 'allowed') return match
+  peer.error(id, answer === 'denied' ? errors.denied : errors.internal)
+  return undefined
 }

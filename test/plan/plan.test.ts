@@ -69,10 +69,10 @@ describe('compilePlan', () => {
         budgets: {},
         limits: { api: '100/min' },
         collections: { spot: collection(spot, { limits: {} }) },
-        topics: { chat: topic({ presence: true }) },
+        topics: { chat: topic({ persist: true }) },
       }),
     ).toEqual(
-      [...['jobs', 'budgets', 'limits', 'topics.chat.presence'], 'collections.spot.limits'].map(
+      [...['jobs', 'budgets', 'limits', 'topics.chat.persist'], 'collections.spot.limits'].map(
         (key) => `${key}: is not served yet by this version: remove it`,
       ),
     )

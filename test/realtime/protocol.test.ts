@@ -97,7 +97,7 @@ describe('errors', () => {
   })
 
   test('10,000 subscribe commands on one socket: 128 are heard, the rest refused', async () => {
-    await using server = serve(topics)
+    await using server = serve(topics, { limits: { commandsBurst: 20_000 } })
     const client = await RawClient.connect(server.wsUrl)
     for (let frame = 0; frame < 10; frame += 1) {
       const lines = Array.from({ length: 1_000 }, (_, i) => {
@@ -111,6 +111,40 @@ describe('errors', () => {
     expect(server.realtime.stats()).toMatchObject({ subscriptions: 128, topics: 128 })
     client.close()
     await until(() => server.realtime.stats().subscriptions === 0, 'nothing left')
+  })
+})
+
+describe('the rate of commands', () => {
+  const pings = (from: number, count: number) =>
+    Array.from({ length: count }, (_, at) => `{"id":${from + at},"ping":{}}`).join('\n')
+  const limits = { commandsBurst: 20, commandsPerSecond: 10 }
+
+  test('beyond burst and rate each is refused with 111, and time gives them back', async () => {
+    const clock = createTestClock()
+    await using server = serve(topics, { clock, limits })
+    const client = await RawClient.connect(server.wsUrl)
+    client.send(pings(100, 25))
+    await until(() => client.replies.some(({ id }) => id === 124), 'all answered')
+    const refused = client.replies.filter(({ error }) => error?.code === 111)
+    expect(refused.map(({ id }) => id)).toEqual([119, 120, 121, 122, 123, 124])
+    // Six are owed, and one is wanted.
+    clock.advance(700)
+    expect(await codeOf(client, { ping: {} })).toBeUndefined()
+    expect(await codeOf(client, { ping: {} })).toBe(111)
+    client.close()
+  })
+
+  test('who goes on is closed with 3013, and pongs out of turn are commands, too', async () => {
+    await using server = serve(topics, { clock: createTestClock(), limits })
+    const other = await RawClient.connect(server.wsUrl)
+    for (const frame of [pings(100, 60), Array.from({ length: 60 }, () => '{}').join('\n')]) {
+      const client = await RawClient.connect(server.wsUrl)
+      client.send(frame)
+      await until(() => client.closed !== undefined, 'closed')
+      expect(client.closed).toEqual({ code: 3013, reason: 'too many requests' })
+    }
+    expect(await codeOf(other, { ping: {} })).toBeUndefined()
+    other.close()
   })
 })
 

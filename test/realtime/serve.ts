@@ -1,5 +1,6 @@
 /** The realtime room behind its own doors on a real socket, with tokens that say what they mean. */
-import type { Identity, Verdict } from '../../src/auth/auth.ts'
+import type { Identity, TopicVerdict, Verdict } from '../../src/auth/auth.ts'
+import { createEmulationDoors } from '../../src/http/emulation.ts'
 import { createEventsDoor } from '../../src/http/events.ts'
 import { problemResponse } from '../../src/http/faults.ts'
 import { createPublishDoors } from '../../src/http/publish.ts'
@@ -11,6 +12,8 @@ import type { TopicOptions } from '../../src/realtime/declare.ts'
 import {
   compilePattern,
   createRealtime,
+  type Call,
+  type Called,
   type Connection,
   type Realtime,
   type RealtimeOptions,
@@ -29,6 +32,8 @@ export interface TestServer extends AsyncDisposable {
 export interface ServeOptions extends RealtimeOptions {
   readonly clock?: Clock
   readonly identify?: (token: string) => Verdict | Promise<Verdict>
+  readonly identifyTopic?: (token: string) => TopicVerdict | Promise<TopicVerdict>
+  readonly call?: (call: Call) => Promise<Called>
   readonly port?: number
 }
 
@@ -45,14 +50,31 @@ export function plansOf(declared: Declared): TopicPlan[] {
   }))
 }
 
-/** `user:ann` is Ann, `user:ann:5000` is Ann until 5 s (of the clock), `expired` and the rest are not. */
+/**
+ * `user:ann` is Ann, `user:ann:5000` is Ann until 5 s (of the clock), `user:ann::a,b` is subscribed to both;
+ * `expired` and the rest are not.
+ */
 export function identifyFor(clock: Clock): (token: string) => Verdict {
   return (token) => {
-    const [kind, id, until] = token.split(':')
+    const [kind, id, until, ...channels] = token.split(':')
     if (kind === 'expired') return { ok: false, reason: 'expired', message: 'expired' }
     if (kind !== 'user' || !id) return { ok: false, reason: 'invalid', message: 'not a token' }
+    const expiresAtMs =
+      until === undefined || until === '' ? undefined : clock.now() + Number(until)
+    const own = channels.length === 0 ? {} : { channels: channels.join(':').split(',') }
+    const user = { id, info: { name: id.toUpperCase() }, ...own }
+    return { ok: true, identity: { kind: 'user', user, expiresAtMs } }
+  }
+}
+
+/** `topic|ann|chat:a` lets Ann into chat:a, `topic||chat:a|5000` a visitor until 5 s; `expired` is. */
+export function identifyTopicFor(clock: Clock): (token: string) => TopicVerdict {
+  return (token) => {
+    const [kind, user = '', topic = '', until] = token.split('|')
+    if (kind === 'expired') return { ok: false, reason: 'expired', message: 'expired' }
+    if (kind !== 'topic') return { ok: false, reason: 'invalid', message: 'not a token' }
     const expiresAtMs = until === undefined ? undefined : clock.now() + Number(until)
-    return { ok: true, identity: { kind: 'user', user: { id }, expiresAtMs } }
+    return { ok: true, pass: { topic, user, expiresAtMs, info: { seat: 1 } } }
   }
 }
 
@@ -61,14 +83,26 @@ export function serve(declared: Declared, options: ServeOptions = {}): TestServe
   const identify = options.identify ?? identifyFor(clock)
   const errors: string[] = []
   const realtime = createRealtime(
-    { topics: plansOf(declared), identify, clock, log: logTo(errors) },
+    {
+      topics: plansOf(declared),
+      identify,
+      identifyTopic: options.identifyTopic ?? identifyTopicFor(clock),
+      ...(options.call ? { call: options.call } : {}),
+      clock,
+      log: logTo(errors),
+    },
     options,
   )
   const tick = () => clock.tick()
   const keepOpen = (request: Request) => server.timeout(request, 0)
+  const addressOf = (request: Request) => server.requestIP(request)?.address ?? ''
+  const emulated = createEmulationDoors({ realtime, tick, keepOpen, addressOf })
   const { publish, broadcast, history } = createPublishDoors({ realtime, tick })
   const doors: Record<string, Door> = {
     '/connection/websocket': createSocketDoor(realtime, () => server),
+    '/connection/sse': emulated.sse,
+    '/connection/http_stream': emulated.httpStream,
+    '/emulation': emulated.emulation,
     '/api/stream': createEventsDoor({ realtime, tick, keepOpen }),
     '/api/publish': publish,
     '/api/broadcast': broadcast,

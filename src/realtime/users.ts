@@ -1,0 +1,34 @@
+/** Who is connected, by user: what the server does to a user reaches each of the user's connections. */
+import type { Connection } from './connection.ts'
+
+export class Users {
+  /** Most users have one connection: a set only from the second on. */
+  readonly #connections = new Map<string, Connection | Set<Connection>>()
+
+  add(user: string, connection: Connection): void {
+    const known = this.#connections.get(user)
+    if (known instanceof Set) known.add(connection)
+    else if (known === undefined) this.#connections.set(user, connection)
+    else if (known !== connection) this.#connections.set(user, new Set([known, connection]))
+  }
+
+  remove(user: string, connection: Connection): void {
+    const known = this.#connections.get(user)
+    if (known instanceof Set) {
+      known.delete(connection)
+      if (known.size > 0) return
+    } else if (known !== connection) return
+    this.#connections.delete(user)
+  }
+
+  /** A copy: what is done to them may make them leave. */
+  of(user: string): Connection[] {
+    const known = this.#connections.get(user)
+    if (known === undefined) return []
+    return known instanceof Set ? [...known] : [known]
+  }
+
+  get size(): number {
+    return this.#connections.size
+  }
+}
