@@ -292,7 +292,9 @@ export function createCache(deps: CacheDeps, options: CacheOptions = {}): Cache 
   /** In the background, and by one node. Resolves to whether it was this one. */
   const loadAgain = async (ask: Ask, newerThanMs: number): Promise<boolean> => {
     if (holds.has(ask.key)) return false
-    if (shared?.isUp && !(await shared.lease(ask.key, leaseMs))) return false
+    // After a change: one node for this change. The next one may come before the lease is over.
+    const lease = newerThanMs > 0 ? ask.key : `${ask.key} ${validity.since(ask.tags)}`
+    if (shared?.isUp && !(await shared.lease(lease, leaseMs))) return false
     if (flights.find(ask.key, isValid)) return false
     await depart(ask, newerThanMs).landing
     return true

@@ -82,7 +82,7 @@ const mutants: readonly Mutant[] = [
   ),
   inCache(
     'all nodes refresh',
-    'if (shared?.isUp && !(await shared.lease(ask.key, leaseMs))) return false',
+    'if (shared?.isUp && !(await shared.lease(lease, leaseMs))) return false',
     '',
   ),
   {
