@@ -176,7 +176,7 @@ export function createStore(deps: StoreDeps, options: StoreOptions): Store {
   let next = 0
 
   const places: Places = createPlaces(
-    { clock, log, synced: (replica) => follow((query) => replica.read(query)) },
+    { clock, log, synced: (readLog) => follow(readLog) },
     options.database,
     options.readers,
   )
@@ -271,7 +271,7 @@ export function createStore(deps: StoreDeps, options: StoreOptions): Store {
     // The embedded one, first of them, follows for us while it is in.
     const isFollowed = places.isFollowed && (places.replicas[0]?.seq ?? -1) >= 0
     if (polling || isStopped || isFollowed) return
-    polling = follow((query) => places.primary.read(query))
+    polling = follow(places.primary.readFirst)
       .then(
         () => (isPollReported = false),
         (error: unknown) => {
