@@ -19,7 +19,7 @@ import type { RemoteTarget, ThreadOptions } from './messages.ts'
 import { createPool, inTurnMax, type Pool } from './pool.ts'
 import { createEmbeddedReplica } from './replica-embedded.ts'
 import { createUrlReplica, type Replica } from './replica.ts'
-import { createShipper } from './ship.ts'
+import { createShipper, type Shipper } from './ship.ts'
 import { startThread, type ThreadClient } from './thread-client.ts'
 
 export type DatabaseOptions =
@@ -55,6 +55,8 @@ export interface Places {
   readonly isShared: boolean
   /** Whether a replica follows the log for us; otherwise a shared primary is polled. */
   readonly isFollowed: boolean
+  /** Entries of the log beyond this one are still to be shipped somewhere; `Infinity` if none are. */
+  neededAfter(): number
 }
 
 export interface PlacesDeps {
@@ -83,14 +85,17 @@ export function createPlaces(
       { clock, log, open: opener({ role: 'reader', file }) },
       { threads: readers, atOnce: inTurnMax, isInTurn: true },
     )
+    const shippers: Shipper[] = []
     const replicas = database.replicas.map((target) => {
       const pool = remotePool(target)
       const open = opener({ role: 'remote', ...target })
       const shipper = createShipper({ log, name: hostOf(target), primary, open })
+      shippers.push(shipper)
       return createUrlReplica(hostOf(target), { clock, log, pool, ...shipper })
     })
     const openWriter = opener({ role: 'writer', file })
-    return { openWriter, primary, replicas, isShared: false, isFollowed: false }
+    const neededAfter = (): number => Math.min(...shippers.map((one) => one.neededAfter()))
+    return { openWriter, primary, replicas, isShared: false, isFollowed: false, neededAfter }
   }
 
   const { replicaFile } = database
@@ -121,6 +126,8 @@ export function createPlaces(
     replicas,
     isShared: true,
     isFollowed: replicaFile !== undefined,
+    // Others copy pages, with the log in them.
+    neededAfter: () => Infinity,
   }
 }
 
