@@ -92,6 +92,7 @@ export function createRetention(
   let isCounted = false
   let tidiedAt = 0
   let running: Promise<void> | undefined
+  let isWanted = false
   let isStopped = false
   let isReported = false
   let cancel = (): void => {}
@@ -147,6 +148,7 @@ export function createRetention(
   }
 
   const run = (): void => {
+    isWanted = running !== undefined
     if (running || isStopped || !isWritable()) return
     tidiedAt = newest.seq
     running = tidy()
@@ -157,7 +159,11 @@ export function createRetention(
           isReported = true
         },
       )
-      .then(() => (running = undefined))
+      .then(() => {
+        running = undefined
+        // What came meanwhile may have been too late to be looked at.
+        if (isWanted) run()
+      })
     detach(running, (error) => log.error('store.tidy_failed', { error }))
   }
 
@@ -170,7 +176,7 @@ export function createRetention(
     },
     note([seq, , , data]) {
       if (seq <= newest.seq) return
-      newest = { seq, bytes: newest.bytes + data.length }
+      newest = { seq, bytes: newest.bytes + Buffer.byteLength(data) }
       const last = marks.at(-1)
       if (
         seq >= (last?.seq ?? startedAt) + markEntries ||
