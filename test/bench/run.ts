@@ -8,10 +8,12 @@ import { run as memory } from './memory.bench.ts'
 import { run as million } from './million.bench.ts'
 import { run as policy } from './policy.bench.ts'
 import { run as store } from './store.bench.ts'
+import { run as tieredGet } from './tiered-get.bench.ts'
 import { run as writeLive } from './write-live.bench.ts'
 
 const benches: Readonly<Record<string, () => Promise<void>>> = {
   'cached-get': cachedGet,
+  'tiered-get': tieredGet,
   fanout,
   'hit-rate': hitRate,
   memory,
