@@ -7,6 +7,7 @@ import { run as latency } from './latency.bench.ts'
 import { run as memory } from './memory.bench.ts'
 import { run as million } from './million.bench.ts'
 import { run as policy } from './policy.bench.ts'
+import { run as redisDown } from './redis-down.bench.ts'
 import { run as store } from './store.bench.ts'
 import { run as tieredGet } from './tiered-get.bench.ts'
 import { run as writeLive } from './write-live.bench.ts'
@@ -23,6 +24,7 @@ const benches: Readonly<Record<string, () => Promise<void>>> = {
   'http-store': httpStore,
   'write-live': writeLive,
   million,
+  'redis-down': redisDown,
 }
 
 const wanted = process.argv.slice(2)
