@@ -73,9 +73,10 @@ export async function load(requests: Requests, options: LoadOptions): Promise<Lo
       try {
         await client.ask(bytes)
       } catch (error) {
-        const [line = ''] = String(error).split('\r\n', 1)
+        const said = String(error)
+        const [line = ''] = said.split('\r\n', 1)
         if (/HTTP\/1.1 4/.test(line)) refused++
-        else failures.push(`${method} ${path}: ${line}`)
+        else failures.push(`${method} ${path}: ${line} ${/"detail":"[^"]*"/.exec(said)?.[0] ?? ''}`)
       }
       latencies.push(performance.now() - dueAt)
     }
