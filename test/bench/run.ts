@@ -1,4 +1,5 @@
 /** `bun run bench`: every bench, one after the other, each prints its table. `bun run bench fanout` runs one. */
+import { run as cacheMemory } from './cache-memory.bench.ts'
 import { run as cachedGet } from './cached-get.bench.ts'
 import { run as fanout } from './fanout.bench.ts'
 import { run as hitRate } from './hit-rate.bench.ts'
@@ -15,6 +16,7 @@ import { run as writeLive } from './write-live.bench.ts'
 const benches: Readonly<Record<string, () => Promise<void>>> = {
   'cached-get': cachedGet,
   'tiered-get': tieredGet,
+  'cache-memory': cacheMemory,
   fanout,
   'hit-rate': hitRate,
   memory,
