@@ -62,7 +62,7 @@ function readQuery(request: Request): Query {
   let topics: readonly string[] = []
   let lastEventId: string | undefined
   const seen = new Set<string>()
-  for (const [field, value] of new URLSearchParams(searchOf(request))) {
+  for (const [field, value] of new URLSearchParams(searchOf(request.url))) {
     if (seen.has(field)) problems.push({ field, message: 'is given twice' })
     else if (field === 'topics') topics = value.split(',').filter((name) => name !== '')
     else if (field === 'last_event_id') lastEventId = value
