@@ -10,7 +10,6 @@
  */
 import { is } from 'drizzle-orm'
 import { getTableConfig, SQLiteTable } from 'drizzle-orm/sqlite-core'
-import { LRUCache } from 'lru-cache'
 import type { Cache } from '../cache/cache.ts'
 import { Fault } from '../fault.ts'
 import { parseDurationMs } from '../lib/duration.ts'
@@ -35,7 +34,7 @@ export interface ValuesDeps {
 const encoder = new TextEncoder()
 const decoder = new TextDecoder()
 
-/** Keys remembered with what is made of them: half a KB each, so 5 MB; as many as the cache keeps entries. */
+/** Keys remembered with what is made of them: half a KB each, so 5 MB. Forgotten all at once beyond. */
 const placesMax = 10_000
 
 /** What a key comes to. */
@@ -46,11 +45,14 @@ interface Place {
 }
 
 export function createValues({ cache, invalidate }: ValuesDeps): RouteCache {
-  const places = new LRUCache<string, Place>({ max: placesMax })
+  const places = new Map<string, Place>()
   const placeIn = (key: CacheKey): Place => {
     if (typeof key !== 'string') return placeOf(key)
     let place = places.get(key)
-    if (!place) places.set(key, (place = placeOf(key)))
+    if (place) return place
+    place = placeOf(key)
+    if (places.size >= placesMax) places.clear()
+    places.set(key, place)
     return place
   }
 
