@@ -15,6 +15,8 @@
  * encoded once, and frames are put together from text. Nothing here keeps state or decides anything.
  */
 
+import { isTooDeep } from '../lib/json.ts'
+
 /** Larger frames close the connection: inbound memory is this times the number of slow senders. */
 export const frameBytesMax = 64 * 1024
 
@@ -144,6 +146,7 @@ export function parseFrame(text: string): Command[] | undefined {
     for (const line of text.includes('\n') ? text.split('\n') : [text]) {
       if (line === '{}') commands.push(pong)
       else if (line.trim() !== '') {
+        if (isTooDeep(line)) return undefined
         const command = toCommand(JSON.parse(line))
         if (!command) return undefined
         commands.push(command)
