@@ -38,6 +38,7 @@ describe.each([...transports])('over %s', (transport) => {
     tab.disconnect()
     heard.subscription.unsubscribe()
     await until(() => server.realtime.stats().subscriptions === 1, 'two are gone')
+    expect(server.realtime.connectionsOf('ann')).toHaveLength(1)
     expect(await ann.presenceStats('room:a')).toEqual({ numClients: 1, numUsers: 1 })
     expect((await ann.presence('room:b')).clients).toEqual({})
     ann.disconnect()
