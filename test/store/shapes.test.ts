@@ -1,41 +1,53 @@
 import { describe } from 'bun:test'
+import { retentionContract, sharedRetentionContract } from '../contracts/retention.ts'
 import { sharedStoreContract, storeContract, storeTables, type Shape } from '../contracts/store.ts'
 import { openStore, tempFolder } from '../harness.ts'
 import { requireService, startSqld } from '../services.ts'
 
+const ownFile = async (): Promise<Shape> => {
+  const folder = tempFolder()
+  return {
+    open: (options) => openStore(folder.file('a.db'), storeTables, options),
+    [Symbol.asyncDispose]: async () => folder[Symbol.dispose](),
+  }
+}
+
 describe('a file', () => {
-  storeContract(async () => {
-    const folder = tempFolder()
-    return {
-      open: () => openStore(folder.file('a.db'), storeTables),
-      [Symbol.asyncDispose]: async () => folder[Symbol.dispose](),
-    }
-  })
+  storeContract(ownFile)
+  retentionContract(ownFile)
 })
 
+const shipped = async (): Promise<Shape> => {
+  const folder = tempFolder()
+  const copy = await startSqld()
+  return {
+    open: (options) =>
+      openStore(
+        { kind: 'file', file: folder.file('a.db'), replicas: [{ url: copy.url }] },
+        storeTables,
+        options,
+      ),
+    async [Symbol.asyncDispose]() {
+      await copy[Symbol.asyncDispose]()
+      folder[Symbol.dispose]()
+    },
+  }
+}
+
 describe.skipIf(!requireService('sqld'))('a file with a shipped copy', () => {
-  storeContract(async () => {
-    const folder = tempFolder()
-    const copy = await startSqld()
-    return {
-      open: () =>
-        openStore(
-          { kind: 'file', file: folder.file('a.db'), replicas: [{ url: copy.url }] },
-          storeTables,
-        ),
-      async [Symbol.asyncDispose]() {
-        await copy[Symbol.asyncDispose]()
-        folder[Symbol.dispose]()
-      },
-    }
-  })
+  storeContract(shipped)
+  retentionContract(shipped)
 })
 
 const remote = async (): Promise<Shape> => {
   const primary = await startSqld()
   return {
-    open: () =>
-      openStore({ kind: 'remote', primary: { url: primary.url }, replicas: [] }, storeTables),
+    open: (options) =>
+      openStore(
+        { kind: 'remote', primary: { url: primary.url }, replicas: [] },
+        storeTables,
+        options,
+      ),
     [Symbol.asyncDispose]: () => primary[Symbol.asyncDispose](),
   }
 }
@@ -43,6 +55,8 @@ const remote = async (): Promise<Shape> => {
 describe.skipIf(!requireService('sqld'))('a remote primary', () => {
   storeContract(remote)
   sharedStoreContract(remote)
+  retentionContract(remote)
+  sharedRetentionContract(remote)
 })
 
 const embedded = async (): Promise<Shape> => {
@@ -50,7 +64,7 @@ const embedded = async (): Promise<Shape> => {
   const primary = await startSqld()
   let nodes = 0
   return {
-    open: () =>
+    open: (options) =>
       openStore(
         {
           kind: 'remote',
@@ -59,6 +73,7 @@ const embedded = async (): Promise<Shape> => {
           replicaFile: folder.file(`node${nodes++}/replica.db`),
         },
         storeTables,
+        options,
       ),
     async [Symbol.asyncDispose]() {
       await primary[Symbol.asyncDispose]()
@@ -70,4 +85,6 @@ const embedded = async (): Promise<Shape> => {
 describe.skipIf(!requireService('sqld'))('a remote primary with an embedded replica', () => {
   storeContract(embedded)
   sharedStoreContract(embedded)
+  retentionContract(embedded)
+  sharedRetentionContract(embedded)
 })
