@@ -60,10 +60,10 @@ test.skipIf(isMissing)(
       plugins: [
         {
           name: 'centrifuge',
-          setup: (build) =>
-            build.onResolve({ filter: /^centrifuge$/ }, () => ({
-              path: Bun.resolveSync('centrifuge', import.meta.dir),
-            })),
+          setup(build) {
+            const path = Bun.resolveSync('centrifuge', import.meta.dir)
+            build.onResolve({ filter: /^centrifuge$/ }, () => ({ path }))
+          },
         },
       ],
     })
