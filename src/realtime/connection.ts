@@ -14,10 +14,12 @@ import type { Identity } from '../auth/auth.ts'
 import { detach } from '../lib/service.ts'
 import { history, presence, presenceStats, publish, rpc } from './commands.ts'
 import { connect, refresh, refreshByServer } from './connect.ts'
+import type { Guest } from './drain.ts'
 import type { Seat, Topic } from './hub.ts'
 import { noSeats, type ConnectionContext, type Grant, type Peer } from './peer.ts'
 import {
   closes,
+  disconnectPush,
   errorReply,
   errors,
   frameBytesMax,
@@ -41,7 +43,6 @@ import {
   unsubscribe,
   unsubscribeByServer,
 } from './subscribe.ts'
-import type { Swept } from './sweep.ts'
 
 /** Waiting for `identify`: this much, then it is not a client any more. */
 const queueFramesMax = 64
@@ -58,7 +59,7 @@ interface Queue {
 
 const strictUtf8 = new TextDecoder('utf-8', { fatal: true })
 
-export class Connection implements Swept, Peer {
+export class Connection implements Guest, Peer {
   bucket = -1
   slot = -1
   readonly context: ConnectionContext
@@ -69,6 +70,7 @@ export class Connection implements Swept, Peer {
   seats: Seat[] = noSeats
   grants: Map<Topic, Grant> | undefined
   calls = 0
+  #address = ''
   #awaitsPong = false
   /** Before `connect`: `clock.tick()` by which it must come. After: `clock.now()` at which it expires. */
   #deadline = Infinity
@@ -87,8 +89,9 @@ export class Connection implements Swept, Peer {
   }
 
   open(socket: Socket): void {
-    const { clock, counts, limits, sweep } = this.context
+    const { admission, clock, counts, limits, sweep } = this.context
     this.socket = socket
+    this.#address = admission.addresses.add(socket.remoteAddress)
     this.#spareAt = clock.tick()
     this.#deadline = this.#spareAt + limits.connectMs
     counts.sockets += 1
@@ -129,6 +132,12 @@ export class Connection implements Swept, Peer {
     this.#write()
     this.#leave()
     socket?.close(code, reason)
+  }
+
+  /** This server goes away. */
+  dismiss(reconnectAfterMs: number): void {
+    if (this.state === 'connected') this.reply(disconnectPush(closes.shutdown, reconnectAfterMs))
+    this.end(closes.shutdown)
   }
 
   beat(): void {
@@ -258,7 +267,9 @@ export class Connection implements Swept, Peer {
     this.state = 'connected'
     this.client = crypto.randomUUID()
     this.refreshed(identity)
-    if (identity.user) this.context.users.add(identity.user.id, this)
+    if (!identity.user) return
+    this.context.users.add(identity.user.id, this)
+    this.context.admission.users.add(identity.user.id)
   }
 
   refreshed(identity: Identity): void {
@@ -329,13 +340,17 @@ export class Connection implements Swept, Peer {
 
   #leave(): void {
     if (this.state === 'closed') return
-    const { counts, sweep, users } = this.context
+    const { admission, counts, sweep, users } = this.context
     leaveAll(this)
-    if (this.state === 'connected' && this.identity.user) users.remove(this.identity.user.id, this)
+    if (this.state === 'connected' && this.identity.user) {
+      users.remove(this.identity.user.id, this)
+      admission.users.remove(this.identity.user.id)
+    }
     this.state = 'closed'
     this.#queue = undefined
     this.#out = ''
     if (this.bucket === -1) return
+    admission.addresses.remove(this.#address)
     counts.sockets -= 1
     sweep.remove(this)
   }

@@ -115,10 +115,12 @@ function serveBelfry(): Served {
     startedAt: 0,
     identity: { kind: 'anonymous', user: null },
   }
-  const socket = createSocketDoor(realtime, () => server)
+  const addressOf = (request: Request) => server.requestIP(request)?.address ?? ''
+  const socket = createSocketDoor(realtime, () => server, addressOf)
   const events = createEventsDoor({
     realtime,
     tick: systemClock.tick,
+    addressOf,
     keepOpen: (request) => server.timeout(request, 0),
   })
   const server: Bun.Server<Connection> = Bun.serve<Connection>({

@@ -136,7 +136,12 @@ export async function openAudience(peer: Peer, count: number): Promise<Audience>
         hostname: '127.0.0.1',
         port: peer.port,
         data: { step: 'handshake' },
-        socket: { open: (socket) => void socket.write(request), data: hear, close: closed, error: () => {} },
+        socket: {
+          open: (socket) => void socket.write(request),
+          data: hear,
+          close: closed,
+          error: () => {},
+        },
       }),
     )
     sockets.push(...(await Promise.all(batch)))
