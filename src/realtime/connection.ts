@@ -43,6 +43,7 @@ import {
   unsubscribe,
   unsubscribeByServer,
 } from './subscribe.ts'
+import { pongMs } from './sweep.ts'
 
 /** Waiting for `identify`: this much, then it is not a client any more. */
 const queueFramesMax = 64
@@ -50,6 +51,9 @@ const queueBytesMax = 2 * frameBytesMax
 
 /** Room for the fields of a reply around its publications. */
 const replyOverheadBytes = 1024
+
+/** Characters written since the last pong that make a ping due: the next one proves that they were read. */
+const unprovenLengthMax = 256 * 1024
 
 interface Queue {
   commands: readonly Command[]
@@ -72,6 +76,10 @@ export class Connection implements Guest, Peer {
   calls = 0
   #address = ''
   #awaitsPong = false
+  /** `clock.tick()`. */
+  #pingedAt = 0
+  /** Characters written since the last pong. */
+  #unproven = 0
   /** Before `connect`: `clock.tick()` by which it must come. After: `clock.now()` at which it expires. */
   #deadline = Infinity
   /** Commands it may still send at once; below zero they are refused. As of `#spareAt`. */
@@ -141,13 +149,17 @@ export class Connection implements Guest, Peer {
   }
 
   beat(): void {
-    if (this.state !== 'connected') return
+    if (this.state !== 'connected' || this.#awaitsPong) return
     this.#awaitsPong = true
+    this.#pingedAt = this.context.clock.tick()
     this.socket?.send(pingFrame)
   }
 
+  /** Who was sent much and is silent stands still or reads too slowly: what it has not read hides the ping. */
   late(): void {
-    if (this.#awaitsPong) this.end(closes.noPong)
+    if (!this.#awaitsPong || this.context.clock.tick() - this.#pingedAt < pongMs) return
+    if (this.#unproven > unprovenLengthMax) this.#endSlow()
+    else this.end(closes.noPong)
   }
 
   check(): void {
@@ -160,6 +172,8 @@ export class Connection implements Guest, Peer {
     if (clock.now() > this.#deadline + limits.expiryGraceMs) return this.end(closes.expired)
     if (this.grants) expireGrants(this)
     this.#checkReader()
+    if (this.#awaitsPong) this.late()
+    else if (this.#unproven > unprovenLengthMax) this.beat()
   }
 
   #enqueue(queue: Queue, text: string): void {
@@ -206,6 +220,7 @@ export class Connection implements Guest, Peer {
   #handle({ id, method, params }: Command): Promise<void> | undefined {
     if (method === 'pong' && this.#awaitsPong) {
       this.#awaitsPong = false
+      this.#unproven = 0
       return undefined
     }
     if (!this.#takes(id)) return undefined
@@ -327,6 +342,7 @@ export class Connection implements Guest, Peer {
   #write(): boolean {
     const text = this.#out
     this.#out = ''
+    this.#unproven += text.length
     return text === '' || (this.socket?.send(text) ?? 1) > 0
   }
 
@@ -334,6 +350,10 @@ export class Connection implements Guest, Peer {
   #checkReader(): void {
     if (this.state === 'closed') return
     if ((this.socket?.getBufferedAmount() ?? 0) <= this.context.limits.slowBytes) return
+    this.#endSlow()
+  }
+
+  #endSlow(): void {
     this.context.counts.slow += 1
     this.end(closes.slow)
   }
