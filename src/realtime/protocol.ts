@@ -82,6 +82,8 @@ export const closes = {
   badRequest: { code: 3501, reason: 'bad request' },
   /** No `connect` within `limits.connectMs`. */
   stale: { code: 3502, reason: 'stale' },
+  /** `limits.connectionsPerUserMax`. */
+  connectionLimit: { code: 3504, reason: 'connection limit' },
   /** By the server API: the client must not come back. */
   disconnected: { code: 3503, reason: 'force disconnect' },
 } as const
@@ -239,8 +241,10 @@ export function attendancePush(topic: string, event: 'join' | 'leave', info: str
   return `{"push":{"channel":${JSON.stringify(topic)},"${event}":{"info":${info}}}}`
 }
 
-export function disconnectPush({ code, reason }: Close): string {
-  return `{"push":{"disconnect":${JSON.stringify({ code, reason })}}}`
+/** `reconnect_after_ms` is ours: a client that does not know it ignores it. */
+export function disconnectPush({ code, reason }: Close, reconnectAfterMs?: number): string {
+  const fields = { code, reason, reconnect_after_ms: reconnectAfterMs }
+  return `{"push":{"disconnect":${JSON.stringify(fields)}}}`
 }
 
 /** `result`: as in the reply to `refresh`. */
