@@ -109,7 +109,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       clock,
       log,
     },
-    { version },
+    { version, limits: config.connections },
   )
   const publish = (topic: string, data: unknown) => void realtime.publish(topic, data)
   const { collections, hottest } = noting(

@@ -110,12 +110,12 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
     deps.server().timeout(request, 0)
   }
   const server = createPublishDoors({ realtime, tick })
-  on('GET', '/connection/websocket', createSocketDoor(realtime, deps.server))
+  on('GET', '/connection/websocket', createSocketDoor(realtime, deps.server, addressOf))
   const emulated = createEmulationDoors({ realtime, keepOpen, addressOf, tick })
   on('GET', '/connection/sse', emulated.sse)
   on('POST', '/connection/http_stream', emulated.httpStream)
   on('POST', '/emulation', emulated.emulation)
-  on('GET', '/api/stream', createEventsDoor({ realtime, keepOpen, tick }))
+  on('GET', '/api/stream', createEventsDoor({ realtime, keepOpen, addressOf, tick }))
   on('POST', '/api/publish', server.publish)
   on('POST', '/api/broadcast', server.broadcast)
   on('POST', '/api/history', server.history)
@@ -144,7 +144,7 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
   const { load, ...own } = deps.own
   const publish = (topic: string, data: unknown) => void realtime.publish(topic, data)
   const stream = (request: Request, topics: readonly string[], visit: Visit) =>
-    eventStream({ realtime, keepOpen, tick }, { request, visit, topics })
+    eventStream({ realtime, keepOpen, addressOf, tick }, { request, visit, topics })
   const context = { ...own, publish, stream }
   const routesOfApp = createOwnRoutes({ clock, load, context }, options.routes ?? (() => {}))
   for (const { method, path, door } of routesOfApp) {

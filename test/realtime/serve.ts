@@ -99,11 +99,11 @@ export function serve(declared: Declared, options: ServeOptions = {}): TestServe
   const emulated = createEmulationDoors({ realtime, tick, keepOpen, addressOf })
   const { publish, broadcast, history } = createPublishDoors({ realtime, tick })
   const doors: Record<string, Door> = {
-    '/connection/websocket': createSocketDoor(realtime, () => server),
+    '/connection/websocket': createSocketDoor(realtime, () => server, addressOf),
     '/connection/sse': emulated.sse,
     '/connection/http_stream': emulated.httpStream,
     '/emulation': emulated.emulation,
-    '/api/stream': createEventsDoor({ realtime, tick, keepOpen }),
+    '/api/stream': createEventsDoor({ realtime, tick, keepOpen, addressOf }),
     '/api/publish': publish,
     '/api/broadcast': broadcast,
     '/api/history': history,
