@@ -108,6 +108,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       call: (call) => callDoors(fetch, call),
       clock,
       log,
+      limits: (policy) => createLimits({ clock }, policy),
     },
     { version },
   )

@@ -2,7 +2,7 @@
  * The server API, in the shapes of Centrifugo's HTTP API: `POST /api/publish`, `/api/broadcast`,
  * `/api/history`. For the holder of the API key only; no topic rule is asked.
  */
-import { Fault, type FieldProblem } from '../fault.ts'
+import { Fault, type FaultCode, type FieldProblem } from '../fault.ts'
 import { historyQueryOf, type Position, type Realtime } from '../realtime/realtime.ts'
 import { readJson } from './body.ts'
 import { visitHeaders, type Door, type Visit } from './visit.ts'
@@ -14,7 +14,7 @@ const broadcastTopicsMax = 1_000
 const requestBytesMax = 512 * 1024
 
 export interface PublishDeps {
-  readonly realtime: Pick<Realtime, 'publish' | 'broadcast' | 'history'>
+  readonly realtime: Pick<Realtime, 'submit' | 'broadcast' | 'history'>
   /** `clock.tick()`. */
   readonly tick: () => number
 }
@@ -43,7 +43,7 @@ export function createPublishDoors({ realtime, tick }: PublishDeps): PublishDoor
       const { channel, data } = await readBody(request, visit, ['channel', 'data'])
       const problems = [...needName('channel', channel), ...needData(data)]
       if (problems.length > 0 || typeof channel !== 'string') throw malformed(problems)
-      return answer(visit, positionJson(realtime.publish(channel, data)))
+      return answer(visit, positionJson(realtime.submit(channel, data)))
     },
 
     async broadcast(request, visit) {
@@ -121,7 +121,9 @@ function outcomeJson(outcome: Position | Fault): string {
   return `{"result":${positionJson(outcome)}}`
 }
 
-/** Centrifugo's numbers for one topic of a broadcast: 102 unknown channel, 100 the rest. */
-function apiError(fault: Fault): { code: number; message: string } {
-  return { code: fault.code === 'not_found' ? 102 : 100, message: fault.message }
+/** Centrifugo's numbers for one topic of a broadcast: 102 unknown channel, 107 bad request, 100 the rest. */
+function apiError({ code, message, fields = [] }: Fault): { code: number; message: string } {
+  const said = [message, ...fields.map((one) => `${one.field}: ${one.message}`)].join('; ')
+  const numbers: Partial<Record<FaultCode, number>> = { not_found: 102, invalid: 107 }
+  return { code: numbers[code] ?? 100, message: said }
 }

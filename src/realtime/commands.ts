@@ -15,15 +15,11 @@ export function publish(peer: Peer, id: number, { channel, data, type = 0 }: Par
   if (type !== 0) return peer.error(id, errors.notAvailable)
   const match = allowed(peer, id, channel, 'publish')
   if (!match) return
-  const { hub, log } = peer.context
-  try {
-    hub.publish(match.name, hub.encode(data))
-    peer.reply(reply(id, 'publish', '{}'))
-  } catch (error) {
-    // Too large as we write it, nested too deep, or no room for one more topic.
-    log.debug('realtime.publish-refused', { topic: channel, error })
-    peer.error(id, errors.limit)
-  }
+  const { client, context, identity, socket } = peer
+  const author = { identity, client, address: socket?.remoteAddress }
+  const refused = context.publisher.publishAs(author, match, data)
+  if (refused) peer.error(id, refused)
+  else peer.reply(reply(id, 'publish', '{}'))
 }
 
 export function history(peer: Peer, id: number, params: Params): void {

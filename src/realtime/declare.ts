@@ -3,18 +3,30 @@
  *
  * @example
  * import { app, topic } from 'belfry'
+ * import { t } from 'elysia'
  *
  * export default app({
  *   name: 'live',
  *   topics: {
  *     'prices:{region}': topic({ subscribe: 'public', history: { size: 288, ttl: '24h' }, last: true }),
- *     'chat:{room}': topic({ subscribe: 'signed-in', publish: 'signed-in' }),
+ *     'chat:{room}': topic({
+ *       subscribe: 'signed-in',
+ *       publish: 'signed-in',
+ *       message: t.Object({ text: t.String({ minLength: 1, maxLength: 500 }) }),
+ *       limit: '5/10s',
+ *     }),
+ *     'ticker:{market}': topic({
+ *       subscribe: 'public',
+ *       conflate: { every: '1s', key: (data: { token: string }) => data.token },
+ *     }),
  *     'inbox:{user}': topic({ subscribe: ({ user, params }) => user?.id === params.user }),
  *   },
  * })
  */
+import type { TSchema } from 'elysia'
 import type { Audience, User } from '../auth/declare.ts'
 import type { Duration } from '../lib/duration.ts'
+import type { Rate } from '../lib/rate.ts'
 
 export type TopicRule =
   | Audience
@@ -23,7 +35,25 @@ export type TopicRule =
       readonly params: Readonly<Record<string, string>>
     }) => boolean | null | undefined)
 
-export interface TopicOptions {
+export interface ConflateOptions<Data> {
+  /** From 10ms to 1h. */
+  readonly every: Duration
+  /**
+   * What a publication is about, as the token of a price: each key has an interval of its own. Default: all of
+   * the topic's publications are about the same. One that throws refuses the publication.
+   */
+  key?(data: Data): string | number
+}
+
+export interface LimitOptions {
+  /** For all connections of a user, over all topics of the pattern; for visitors, of an address. */
+  readonly user?: Rate
+  /** For each connection. */
+  readonly connection?: Rate
+}
+
+/** `Data`: what is published, as `message` says. */
+export interface TopicOptions<Data = unknown> {
   /** Who may subscribe and read history. Absent: denied. */
   readonly subscribe?: TopicRule
   /** Who may publish as a client. The server (feeds, `live`, `POST /api/publish`) always may. Absent: denied. */
@@ -42,19 +72,34 @@ export interface TopicOptions {
    */
   readonly presence?: boolean
 
+  /**
+   * What clients and the server API may publish, in Elysia's `t`. Anything else is refused, naming the field
+   * (error 107, or a problem). As in routes, nested fields that it does not name are left out. What `live`, feeds
+   * and your routes publish is not asked. Default: any JSON.
+   */
+  readonly message?: TSchema & { readonly static: Data }
+  /**
+   * How often a client may publish: so many in any window of that length, as `'5/10s'` or `'100/min'`. A string
+   * is the limit of a user; above it error 111, and what was refused does not count. The server is not limited.
+   */
+  readonly limit?: Rate | LimitOptions
+  /**
+   * At most one publication per interval, the latest: the first goes at once; of those that come within the
+   * interval the last one goes at its end. `'1s'`: the topic has one interval. What is replaced was never
+   * published: it has no offset, and history does not know it.
+   */
+  readonly conflate?: Duration | ConflateOptions<Data>
+
   /** Declared in the app file, not served yet: refused at start. */
-  readonly limit?: unknown
-  readonly message?: unknown
-  readonly conflate?: unknown
   readonly persist?: unknown
 }
 
-export interface TopicDeclaration {
+export interface TopicDeclaration<Data = unknown> {
   readonly kind: 'topic'
-  readonly options: TopicOptions
+  readonly options: TopicOptions<Data>
 }
 
 /** Declares; opens nothing. */
-export function topic(options: TopicOptions): TopicDeclaration {
+export function topic<Data = unknown>(options: TopicOptions<Data>): TopicDeclaration<Data> {
   return { kind: 'topic', options }
 }

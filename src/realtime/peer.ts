@@ -9,6 +9,7 @@ import type { Log } from '../observe/log.ts'
 import type { Attendance, Observer } from './attendance.ts'
 import type { Hub, Topic, Writer } from './hub.ts'
 import type { Close, ProtocolError } from './protocol.ts'
+import type { Publisher } from './publisher.ts'
 import type { Sweep, Swept } from './sweep.ts'
 import type { Users } from './users.ts'
 
@@ -61,6 +62,7 @@ export type Called =
 
 export interface ConnectionContext {
   readonly hub: Hub
+  readonly publisher: Publisher
   readonly clock: Clock
   readonly log: Log
   readonly sweep: Sweep<Swept>

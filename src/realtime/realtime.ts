@@ -22,12 +22,15 @@ import type { Log } from '../observe/log.ts'
 import { createAttendance } from './attendance.ts'
 import { Connection } from './connection.ts'
 import type { TopicRule } from './declare.ts'
+import type { ConflateLimits } from './conflate.ts'
 import { Emulated, type EmulationContext, type Framing } from './emulation.ts'
-import { createHub, type Encoded, type Fan, type HubLimits, type Topic } from './hub.ts'
+import { createHub, type Fan, type HubLimits, type Topic } from './hub.ts'
 import { isTopicName, type Matcher } from './pattern.ts'
 import type { Call, Called, ConnectionContext, ConnectionLimits } from './peer.ts'
 import { createPresence } from './presence.ts'
 import { closes, frameBytesMax } from './protocol.ts'
+import { createPublisher, type PublishPlan } from './publisher.ts'
+import type { MakeLimits } from './publish-limit.ts'
 import { readHistory, type HistoryQuery, type Position } from './recovery.ts'
 import { ask } from './rules.ts'
 import {
@@ -47,10 +50,11 @@ export type { Fan } from './hub.ts'
 export type { Matcher } from './pattern.ts'
 export type { Framing } from './emulation.ts'
 export type { Call, Called, Socket } from './peer.ts'
+export type { CheckMessage } from './publisher.ts'
 export type { HistoryQuery, Position } from './recovery.ts'
 
 /** A declared topic, checked. Made by the plan. */
-export interface TopicPlan {
+export interface TopicPlan extends PublishPlan {
   readonly pattern: string
   readonly matcher: Matcher
   readonly subscribe?: TopicRule | undefined
@@ -63,7 +67,7 @@ export interface TopicPlan {
   readonly presence?: boolean | undefined
 }
 
-export interface Limits extends HubLimits, ConnectionLimits, StreamLimits {
+export interface Limits extends HubLimits, ConnectionLimits, StreamLimits, ConflateLimits {
   /** Sockets and streams. */
   readonly connectionsMax: number
 }
@@ -92,6 +96,8 @@ const limitsDefault: Limits = {
   callsPerConnectionMax: 16,
   streamBufferBytesMax: 256 * 1024,
   replayBytesMax: 128 * 1024,
+  conflatedKeysMax: 100_000,
+  conflatedBytesMax: 32 * 1024 * 1024,
 }
 
 /** The server's own read of a history: an operator's tool, so generous. */
@@ -114,6 +120,8 @@ export interface RealtimeDeps {
   readonly call?: (call: Call) => Promise<Called>
   readonly clock: Clock
   readonly log: Log
+  /** Windows to count publications in. */
+  readonly limits: MakeLimits
 }
 
 export interface RealtimeOptions {
@@ -160,6 +168,8 @@ export interface RealtimeStats {
 export interface Realtime extends Service {
   /** As the server: no rule is asked. Faults: `not_found`, `invalid`, `too_large`, `unavailable`. */
   publish(topic: string, data: unknown): Position
+  /** As the server API: the topic's `message` is asked, too. Faults: the same. */
+  submit(topic: string, data: unknown): Position
   /** One value to many topics, encoded once. Faults of the value are thrown, of a topic returned. */
   broadcast(topics: readonly string[], data: unknown): (Position | Fault)[]
   /** As the server. `data` is JSON text. Faults: `not_found`, `conflict` when `since` is not kept. */
@@ -192,8 +202,10 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
 
   const hub = createHub({ plans, clock, onPressure: () => sweep.forEach(check) }, limits)
   const sweep = createSweep<Swept>(clock, () => hub.sweep())
+  const publisher = createPublisher({ hub, clock, log, limits: deps.limits }, limits)
   const connectionContext: ConnectionContext = {
     hub,
+    publisher,
     clock,
     log,
     sweep,
@@ -260,11 +272,9 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
   }
 
   return {
-    publish: (topic, data) => hub.publish(topic, hub.encode(data)),
-    broadcast(names, data) {
-      const encoded = hub.encode(data)
-      return names.map((name) => tryPublish(name, encoded))
-    },
+    publish: publisher.publish,
+    submit: publisher.submit,
+    broadcast: publisher.broadcast,
     history(name, query) {
       const match = hub.match(name)
       if (!match) throw unknownTopic(name)
@@ -311,6 +321,7 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
     start: () => sweep.start(),
     async drain() {
       isOpen = false
+      publisher.flush()
       const step = Math.max(drainStepLeast, Math.ceil(sweep.size / (drainMs / drainStepMs)))
       closeSome(step)
       if (sweep.size === 0) return
@@ -329,15 +340,6 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
       closeSome(Infinity)
       sweep.stop()
     },
-  }
-
-  function tryPublish(name: string, encoded: Encoded): Position | Fault {
-    try {
-      return hub.publish(name, encoded)
-    } catch (thrown) {
-      if (thrown instanceof Fault) return thrown
-      throw thrown
-    }
   }
 }
 

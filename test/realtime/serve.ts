@@ -7,8 +7,8 @@ import { createPublishDoors } from '../../src/http/publish.ts'
 import { createSocketDoor, websocket } from '../../src/http/socket.ts'
 import type { Door, Visit } from '../../src/http/visit.ts'
 import { systemClock, type Clock } from '../../src/lib/clock.ts'
+import { createLimits } from '../../src/limits/limits.ts'
 import type { Log, LogFields } from '../../src/observe/log.ts'
-import type { TopicOptions } from '../../src/realtime/declare.ts'
 import {
   compilePattern,
   createRealtime,
@@ -36,7 +36,7 @@ export interface ServeOptions extends RealtimeOptions {
   readonly port?: number
 }
 
-type Declared = Readonly<Record<string, Partial<TopicPlan> & Pick<TopicOptions, 'subscribe'>>>
+type Declared = Readonly<Record<string, Partial<TopicPlan>>>
 
 export function plansOf(declared: Declared): TopicPlan[] {
   return Object.entries(declared).map(([pattern, options]) => ({
@@ -89,6 +89,7 @@ export function serve(declared: Declared, options: ServeOptions = {}): TestServe
       ...(options.call ? { call: options.call } : {}),
       clock,
       log: logTo(errors),
+      limits: (policy) => createLimits({ clock }, policy),
     },
     options,
   )
