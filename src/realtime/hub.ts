@@ -121,6 +121,7 @@ export interface Hub {
   /** The topic, alive from now on. Undefined: too many are, and none can go. */
   open(match: Match): Topic | undefined
   peek(name: string): Topic | undefined
+  alive(): Iterable<Topic>
   encode(data: unknown): Encoded
   /** Faults: `not_found`, `unavailable`. */
   publish(name: string, encoded: Encoded): Position
@@ -240,6 +241,7 @@ export function createHub({ plans, clock, onPressure }: HubDeps, limits: HubLimi
     match,
     open,
     peek: (name) => topics.get(name),
+    alive: () => topics.values(),
     encode: (data) => encode(data, limits.publicationBytesMax),
     publish,
     eventId,

@@ -22,6 +22,7 @@ import {
   type PublishLimitPlan,
 } from './publish-limit.ts'
 import type { Position } from './recovery.ts'
+import { createRepeats } from './repeats.ts'
 
 /** A declared topic as far as publishing is concerned. */
 export interface PublishPlan {
@@ -41,13 +42,22 @@ export interface Publisher {
   /** As the server: nothing is asked. Faults: `not_found`, `invalid`, `too_large`, `unavailable`. */
   publish(topic: string, data: unknown): Position
   /** As the server API: the topic's `message` is asked. Faults: the same. */
-  submit(topic: string, data: unknown): Position
+  submit(topic: string, data: unknown, options?: SubmitOptions): Promise<Position>
   /** One value to many topics, encoded once. Faults of the value are thrown, of a topic returned. */
-  broadcast(topics: readonly string[], data: unknown): (Position | Fault)[]
+  broadcast(
+    topics: readonly string[],
+    data: unknown,
+    options?: SubmitOptions,
+  ): Promise<(Position | Fault)[]>
   /** As a client that the topic's rule has let in. What is refused is returned. */
   publishAs(author: Author, match: Match, data: unknown): ProtocolError | undefined
   /** What waits for its interval goes now. */
   flush(): void
+}
+
+export interface SubmitOptions {
+  /** The same key again on the same topic, within five minutes: nothing, and the first one's position. */
+  readonly key?: string | undefined
 }
 
 export interface PublisherDeps {
@@ -68,6 +78,7 @@ export function createPublisher(deps: PublisherDeps, limits: ConflateLimits): Pu
       log.error('realtime.conflated-lost', { topic, error })
     }
   }
+  const repeats = createRepeats(clock)
   const conflator = createConflator<Encoded>({ clock, go: late }, limits)
 
   const limiterOf = (plan: PublishLimitPlan): PublishLimiter => {
@@ -107,27 +118,29 @@ export function createPublisher(deps: PublisherDeps, limits: ConflateLimits): Pu
     return topic ? { offset: topic.offset, epoch: topic.epoch } : { offset: 0, epoch: '' }
   }
 
-  return {
-    publish: (name, data) => send(matchOf(name), data, hub.encode(data)),
-    submit(name, data) {
-      const match = matchOf(name)
+  /** `encoded`: of `data`, if that is known already. */
+  const submit = (
+    name: string,
+    data: unknown,
+    { key }: SubmitOptions = {},
+    encoded?: Encoded,
+  ): Position | Promise<Position> => {
+    const match = matchOf(name)
+    const publish = (): Position | Promise<Position> => {
+      if (!match.plan.message) return send(match, data, encoded ?? hub.encode(data))
       const checked = checkedBy(match, data)
       return send(match, checked, hub.encode(checked))
-    },
-    broadcast(names, data) {
+    }
+    return key === undefined ? publish() : repeats.once(name, key, publish)
+  }
+
+  return {
+    publish: (name, data) => send(matchOf(name), data, hub.encode(data)),
+    submit: async (name, data, options) => await submit(name, data, options),
+    async broadcast(names, data, options) {
       const encoded = hub.encode(data)
-      const one = (name: string): Position | Fault => {
-        try {
-          const match = matchOf(name)
-          if (!match.plan.message) return send(match, data, encoded)
-          const checked = checkedBy(match, data)
-          return send(match, checked, hub.encode(checked))
-        } catch (thrown) {
-          if (thrown instanceof Fault) return thrown
-          throw thrown
-        }
-      }
-      return names.map(one)
+      const outcomes = names.map((name) => settled(() => submit(name, data, options, encoded)))
+      return await Promise.all(outcomes)
     },
     publishAs(author, match, data) {
       const { message, limit } = match.plan
@@ -145,6 +158,15 @@ export function createPublisher(deps: PublisherDeps, limits: ConflateLimits): Pu
       }
     },
     flush: conflator.flush,
+  }
+}
+
+async function settled(run: () => Position | Promise<Position>): Promise<Position | Fault> {
+  try {
+    return await run()
+  } catch (thrown) {
+    if (thrown instanceof Fault) return thrown
+    throw thrown
   }
 }
 

@@ -23,13 +23,14 @@ import { createAttendance } from './attendance.ts'
 import { Connection } from './connection.ts'
 import type { TopicRule } from './declare.ts'
 import type { ConflateLimits } from './conflate.ts'
+import { createControl, type Control } from './control.ts'
 import { Emulated, type EmulationContext, type Framing } from './emulation.ts'
 import { createHub, type Fan, type HubLimits, type Topic } from './hub.ts'
 import { isTopicName, type Matcher } from './pattern.ts'
 import type { Call, Called, ConnectionContext, ConnectionLimits } from './peer.ts'
 import { createPresence } from './presence.ts'
 import { closes, frameBytesMax } from './protocol.ts'
-import { createPublisher, type PublishPlan } from './publisher.ts'
+import { createPublisher, type Publisher, type PublishPlan } from './publisher.ts'
 import type { MakeLimits } from './publish-limit.ts'
 import { readHistory, type HistoryQuery, type Position } from './recovery.ts'
 import { ask } from './rules.ts'
@@ -44,12 +45,14 @@ import { createSweep, type Swept } from './sweep.ts'
 import { Users } from './users.ts'
 
 export { compilePattern, validatePattern } from './pattern.ts'
-export { historyQueryOf } from './recovery.ts'
+export { historyQueryOf, positionOf } from './recovery.ts'
 export type { Connection } from './connection.ts'
+export type { Who } from './control.ts'
 export type { Fan } from './hub.ts'
 export type { Matcher } from './pattern.ts'
 export type { Framing } from './emulation.ts'
 export type { Call, Called, Socket } from './peer.ts'
+export { repeatKeyLengthMax } from './repeats.ts'
 export type { CheckMessage } from './publisher.ts'
 export type { HistoryQuery, Position } from './recovery.ts'
 
@@ -166,14 +169,20 @@ export interface RealtimeStats {
 }
 
 export interface Realtime extends Service {
+  /** Names this process to clients and operators. */
+  readonly node: string
   /** As the server: no rule is asked. Faults: `not_found`, `invalid`, `too_large`, `unavailable`. */
   publish(topic: string, data: unknown): Position
   /** As the server API: the topic's `message` is asked, too. Faults: the same. */
-  submit(topic: string, data: unknown): Position
+  readonly submit: Publisher['submit']
   /** One value to many topics, encoded once. Faults of the value are thrown, of a topic returned. */
-  broadcast(topics: readonly string[], data: unknown): (Position | Fault)[]
+  readonly broadcast: Publisher['broadcast']
   /** As the server. `data` is JSON text. Faults: `not_found`, `conflict` when `since` is not kept. */
   history(topic: string, query: HistoryQuery): HistoryPage
+  /** What the topic keeps goes; it counts on. Faults: `not_found`. */
+  forget(topic: string): Position
+  /** What the server does to who is connected, and asks about topics. */
+  readonly control: Control
   /** For one socket, before it is upgraded. Faults: `unavailable`. */
   connection(identity: Identity): Connection
   /** Those of one user, for what the server does to it. A copy. */
@@ -203,6 +212,8 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
   const hub = createHub({ plans, clock, onPressure: () => sweep.forEach(check) }, limits)
   const sweep = createSweep<Swept>(clock, () => hub.sweep())
   const publisher = createPublisher({ hub, clock, log, limits: deps.limits }, limits)
+  const users = new Users()
+  const attendance = createAttendance(clock, createPresence())
   const connectionContext: ConnectionContext = {
     hub,
     publisher,
@@ -213,8 +224,8 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
     identify,
     identifyTopic: deps.identifyTopic,
     call: deps.call,
-    attendance: createAttendance(clock, createPresence()),
-    users: new Users(),
+    attendance,
+    users,
     counts,
     version: options.version ?? '0',
   }
@@ -229,6 +240,14 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
     if (sweep.size >= limits.connectionsMax) {
       throw new Fault('unavailable', `more than ${limits.connectionsMax} connections`)
     }
+  }
+
+  const open = (name: string): Topic => {
+    const match = hub.match(name)
+    if (!match) throw unknownTopic(name)
+    const topic = hub.open(match)
+    if (topic) return topic
+    throw new Fault('unavailable', 'too many topics are alive')
   }
 
   const groupOf = (names: readonly string[]): Group => {
@@ -272,19 +291,23 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
   }
 
   return {
+    node: hub.epoch,
     publish: publisher.publish,
     submit: publisher.submit,
     broadcast: publisher.broadcast,
     history(name, query) {
-      const match = hub.match(name)
-      if (!match) throw unknownTopic(name)
-      const topic = hub.open(match)
-      if (!topic) throw new Fault('unavailable', 'too many topics are alive')
+      const topic = open(name)
       const bounds = { limitMax: limits.historyLimitMax, bytesMax: serverHistoryBytesMax }
       const publications = readHistory(topic, query, bounds)
       if (!publications) throw new Fault('conflict', 'what comes after this position is not kept')
       return { publications, offset: topic.offset, epoch: topic.epoch }
     },
+    forget(name) {
+      const topic = open(name)
+      topic.history.clear()
+      return { offset: topic.offset, epoch: topic.epoch }
+    },
+    control: createControl({ hub, sweep, users, attendance }),
     connection(identity) {
       admit()
       return new Connection(connectionContext, identity)

@@ -137,7 +137,7 @@ describe('limit', () => {
     expect(await publish(one, 'a')).toBeUndefined()
     expect((await publish(one, 'b'))?.code).toBe(111)
     expect((await publish(two, 'c'))?.code).toBe(111)
-    for (let n = 0; n < 5; n += 1) server.realtime.submit('chat:a', 'd')
+    for (let n = 0; n < 5; n += 1) await server.realtime.submit('chat:a', 'd')
     for (const client of [one, two]) client.close()
   })
 })

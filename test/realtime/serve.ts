@@ -3,7 +3,7 @@ import type { Identity, TopicVerdict, Verdict } from '../../src/auth/auth.ts'
 import { createEmulationDoors } from '../../src/http/emulation.ts'
 import { createEventsDoor } from '../../src/http/events.ts'
 import { problemResponse } from '../../src/http/faults.ts'
-import { createPublishDoors } from '../../src/http/publish.ts'
+import { createServerApi } from '../../src/http/server-api.ts'
 import { createSocketDoor, websocket } from '../../src/http/socket.ts'
 import type { Door, Visit } from '../../src/http/visit.ts'
 import { systemClock, type Clock } from '../../src/lib/clock.ts'
@@ -97,16 +97,15 @@ export function serve(declared: Declared, options: ServeOptions = {}): TestServe
   const keepOpen = (request: Request) => server.timeout(request, 0)
   const addressOf = (request: Request) => server.requestIP(request)?.address ?? ''
   const emulated = createEmulationDoors({ realtime, tick, keepOpen, addressOf })
-  const { publish, broadcast, history } = createPublishDoors({ realtime, tick })
+  const health = () => ({ app: 'test', version: '0', uptimeMs: clock.tick() })
+  const api = createServerApi({ realtime, health, tick, log: logTo(errors) })
   const doors: Record<string, Door> = {
     '/connection/websocket': createSocketDoor(realtime, () => server),
     '/connection/sse': emulated.sse,
     '/connection/http_stream': emulated.httpStream,
     '/emulation': emulated.emulation,
     '/api/stream': createEventsDoor({ realtime, tick, keepOpen }),
-    '/api/publish': publish,
-    '/api/broadcast': broadcast,
-    '/api/history': history,
+    ...Object.fromEntries([...api].map(([method, door]) => [`/api/${method}`, door])),
   }
   const server: Bun.Server<Connection> = Bun.serve<Connection>({
     hostname: '127.0.0.1',
