@@ -37,7 +37,7 @@ import { createMetrics } from './observe/metrics.ts'
 import type { Plan } from './plan/plan.ts'
 import { createRealtime, type Connection } from './realtime/realtime.ts'
 import type { Db, TransactionOptions, Tx } from './store/declare.ts'
-import { createRedis, createStore, type Redis } from './store/store.ts'
+import { createPublications, createRedis, createStore, type Redis } from './store/store.ts'
 import { version } from './version.ts'
 
 /** Writes per user, or per address for visitors, until app files can say (`limits`). */
@@ -109,6 +109,9 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       clock,
       log,
       limits: (policy) => createLimits({ clock }, policy),
+      publications: plan.topics.some(({ persist }) => persist)
+        ? createPublications(store)
+        : undefined,
     },
     { version },
   )

@@ -26,6 +26,7 @@ import { createGate } from './gates.ts'
 import { createHealthDoor, createMetricsDoor, type Health } from './operations.ts'
 import { createRecordDoors } from './records.ts'
 import { createOwnRoutes } from './routes.ts'
+import { createReplayDoor } from './replay.ts'
 import { createServerApi } from './server-api.ts'
 import { createSocketDoor } from './socket.ts'
 import { visitHeaders, type Door, type Visit } from './visit.ts'
@@ -100,6 +101,7 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
   on('POST', '/connection/http_stream', emulated.httpStream)
   on('POST', '/emulation', emulated.emulation)
   on('GET', '/api/stream', createEventsDoor({ realtime, keepOpen, tick }))
+  on('GET', '/api/topics/:id/history', createReplayDoor({ realtime, tick }))
   for (const [method, door] of createServerApi({ ...deps, tick })) {
     on('POST', `/api/server/${method}`, door)
     // Some methods have names that collections have: those are served under /api/server only.

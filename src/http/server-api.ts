@@ -48,7 +48,7 @@ const expireAtMax = 253_402_300_799
 export interface ServerApiDeps {
   readonly realtime: Pick<
     Realtime,
-    'submit' | 'broadcast' | 'history' | 'forget' | 'control' | 'stats' | 'node'
+    'submit' | 'broadcast' | 'ready' | 'history' | 'forget' | 'control' | 'stats' | 'node'
   >
   readonly health: () => Pick<Health, 'app' | 'version' | 'uptimeMs'>
   readonly log: Log
@@ -125,7 +125,7 @@ function publishing({ realtime }: ServerApiDeps): Methods {
     },
     history: {
       fields: ['channel', 'limit', 'since', 'reverse'],
-      run(body) {
+      async run(body) {
         const topic = body.name('channel')
         const query = historyQueryOf({
           limit: body.whole('limit', -1, listMax),
@@ -135,6 +135,7 @@ function publishing({ realtime }: ServerApiDeps): Methods {
         if (!query) body.problem('since', 'must be { offset, epoch }')
         body.done(undefined)
         if (!query) return '{}'
+        await realtime.ready([topic])
         const { publications, offset, epoch } = realtime.history(topic, query)
         const list = publications.map((one) => `{"data":${one.data},"offset":${one.offset}}`)
         return `{"publications":[${list.join(',')}],"offset":${offset},"epoch":"${epoch}"}`
@@ -143,8 +144,8 @@ function publishing({ realtime }: ServerApiDeps): Methods {
     /** What the topic keeps goes; its offset and epoch stay. */
     history_remove: {
       fields: ['channel'],
-      run(body) {
-        realtime.forget(body.done(body.name('channel')))
+      async run(body) {
+        await realtime.forget(body.done(body.name('channel')))
         return '{}'
       },
     },
@@ -156,12 +157,12 @@ function controlling({ realtime: { control } }: ServerApiDeps): Methods {
   return {
     subscribe: {
       fields: [...whoFields, 'channel', 'recover_since'],
-      run(body) {
+      async run(body) {
         const [who, topic] = [whoOf(body), body.name('channel')]
         const given = body.object('recover_since')
         const since = given && positionOf(given)
         if (given && !since) body.problem('recover_since', 'must be { offset, epoch }')
-        control.subscribe(body.done(who), topic, since)
+        await control.subscribe(body.done(who), topic, since)
         return '{}'
       },
     },

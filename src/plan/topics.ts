@@ -5,7 +5,7 @@ import type { LimitPolicy } from '../limits/limits.ts'
 import { compilePattern, validatePattern, type TopicPlan } from '../realtime/realtime.ts'
 import type { ConflateOptions, TopicDeclaration, TopicOptions } from '../realtime/declare.ts'
 import { compileMessage } from './message.ts'
-import { checkOptions, checkRule, type Report } from './report.ts'
+import { checkOptions, checkRule, durationOf, type Report } from './report.ts'
 
 /** Shorter is what the fan-out gathers by itself; longer is a feed. */
 const conflateMs = { least: 10, most: 3_600_000 } as const
@@ -13,12 +13,16 @@ const conflateMs = { least: 10, most: 3_600_000 } as const
 /** Publications of history per topic: with 1 KB each, 10 MB. */
 const historySizeMax = 10_000
 
+/** Publications of a topic on disk: with 1 KB each, 1 GB, and what is kept when only a time is said. */
+const persistSizeMax = 1_000_000
+const persistSizeDefault = 100_000
+
 const known = {
   served: [
     ...['subscribe', 'publish', 'history', 'last', 'presence'],
-    ...['message', 'limit', 'conflate'],
+    ...['message', 'limit', 'conflate', 'persist'],
   ],
-  notYet: ['persist'],
+  notYet: [],
 }
 
 export function compileTopics(
@@ -70,6 +74,7 @@ function compileTopic(
     message: options.message && compileMessage(options.message, `${at}.message`, report),
     limit: limitOf(options, pattern, at, report),
     conflate: conflateOf(options, at, report),
+    persist: persistOf(options, { size, ttlMs }, at, report),
   }
 }
 
@@ -129,4 +134,36 @@ function historyOf(
   const ttlMs = parseDurationMs(history.ttl)
   if (ttlMs === undefined) report(`${at}.history.ttl`, 'must be a duration like 24h')
   return { size: history.size, ttlMs: ttlMs ?? 0 }
+}
+
+const persistOptions = { served: ['size', 'ttl'], notYet: [] }
+
+/** On disk at least what is in memory. */
+function persistOf(
+  { persist = false, history }: TopicOptions,
+  inMemory: { readonly size: number; readonly ttlMs: number },
+  at: string,
+  report: Report,
+): TopicPlan['persist'] {
+  if (persist === false) return undefined
+  if (history === undefined) {
+    report(`${at}.persist`, 'needs history: what subscribers recover from')
+  }
+  if (persist === true) return inMemory
+  if (typeof persist !== 'object' || persist === null) {
+    report(`${at}.persist`, 'must be true, false or { size, ttl }')
+    return undefined
+  }
+  checkOptions(`${at}.persist.`, persist, persistOptions, report)
+  const { size = Math.max(inMemory.size, persistSizeDefault), ttl } = persist
+  if (!Number.isInteger(size) || size < inMemory.size || size > persistSizeMax) {
+    const least = Math.max(1, inMemory.size)
+    report(
+      `${at}.persist.size`,
+      `must be an integer from ${least} (its history) to ${persistSizeMax}`,
+    )
+  }
+  const ttlMs = durationOf(ttl, `${at}.persist.ttl`, inMemory.ttlMs, report)
+  if (ttlMs < inMemory.ttlMs) report(`${at}.persist.ttl`, 'is shorter than that of its history')
+  return { size, ttlMs }
 }

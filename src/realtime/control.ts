@@ -5,8 +5,10 @@
  * Event streams are anonymous readers of a fixed list: they are counted, and not named here.
  */
 import { Fault } from '../fault.ts'
+import { bringAlive } from './alive.ts'
 import type { Attendance } from './attendance.ts'
 import { Connection } from './connection.ts'
+import type { Durable } from './durable.ts'
 import type { Hub, Match, Topic } from './hub.ts'
 import type { Member, PresenceStats } from './presence.ts'
 import { closes, unsubscribes, type Close, type Unsubscribe } from './protocol.ts'
@@ -30,8 +32,8 @@ export interface ConnectionInfo {
 }
 
 export interface Control {
-  /** Whose connection has the topic already keeps it. Faults: `not_found`. */
-  subscribe(who: Who, topic: string, since?: Position): void
+  /** Whose connection has the topic already keeps it. Faults: `not_found`, `unavailable`. */
+  subscribe(who: Who, topic: string, since?: Position): Promise<void>
   /** Faults: `not_found`. */
   unsubscribe(who: Who, topic: string, why?: Unsubscribe): void
   /** All but `except`, ids of connections. */
@@ -51,12 +53,13 @@ export interface Control {
 
 export interface ControlDeps {
   readonly hub: Hub
+  readonly durable: Durable | undefined
   readonly sweep: Sweep<Swept>
   readonly users: Users
   readonly attendance: Attendance
 }
 
-export function createControl({ hub, sweep, users, attendance }: ControlDeps): Control {
+export function createControl({ hub, durable, sweep, users, attendance }: ControlDeps): Control {
   /** A copy: what is done to one may make it leave. */
   const everybody = (isWanted: (one: Connection) => boolean, max: number): Connection[] => {
     const found: Connection[] = []
@@ -88,8 +91,9 @@ export function createControl({ hub, sweep, users, attendance }: ControlDeps): C
   }
 
   return {
-    subscribe(who, topic, since) {
+    async subscribe(who, topic, since) {
       matchOf(topic)
+      await bringAlive({ hub, durable }, [topic])
       for (const one of select(who)) one.subscribe(topic, since)
     },
     unsubscribe(who, topic, why = unsubscribes.ended) {

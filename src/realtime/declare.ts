@@ -14,6 +14,8 @@
  *       publish: 'signed-in',
  *       message: t.Object({ text: t.String({ minLength: 1, maxLength: 500 }) }),
  *       limit: '5/10s',
+ *       history: { size: 200, ttl: '7d' },
+ *       persist: { ttl: '90d' },
  *     }),
  *     'ticker:{market}': topic({
  *       subscribe: 'public',
@@ -50,6 +52,13 @@ export interface LimitOptions {
   readonly user?: Rate
   /** For each connection. */
   readonly connection?: Rate
+}
+
+export interface PersistOptions {
+  /** Not fewer than in `history`. */
+  readonly size?: number
+  /** Not shorter than that of `history`, which it is by default. */
+  readonly ttl?: Duration
 }
 
 /** `Data`: what is published, as `message` says. */
@@ -90,8 +99,13 @@ export interface TopicOptions<Data = unknown> {
    */
   readonly conflate?: Duration | ConflateOptions<Data>
 
-  /** Declared in the app file, not served yet: refused at start. */
-  readonly persist?: unknown
+  /**
+   * Keep it in the database: a publication is committed before anybody hears it, and offsets, epoch and `history`
+   * (which it needs) outlive the process. `true` keeps as much as `history` says; `{ ttl: '90d' }` more, for
+   * `GET /api/topics/<topic>/history?since=…`, at most `size` publications (default 100,000, most 1,000,000).
+   * It costs what a write costs; those that come at the same time share a commit. Default false.
+   */
+  readonly persist?: boolean | PersistOptions
 }
 
 export interface TopicDeclaration<Data = unknown> {

@@ -7,6 +7,7 @@ import type { Identity, TopicVerdict, Verdict } from '../auth/auth.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { Log } from '../observe/log.ts'
 import type { Attendance, Observer } from './attendance.ts'
+import type { Durable } from './durable.ts'
 import type { Hub, Topic, Writer } from './hub.ts'
 import type { Close, ProtocolError } from './protocol.ts'
 import type { Publisher } from './publisher.ts'
@@ -63,6 +64,8 @@ export type Called =
 export interface ConnectionContext {
   readonly hub: Hub
   readonly publisher: Publisher
+  /** Absent: no topic is durable. */
+  readonly durable: Durable | undefined
   readonly clock: Clock
   readonly log: Log
   readonly sweep: Sweep<Swept>

@@ -2,16 +2,18 @@
  * What stands between whoever publishes and the hub, in one order:
  *
  *   client ─(rule)─► message ─► limit ─┐
- *   server API ─────► message ─────────┼─► encode ─► conflate ─► hub
- *   live, feeds, the app's routes ─────┘
+ *   server API ─────► message ─────────┼─► encode ─► conflate ─┬─► hub
+ *   live, feeds, the app's routes ─────┘                       └─► durable: commit ─► hub
  *
  * Invariant: a topic's history and its subscribers have the same publications: what is refused or replaced
  * here has no offset.
  */
-import { Fault, type FieldProblem } from '../fault.ts'
+import { Fault, toFault, type FieldProblem } from '../fault.ts'
 import type { Clock } from '../lib/clock.ts'
+import { detach } from '../lib/service.ts'
 import type { Log } from '../observe/log.ts'
 import { createConflator, type ConflateLimits, type ConflatePlan } from './conflate.ts'
+import type { Durable, DurablePlan } from './durable.ts'
 import type { Encoded, Hub, Match } from './hub.ts'
 import { errors, type ProtocolError } from './protocol.ts'
 import {
@@ -29,6 +31,7 @@ export interface PublishPlan {
   readonly message?: CheckMessage | undefined
   readonly limit?: PublishLimitPlan | undefined
   readonly conflate?: ConflatePlan | undefined
+  readonly persist?: DurablePlan | undefined
 }
 
 /** Whether data is what the topic's schema says, and if so without what that does not name. */
@@ -39,9 +42,13 @@ export type CheckedMessage =
   | { readonly ok: false; readonly fields: readonly FieldProblem[] }
 
 export interface Publisher {
-  /** As the server: nothing is asked. Faults: `not_found`, `invalid`, `too_large`, `unavailable`. */
+  /**
+   * As the server: nothing is asked. What is not out yet, because it waits for its interval or its commit, is
+   * answered with where the topic stands; if it is lost after all, the log says so.
+   * Faults: `not_found`, `invalid`, `too_large`, `unavailable`.
+   */
   publish(topic: string, data: unknown): Position
-  /** As the server API: the topic's `message` is asked. Faults: the same. */
+  /** As the server API: the topic's `message` is asked; settles when a durable topic has it. Faults: the same. */
   submit(topic: string, data: unknown, options?: SubmitOptions): Promise<Position>
   /** One value to many topics, encoded once. Faults of the value are thrown, of a topic returned. */
   broadcast(
@@ -50,7 +57,11 @@ export interface Publisher {
     options?: SubmitOptions,
   ): Promise<(Position | Fault)[]>
   /** As a client that the topic's rule has let in. What is refused is returned. */
-  publishAs(author: Author, match: Match, data: unknown): ProtocolError | undefined
+  publishAs(
+    author: Author,
+    match: Match,
+    data: unknown,
+  ): ProtocolError | undefined | Promise<ProtocolError | undefined>
   /** What waits for its interval goes now. */
   flush(): void
 }
@@ -60,27 +71,60 @@ export interface SubmitOptions {
   readonly key?: string | undefined
 }
 
+/** What waits for its interval. */
+interface Held extends Encoded {
+  readonly match: Match
+}
+
 export interface PublisherDeps {
   readonly hub: Hub
+  readonly durable: Durable | undefined
   readonly clock: Clock
   readonly log: Log
   readonly limits: MakeLimits
 }
 
+type Outcome = Position | Promise<Position>
+
 export function createPublisher(deps: PublisherDeps, limits: ConflateLimits): Publisher {
-  const { hub, clock, log } = deps
+  const { hub, durable, clock, log } = deps
   const limiters = new Map<PublishLimitPlan, PublishLimiter>()
 
-  const late = (topic: string, encoded: Encoded): void => {
+  let isLossReported = false
+  const lost = (topic: string, error: unknown): void => {
+    if (!isLossReported) log.error('realtime.publication-lost', { topic, error })
+    isLossReported = true
+  }
+
+  const go = (match: Match, encoded: Encoded): Outcome => {
+    if (!match.plan.persist) return hub.publish(match.name, encoded)
+    if (durable) return durable.publish(match, encoded)
+    throw new Fault('unavailable', 'nothing is kept here')
+  }
+
+  /** With nobody there to be told. */
+  const goAlone = (match: Match, encoded: Encoded): void => {
     try {
-      hub.publish(topic, encoded)
+      const outcome = go(match, encoded)
+      if (outcome instanceof Promise) watch(match, outcome)
     } catch (error) {
-      log.error('realtime.conflated-lost', { topic, error })
+      lost(match.name, error)
     }
   }
-  const repeats = createRepeats(clock)
-  const conflator = createConflator<Encoded>({ clock, go: late }, limits)
 
+  const watch = ({ name }: Match, outcome: Promise<Position>): void => {
+    detach(
+      outcome.then(() => (isLossReported = false)),
+      (error) => lost(name, error),
+    )
+  }
+
+  const conflator = createConflator<Held>(
+    { clock, go: (_, held) => goAlone(held.match, held) },
+    limits,
+  )
+
+  const repeats = createRepeats(clock)
   const limiterOf = (plan: PublishLimitPlan): PublishLimiter => {
     const found = limiters.get(plan)
     if (found) return found
@@ -108,14 +152,18 @@ export function createPublisher(deps: PublisherDeps, limits: ConflateLimits): Pu
     throw new Fault('internal', 'internal error')
   }
 
-  const send = ({ name, plan }: Match, data: unknown, encoded: Encoded): Position => {
-    const { conflate } = plan
-    if (!conflate) return hub.publish(name, encoded)
-    const key = keyOf(name, conflate, data)
-    if (!conflator.holds(name, conflate.everyMs, key, encoded)) return hub.publish(name, encoded)
+  /** What waits has no offset yet: the answer is where the topic stands. */
+  const standOf = (name: string): Position => {
     const topic = hub.peek(name)
-    // What waits has no offset yet: the answer is where the topic stands.
     return topic ? { offset: topic.offset, epoch: topic.epoch } : { offset: 0, epoch: '' }
+  }
+
+  const send = (match: Match, data: unknown, encoded: Encoded): Outcome => {
+    const { conflate } = match.plan
+    if (!conflate) return go(match, encoded)
+    const key = keyOf(match.name, conflate, data)
+    const isHeld = conflator.holds(match.name, conflate.everyMs, key, { ...encoded, match })
+    return isHeld ? standOf(match.name) : go(match, encoded)
   }
 
   /** `encoded`: of `data`, if that is known already. */
@@ -124,9 +172,9 @@ export function createPublisher(deps: PublisherDeps, limits: ConflateLimits): Pu
     data: unknown,
     { key }: SubmitOptions = {},
     encoded?: Encoded,
-  ): Position | Promise<Position> => {
+  ): Outcome => {
     const match = matchOf(name)
-    const publish = (): Position | Promise<Position> => {
+    const publish = (): Outcome => {
       if (!match.plan.message) return send(match, data, encoded ?? hub.encode(data))
       const checked = checkedBy(match, data)
       return send(match, checked, hub.encode(checked))
@@ -135,7 +183,13 @@ export function createPublisher(deps: PublisherDeps, limits: ConflateLimits): Pu
   }
 
   return {
-    publish: (name, data) => send(matchOf(name), data, hub.encode(data)),
+    publish(name, data) {
+      const match = matchOf(name)
+      const outcome = send(match, data, hub.encode(data))
+      if (!(outcome instanceof Promise)) return outcome
+      watch(match, outcome)
+      return standOf(name)
+    },
     submit: async (name, data, options) => await submit(name, data, options),
     async broadcast(names, data, options) {
       const encoded = hub.encode(data)
@@ -147,21 +201,27 @@ export function createPublisher(deps: PublisherDeps, limits: ConflateLimits): Pu
       const checked = message?.(data) ?? { ok: true, data }
       if (!checked.ok) return malformed(checked.fields)
       if (limit && !limiterOf(limit).take(author)) return errors.tooMany
-      try {
-        send(match, checked.data, hub.encode(checked.data))
-        return undefined
-      } catch (error) {
-        if (error instanceof Fault && error.code === 'internal') return errors.internal
-        // Too large as we write it, nested too deep, or no room for one more topic.
+      const refused = (error: unknown): ProtocolError => {
+        const { code } = toFault(error)
         log.debug('realtime.publish-refused', { topic: match.name, error })
+        // `unavailable`, too, may go better the next time, if not for want of room for one more topic.
+        if (code === 'internal' || (code === 'unavailable' && match.plan.persist)) {
+          return errors.internal
+        }
         return errors.limit
+      }
+      try {
+        const outcome = send(match, checked.data, hub.encode(checked.data))
+        return outcome instanceof Promise ? outcome.then(() => undefined, refused) : undefined
+      } catch (error) {
+        return refused(error)
       }
     },
     flush: conflator.flush,
   }
 }
 
-async function settled(run: () => Position | Promise<Position>): Promise<Position | Fault> {
+async function settled(run: () => Outcome): Promise<Position | Fault> {
   try {
     return await run()
   } catch (thrown) {

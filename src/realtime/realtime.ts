@@ -11,7 +11,7 @@
  *   clock, each second ─► Sweep: pings, pongs, expiry, slow readers, idle topics
  *
  * Knows no HTTP and no Bun: doors hand in sockets and requests' identities. History does not outlive
- * the process; its epoch says so. Not here: conflation, several nodes.
+ * the process, but that of durable topics; its epoch says so. Not here: several nodes.
  */
 import type { Identity, TopicVerdict, Verdict } from '../auth/auth.ts'
 import { Fault } from '../fault.ts'
@@ -19,11 +19,14 @@ import { must } from '../lib/assert.ts'
 import type { Cancel, Clock } from '../lib/clock.ts'
 import type { Service } from '../lib/service.ts'
 import type { Log } from '../observe/log.ts'
+import type { Publications } from '../store/store.ts'
+import { bringAlive } from './alive.ts'
 import { createAttendance } from './attendance.ts'
 import { Connection } from './connection.ts'
 import type { TopicRule } from './declare.ts'
 import type { ConflateLimits } from './conflate.ts'
 import { createControl, type Control } from './control.ts'
+import { createDurable } from './durable.ts'
 import { Emulated, type EmulationContext, type Framing } from './emulation.ts'
 import { createHub, type Fan, type HubLimits, type Topic } from './hub.ts'
 import { isTopicName, type Matcher } from './pattern.ts'
@@ -33,10 +36,12 @@ import { closes, frameBytesMax } from './protocol.ts'
 import { createPublisher, type Publisher, type PublishPlan } from './publisher.ts'
 import type { MakeLimits } from './publish-limit.ts'
 import { readHistory, type HistoryQuery, type Position } from './recovery.ts'
+import { createReplay, type Replay } from './replay.ts'
 import { ask } from './rules.ts'
 import {
   EventStream,
   Group,
+  LateStream,
   parseEventId,
   type StreamContext,
   type StreamLimits,
@@ -52,6 +57,7 @@ export type { Fan } from './hub.ts'
 export type { Matcher } from './pattern.ts'
 export type { Framing } from './emulation.ts'
 export type { Call, Called, Socket } from './peer.ts'
+export type { Replayed, ReplayQuery } from './replay.ts'
 export { repeatKeyLengthMax } from './repeats.ts'
 export type { CheckMessage } from './publisher.ts'
 export type { HistoryQuery, Position } from './recovery.ts'
@@ -125,6 +131,8 @@ export interface RealtimeDeps {
   readonly log: Log
   /** Windows to count publications in. */
   readonly limits: MakeLimits
+  /** Where durable topics are kept. Absent: none is declared. */
+  readonly publications?: Publications | undefined
 }
 
 export interface RealtimeOptions {
@@ -179,8 +187,12 @@ export interface Realtime extends Service {
   readonly broadcast: Publisher['broadcast']
   /** As the server. `data` is JSON text. Faults: `not_found`, `conflict` when `since` is not kept. */
   history(topic: string, query: HistoryQuery): HistoryPage
-  /** What the topic keeps goes; it counts on. Faults: `not_found`. */
-  forget(topic: string): Position
+  /** Durable topics among these are read from the store, if they are not yet. Faults: `unavailable`. */
+  ready(topics: readonly string[]): Promise<void>
+  /** Publications of a time, as `identity` or as the server. Faults: `not_found`, `denied`, `unavailable`. */
+  readonly replay: Replay
+  /** What the topic keeps goes; it counts on. Faults: `not_found`, `unavailable`. */
+  forget(topic: string): Promise<void>
   /** What the server does to who is connected, and asks about topics. */
   readonly control: Control
   /** For one socket, before it is upgraded. Faults: `unavailable`. */
@@ -211,12 +223,15 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
 
   const hub = createHub({ plans, clock, onPressure: () => sweep.forEach(check) }, limits)
   const sweep = createSweep<Swept>(clock, () => hub.sweep())
-  const publisher = createPublisher({ hub, clock, log, limits: deps.limits }, limits)
+  const { publications } = deps
+  const durable = publications && createDurable({ hub, clock, log, publications })
+  const publisher = createPublisher({ hub, durable, clock, log, limits: deps.limits }, limits)
   const users = new Users()
   const attendance = createAttendance(clock, createPresence())
   const connectionContext: ConnectionContext = {
     hub,
     publisher,
+    durable,
     clock,
     log,
     sweep,
@@ -302,12 +317,17 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
       if (!publications) throw new Fault('conflict', 'what comes after this position is not kept')
       return { publications, offset: topic.offset, epoch: topic.epoch }
     },
-    forget(name) {
-      const topic = open(name)
-      topic.history.clear()
-      return { offset: topic.offset, epoch: topic.epoch }
+    async ready(names) {
+      await bringAlive({ hub, durable }, names)
     },
-    control: createControl({ hub, sweep, users, attendance }),
+    replay: createReplay({ hub, durable, clock, log }),
+    async forget(name) {
+      await bringAlive({ hub, durable }, [name])
+      const topic = open(name)
+      if (topic.plan.persist) await durable?.forget(topic)
+      else topic.history.clear()
+    },
+    control: createControl({ hub, durable, sweep, users, attendance }),
     connection(identity) {
       admit()
       return new Connection(connectionContext, identity)
@@ -318,8 +338,9 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
       const names = [...new Set(topics)]
       checkStream(identity, names)
       const since = lastEventId === undefined ? undefined : parseEventId(lastEventId, hub)
-      const source = new EventStream(streamContext, groupOf(names), identity, since)
-      return new ReadableStream<Uint8Array>(source)
+      const make = () => new EventStream(streamContext, groupOf(names), identity, since)
+      const loading = bringAlive({ hub, durable }, names)
+      return new ReadableStream<Uint8Array>(loading ? new LateStream(loading, make) : make())
     },
     emulate({ identity, address, framing, data }) {
       admit()
@@ -341,10 +362,14 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
       historyBytes: hub.historyBytes,
     }),
     carry: (fan) => hub.carry(fan),
-    start: () => sweep.start(),
+    start() {
+      sweep.start()
+      durable?.start()
+    },
     async drain() {
       isOpen = false
       publisher.flush()
+      await durable?.settled()
       const step = Math.max(drainStepLeast, Math.ceil(sweep.size / (drainMs / drainStepMs)))
       closeSome(step)
       if (sweep.size === 0) return
@@ -362,6 +387,7 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
       cancelDrain?.()
       closeSome(Infinity)
       sweep.stop()
+      durable?.stop()
     },
   }
 }

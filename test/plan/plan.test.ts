@@ -92,6 +92,43 @@ describe('compilePlan', () => {
     }
   })
 
+  test('a durable topic keeps on disk what it keeps in memory, or more', () => {
+    const history = { size: 100, ttl: '7d' } as const
+    const day = 86_400_000
+    const { topics } = compilePlan(
+      app({
+        name: 'a',
+        topics: {
+          same: topic({ history, persist: true }),
+          longer: topic({ history, persist: { ttl: '90d' } }),
+          more: topic({ history, persist: { size: 500 } }),
+          not: topic({ history, persist: false }),
+        },
+      }),
+    )
+    expect(topics.map(({ persist }) => persist)).toEqual([
+      { size: 100, ttlMs: 7 * day },
+      { size: 100_000, ttlMs: 90 * day },
+      { size: 500, ttlMs: 7 * day },
+      undefined,
+    ])
+    const wrong = {
+      a: topic({ persist: true }),
+      b: topic({ history, persist: { size: 50, ttl: '1d' } }),
+      c: topic({ history, persist: { size: 2_000_000, tll: '1d' } as never }),
+      d: topic({ history, persist: 'yes' as never }),
+    }
+    const sizes = 'must be an integer from 100 (its history) to 1000000'
+    expect(problemsOf({ name: 'a', topics: wrong })).toEqual([
+      'topics.a.persist: needs history: what subscribers recover from',
+      `topics.b.persist.size: ${sizes}`,
+      'topics.b.persist.ttl: is shorter than that of its history',
+      'topics.c.persist.tll: is not an option (size, ttl)',
+      `topics.c.persist.size: ${sizes}`,
+      'topics.d.persist: must be true, false or { size, ttl }',
+    ])
+  })
+
   test('a topic whose message, limit or conflate is none', () => {
     const topics = {
       a: topic({ message: { text: 'string' } as never, limit: '5 per s' as never }),
@@ -123,10 +160,9 @@ describe('compilePlan', () => {
         budgets: {},
         limits: { api: '100/min' },
         collections: { spot: collection(spot, { limits: {} }) },
-        topics: { chat: topic({ persist: true }) },
       }),
     ).toEqual(
-      [...['jobs', 'budgets', 'limits', 'topics.chat.persist'], 'collections.spot.limits'].map(
+      ['jobs', 'budgets', 'limits', 'collections.spot.limits'].map(
         (key) => `${key}: is not served yet by this version: remove it`,
       ),
     )

@@ -3,6 +3,7 @@ import type { Identity, TopicVerdict, Verdict } from '../../src/auth/auth.ts'
 import { createEmulationDoors } from '../../src/http/emulation.ts'
 import { createEventsDoor } from '../../src/http/events.ts'
 import { problemResponse } from '../../src/http/faults.ts'
+import { createReplayDoor } from '../../src/http/replay.ts'
 import { createServerApi } from '../../src/http/server-api.ts'
 import { createSocketDoor, websocket } from '../../src/http/socket.ts'
 import type { Door, Visit } from '../../src/http/visit.ts'
@@ -19,6 +20,7 @@ import {
   type RealtimeOptions,
   type TopicPlan,
 } from '../../src/realtime/realtime.ts'
+import { createPublications, type Store } from '../../src/store/store.ts'
 
 export interface TestServer extends AsyncDisposable {
   readonly realtime: Realtime
@@ -30,6 +32,8 @@ export interface TestServer extends AsyncDisposable {
 }
 
 export interface ServeOptions extends RealtimeOptions {
+  /** Of durable topics. */
+  readonly store?: Pick<Store, 'identity' | 'read' | 'write'>
   readonly clock?: Clock
   readonly identify?: (token: string) => Verdict | Promise<Verdict>
   readonly call?: (call: Call) => Promise<Called>
@@ -90,6 +94,7 @@ export function serve(declared: Declared, options: ServeOptions = {}): TestServe
       clock,
       log: logTo(errors),
       limits: (policy) => createLimits({ clock }, policy),
+      publications: options.store && createPublications(options.store),
     },
     options,
   )
@@ -99,6 +104,7 @@ export function serve(declared: Declared, options: ServeOptions = {}): TestServe
   const emulated = createEmulationDoors({ realtime, tick, keepOpen, addressOf })
   const health = () => ({ app: 'test', version: '0', uptimeMs: clock.tick() })
   const api = createServerApi({ realtime, health, tick, log: logTo(errors) })
+  const replay = createReplayDoor({ realtime, tick })
   const doors: Record<string, Door> = {
     '/connection/websocket': createSocketDoor(realtime, () => server),
     '/connection/sse': emulated.sse,
@@ -118,7 +124,9 @@ export function serve(declared: Declared, options: ServeOptions = {}): TestServe
         identity: whoAsks(request, identify),
       }
       try {
-        const door = doors[new URL(request.url).pathname]
+        const { pathname } = new URL(request.url)
+        const door =
+          pathname.endsWith('/history') && request.method === 'GET' ? replay : doors[pathname]
         return door ? await door(request, visit) : new Response('no door', { status: 404 })
       } catch (thrown) {
         return problemResponse(thrown, visit, clock.tick())
@@ -160,9 +168,13 @@ function logTo(errors: string[]): Log {
 }
 
 /** Waits for a condition, not for time. */
-export async function until(isSo: () => boolean, what: string, withinMs = 5_000): Promise<void> {
+export async function until(
+  isSo: () => boolean | Promise<boolean>,
+  what: string,
+  withinMs = 5_000,
+): Promise<void> {
   const end = performance.now() + withinMs
-  while (!isSo()) {
+  while (!(await isSo())) {
     if (performance.now() > end) throw new Error(`never came true: ${what}`)
     await new Promise((resolve) => setTimeout(resolve, 1))
   }
