@@ -37,7 +37,13 @@ import { createMetrics } from './observe/metrics.ts'
 import type { Plan } from './plan/plan.ts'
 import { createRealtime, type Connection } from './realtime/realtime.ts'
 import type { Db, TransactionOptions, Tx } from './store/declare.ts'
-import { createPublications, createRedis, createStore, type Redis } from './store/store.ts'
+import {
+  createPublications,
+  createRedis,
+  createStore,
+  tableTagOf,
+  type Redis,
+} from './store/store.ts'
 import { version } from './version.ts'
 
 /** Writes per user, or per address for visitors, until app files can say (`limits`). */
@@ -99,7 +105,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   // Known once the store is started; nobody reads before.
   const shares = { namespace: '' }
   const shared = redis && createRedisTier({ redis, clock }, shares)
-  const cache = createCache({ clock, shared })
+  const cache = createCache({ clock, shared }, { groups: plan.tables.map(tableTagOf) })
   const realtime = createRealtime(
     {
       topics: plan.topics,
@@ -132,7 +138,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
 
   // The log's followers, in the order that keeps promises: first nobody can hit the old entry any
   // more, then the event goes out, so that a client who refetches on it sees the new row.
-  store.onChange(({ seq, tags }) => cache.apply(seq, tags))
+  store.onChange((change) => cache.apply(change.seq, change.tags, change))
   store.onGap((seq) => {
     cache.jump(seq)
     warmer.again()
@@ -246,6 +252,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       realtime.stop()
       await Promise.all([finishRequests(server(), clock), backups.stop()])
       if (local) await finishRequests(local, clock)
+      cache.stop()
       await warmer.stop()
       await store.stop()
       await redis?.stop()
@@ -274,7 +281,7 @@ async function knowRecent(
   const { seq } = store.stats()
   const recent = isShared ? await store.recent(recentMax) : []
   cache.jump((recent[0]?.seq ?? seq + 1) - 1)
-  for (const change of recent) cache.apply(change.seq, change.tags)
+  for (const change of recent) cache.apply(change.seq, change.tags, change)
   cache.apply(seq, [])
 }
 
@@ -391,6 +398,7 @@ function gauges({
     belfry_cache_bytes: cached.bytes,
     belfry_cache_evictions_total: cached.evictions,
     belfry_cache_refreshes_total: cached.refreshes,
+    belfry_cache_reloads_total: cached.reloads,
     belfry_cache_l2_hits_total: cached.sharedHits,
     ...(cached.shared
       ? {

@@ -42,7 +42,8 @@ export function createTestClock(startMs = Date.UTC(2026, 0, 1)): TestClock {
         else timer.at += timer.everyMs
         timer.run()
       }
-      now = until
+      // What ran may have moved it further itself.
+      now = Math.max(now, until)
     },
   }
 }

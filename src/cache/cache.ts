@@ -7,12 +7,13 @@
  *                            else asOf = applied; load; still valid? store : serve once ─► miss
  *             ─ the load failed, or takes long, and an expired but valid entry is kept? ─► stale
  *
- * Invariant: after `apply(seq, tags)` no caller who arrives gets a value loaded before `seq` under one of
- * these tags: not from the tiers, not from a flight. (tags.ts has the rule; what another node puts into the
- * shared tier late obeys it too, because readers check.)
+ * Invariant: after `apply(seq, tags)` no caller who arrives gets a value loaded before `seq` that depends on
+ * what changed: not from the tiers, not from a flight. (validity.ts has the rule; what another node puts into
+ * the shared tier late obeys it too, because readers check.)
  *
- * Near the end of its time an entry that is still asked for is loaded anew in the background; a load that
- * failed is not tried again for a moment; "there is no such thing" is remembered for a short while.
+ * Near the end of its time an entry that is still asked for is loaded anew in the background, and so is one
+ * that was asked for and became invalid (hot.ts); a load that failed is not tried again for a moment; "there
+ * is no such thing" is remembered for a short while.
  *
  * Hits are answered synchronously: the hot path makes no promise. Bodies are shared: never changed.
  */
@@ -21,13 +22,16 @@ import { Fault } from '../fault.ts'
 import type { Clock } from '../lib/clock.ts'
 import { etagOf } from '../lib/etag.ts'
 import { createFlights, type Flight } from './flight.ts'
-import { createTags } from './tags.ts'
-import type { CacheEntry, SharedTier, SharedTierStats } from './tier.ts'
+import type { Change } from './changes.ts'
+import { createHot } from './hot.ts'
 import type { Bounds } from './policy.ts'
+import type { CacheEntry, SharedTier, SharedTierStats } from './tier.ts'
 import { createMemoryTier } from './tier-memory.ts'
+import { createValidity, type Loaded, type Proven, type Source } from './validity.ts'
 
 export { createRedisTier, redisNamespace } from './tier-redis.ts'
 export type { CacheEntry, SharedTier } from './tier.ts'
+export type { Loaded, Source } from './validity.ts'
 
 /** A $40 VM has 8 GB: an eighth of a gigabyte is plenty for 10,000 answers and leaves the rest to sockets. */
 export const cacheDefaults: Bounds = {
@@ -85,6 +89,10 @@ export interface CacheStats {
   readonly coalesced: number
   readonly stale: number
   readonly refreshes: number
+  /** Became invalid while they were asked for, and were loaded before anybody asked again. */
+  readonly reloads: number
+  /** Became invalid, and were made good from the log without a load. */
+  readonly repairs: number
   /** Not tried, because the same load had just failed. */
   readonly held: number
   readonly entries: number
@@ -100,29 +108,34 @@ export type Load = (minSeq: number) => Promise<Uint8Array | undefined>
 
 export interface Cache {
   /**
-   * `key` must hold everything the answer depends on, also what the reader may see. A throw of `load` is
-   * shared by all who joined. What it reads must be at least as new as the log entry `minSeq`, the last one
-   * that changed something under `tags`.
+   * `key` must hold everything the answer depends on, also what the reader may see. `tags` name at least all
+   * that it is made from; a `Source` knows better once it has loaded. A throw of the load is shared by all who
+   * joined. What it reads must be at least as new as the log entry `minSeq`, the last one that changed
+   * something under `tags`.
    */
   read(
     key: string,
     tags: readonly string[],
     policy: CachePolicy,
-    load: Load,
+    from: Load | Source,
   ): CacheRead | Promise<CacheRead>
   /** Follows the log: in `seq` order, each once, before the change is published. */
-  apply(seq: number, tags: readonly string[]): void
+  apply(seq: number, tags: readonly string[], change?: Change): void
   /** The log has a hole up to `seq`: nothing loaded before is given to anybody who arrives now. */
   jump(seq: number): void
   stats(): CacheStats
   /** Keys of the memory tier, hottest first as far as its policy knows. Not for the hot path. */
   hottest(max: number): string[]
+  /** Begins nothing any more by itself. */
+  stop(): void
 }
 
 export interface CacheOptions extends Partial<Bounds> {
   /** 0 to 1; tests pin it. */
   readonly random?: () => number
   readonly refreshAheadShare?: number
+  /** Tags of the tables that a `Source` may have ranges of. */
+  readonly groups?: readonly string[]
 }
 
 export interface CacheDeps {
@@ -140,20 +153,44 @@ interface Counts {
   misses: number
 }
 
+/** A question, so that it can be asked again. */
+interface Ask {
+  readonly key: string
+  readonly tags: readonly string[]
+  readonly policy: CachePolicy
+  readonly from: Load | Source
+}
+
+/** In the memory tier. */
+interface Kept extends Proven {
+  readonly ask: Ask
+  hits: number
+}
+
 export function createCache(deps: CacheDeps, options: CacheOptions = {}): Cache {
   const { clock, shared } = deps
   const { random = Math.random, refreshAheadShare = refreshAheadShareDefault } = options
-  const tier = createMemoryTier({ ...cacheDefaults, ...options })
-  const tags = createTags()
+  const tier = createMemoryTier<Kept>({ ...cacheDefaults, ...options })
+  const validity = createValidity(options.groups ?? [])
   const flights = createFlights<Landed>()
   const holds = new LRUCache<string, { readonly until: number; readonly failure: unknown }>({
     max: holdsMax,
   })
-  const counts = { sharedHits: 0, coalesced: 0, stale: 0, refreshes: 0, held: 0 }
+  const counts = {
+    sharedHits: 0,
+    coalesced: 0,
+    stale: 0,
+    refreshes: 0,
+    reloads: 0,
+    repairs: 0,
+    held: 0,
+  }
   const byPath = new Map<string, Counts>()
 
-  const isValid = (one: { readonly asOf: number; readonly tags: readonly string[] }): boolean =>
-    tags.isValid(one.asOf, one.tags)
+  const isValid = ({ asOf, tags }: Pick<Flight<Landed>, 'asOf' | 'tags'>): boolean =>
+    validity.isUntouched(asOf, tags)
+  const isGood = (entry: Kept): boolean =>
+    validity.isGood(entry, entry.ask.tags, sourceOf(entry.ask.from))
 
   const countsOf = ({ path = '' }: CachePolicy): Counts => {
     let one = byPath.get(path)
@@ -161,47 +198,60 @@ export function createCache(deps: CacheDeps, options: CacheOptions = {}): Cache 
     return one
   }
 
-  /** What another node left, if it may be served: by its own tags and by those asked for now. */
-  const fromShared = async (
-    key: string,
-    entryTags: readonly string[],
-    newerThanMs: number,
-  ): Promise<CacheEntry | undefined> => {
-    const found = await shared?.get(key)
+  const keptOf = (ask: Ask, entry: CacheEntry): Kept => ({
+    ...entry,
+    ask,
+    provenSeq: entry.asOf,
+    provenIn: -1,
+    hits: 0,
+  })
+
+  /** What another node left, if it may be served: by its own tags, and by those asked for if it has no better. */
+  const fromShared = async (ask: Ask, newerThanMs: number): Promise<Kept | undefined> => {
+    const found = await shared?.get(ask.key)
     if (!found || found.freshUntilMs <= Math.max(clock.now(), newerThanMs)) return undefined
-    return isValid(found) && tags.isValid(found.asOf, entryTags) ? found : undefined
+    const kept = keptOf(ask, {
+      ...found,
+      freshUntilMs: Math.min(found.freshUntilMs, clock.now() + ask.policy.ttlMs),
+    })
+    const isAsked = sourceOf(ask.from) !== undefined || validity.isUntouched(found.asOf, ask.tags)
+    return isAsked && isGood(kept) ? kept : repaired(kept)
   }
 
-  const depart = (
-    key: string,
-    entryTags: readonly string[],
-    policy: CachePolicy,
-    load: Load,
-    newerThanMs: number,
-  ): Flight<Landed> => {
+  /** The same answer as the log says it is now, with the times it had. */
+  const repaired = (kept: Kept): Kept | undefined => {
+    const source = sourceOf(kept.ask.from)
+    const body = source && validity.repaired(kept, source)
+    if (!body) return undefined
+    counts.repairs++
+    const { variants: _, ...rest } = kept
+    const made = { ...rest, body, etag: etagOf(body), asOf: validity.applied }
+    return { ...made, provenSeq: validity.applied, provenIn: -1, hits: 0 }
+  }
+
+  const depart = (ask: Ask, newerThanMs: number): Flight<Landed> => {
+    const { key, policy } = ask
     const land = async (): Promise<Landed> => {
       if (shared?.isUp) {
-        const found = await fromShared(key, entryTags, newerThanMs)
+        const found = await fromShared(ask, newerThanMs)
         if (found) {
           counts.sharedHits++
-          const freshUntilMs = Math.min(found.freshUntilMs, clock.now() + policy.ttlMs)
-          const entry = { ...found, freshUntilMs }
-          tier.set(key, entry)
-          return { entry, state: 'l2' }
+          tier.set(key, found)
+          return { entry: found, state: 'l2' }
         }
       }
-      // Read before the load begins: a write that lands during the load has a greater seq, and then
-      // this entry is handed to its own callers and never stored.
-      const asOf = tags.applied
-      const body = await load(tags.since(entryTags))
-      const entry = entryOf(body, asOf, entryTags, policy)
-      if (isValid(entry)) {
+      // Read before the load begins: what lands during the load has a greater seq, and if it touches what
+      // was loaded, this entry is handed to its own callers and never stored.
+      const asOf = validity.applied
+      const loaded = await loadFrom(ask, validity.since(ask.tags))
+      const entry = keptOf(ask, entryOf(loaded, asOf, ask))
+      if (isGood(entry)) {
         tier.set(key, entry)
         keepShared(key, entry, policy)
       }
       return { entry, state: 'miss' }
     }
-    return flights.depart(key, tags.applied, entryTags, async () => {
+    return flights.depart(key, validity.applied, ask.tags, async () => {
       try {
         const landed = await land()
         holds.delete(key)
@@ -214,23 +264,19 @@ export function createCache(deps: CacheDeps, options: CacheOptions = {}): Cache 
     })
   }
 
-  const entryOf = (
-    body: Uint8Array | undefined,
-    asOf: number,
-    entryTags: readonly string[],
-    policy: CachePolicy,
-  ): CacheEntry => {
+  const entryOf = ({ body, tags, range }: Loaded, asOf: number, ask: Ask): CacheEntry => {
     const now = clock.now()
-    const jittered = policy.ttlMs * (1 + ttlJitterShare * (2 * random() - 1))
+    const jittered = ask.policy.ttlMs * (1 + ttlJitterShare * (2 * random() - 1))
     const ttlMs = body ? jittered : Math.min(jittered, absentMsMax)
     return {
       body: body ?? nothing,
       etag: body ? etagOf(body) : '',
       asOf,
-      tags: entryTags,
+      tags: tags ?? ask.tags,
       storedAtMs: now,
       freshUntilMs: now + ttlMs,
-      staleUntilMs: now + ttlMs + (body ? policy.staleMs : 0),
+      staleUntilMs: now + ttlMs + (body ? ask.policy.staleMs : 0),
+      ...(range === undefined ? {} : { range }),
       ...(body ? {} : { isAbsent: true }),
     }
   }
@@ -243,33 +289,51 @@ export function createCache(deps: CacheDeps, options: CacheOptions = {}): Cache 
     shared.set(key, { ...entry, freshUntilMs, staleUntilMs }, staleUntilMs - entry.storedAtMs)
   }
 
-  /** In the background, and by one node: whoever asks meanwhile gets the entry that is still fresh. */
-  const refresh = async (
-    key: string,
-    entry: CacheEntry,
-    policy: CachePolicy,
-    load: Load,
-  ): Promise<void> => {
-    if (shared?.isUp && !(await shared.lease(key, leaseMs))) return
-    if (flights.find(key, isValid)) return
-    counts.refreshes++
-    await depart(key, entry.tags, policy, load, entry.freshUntilMs).landing
+  /** In the background, and by one node. Resolves to whether it was this one. */
+  const loadAgain = async (ask: Ask, newerThanMs: number): Promise<boolean> => {
+    if (holds.has(ask.key)) return false
+    // After a change: one node for this change. The next one may come before the lease is over.
+    const lease = newerThanMs > 0 ? ask.key : `${ask.key} ${validity.since(ask.tags)}`
+    if (shared?.isUp && !(await shared.lease(lease, leaseMs))) return false
+    if (flights.find(ask.key, isValid)) return false
+    await depart(ask, newerThanMs).landing
+    return true
+  }
+
+  const goodOf = (kept: Kept, tags: readonly string[], from: Load | Source): Kept | undefined => {
+    if (validity.isGood(kept, tags, sourceOf(from))) return kept
+    const made = repaired(kept)
+    if (made) tier.set(made.ask.key, made)
+    return made
   }
 
   const refreshing = new Set<string>()
-  const refreshSoon = (key: string, entry: CacheEntry, policy: CachePolicy, load: Load): void => {
-    if (refreshing.has(key) || holds.has(key)) return
-    refreshing.add(key)
-    refresh(key, entry, policy, load)
+  const refreshSoon = (ask: Ask, { freshUntilMs }: Kept): void => {
+    if (refreshing.has(ask.key)) return
+    refreshing.add(ask.key)
+    loadAgain(ask, freshUntilMs)
+      .then((isDone) => void (counts.refreshes += Number(isDone)))
       // Nobody waits for it: the entry is served until its end, and then loaded for somebody.
       .catch(() => {})
-      .finally(() => refreshing.delete(key))
+      .finally(() => refreshing.delete(ask.key))
   }
+
+  const hot = createHot<Kept>({
+    clock,
+    isGood,
+    async reload(entry) {
+      // Else somebody asked meanwhile, or it had to go. It keeps its place until the new one takes it.
+      if (tier.get(entry.ask.key) !== entry) return
+      const made = repaired(entry)
+      if (made) return tier.set(entry.ask.key, made)
+      counts.reloads += Number(await loadAgain(entry.ask, 0))
+    },
+  })
 
   const land = async (
     flight: Flight<Landed>,
     isCoalesced: boolean,
-    spare: CacheEntry | undefined,
+    spare: Kept | undefined,
   ): Promise<CacheRead> => {
     try {
       const landed = await (spare ? soon(flight.landing) : flight.landing)
@@ -283,8 +347,8 @@ export function createCache(deps: CacheDeps, options: CacheOptions = {}): Cache 
   }
 
   /** Looked at again: a write may have been applied while the load ran. */
-  const isUsable = (spare: CacheEntry | undefined): spare is CacheEntry =>
-    spare !== undefined && isValid(spare) && clock.now() < spare.staleUntilMs
+  const isUsable = (spare: Kept | undefined): spare is Kept =>
+    spare !== undefined && isGood(spare) && clock.now() < spare.staleUntilMs
 
   /** Undefined if it takes too long for whoever could have something else. */
   const soon = async (landing: Promise<Landed>): Promise<Landed | undefined> => {
@@ -298,14 +362,16 @@ export function createCache(deps: CacheDeps, options: CacheOptions = {}): Cache 
   }
 
   return {
-    read(key, entryTags, policy, load) {
+    read(key, tags, policy, from) {
       const kept = tier.get(key)
-      const entry = kept && isValid(kept) ? kept : undefined
+      const entry = kept && goodOf(kept, tags, from)
       const now = clock.now()
       if (entry && now < entry.freshUntilMs) {
         countsOf(policy).hits++
+        // A function may be of a request that is over: it is not called again without one.
+        if (++entry.hits === 1 && typeof from !== 'function') hot.add(entry)
         if (now > entry.freshUntilMs - policy.ttlMs * refreshAheadShare && !entry.isAbsent) {
-          refreshSoon(key, entry, policy, load)
+          refreshSoon({ key, tags, policy, from }, entry)
         }
         return { state: 'hit', isCoalesced: false, entry }
       }
@@ -323,10 +389,14 @@ export function createCache(deps: CacheDeps, options: CacheOptions = {}): Cache 
         counts.stale++
         return { state: 'stale', isCoalesced: true, entry }
       }
-      return land(depart(key, entryTags, policy, load, 0), false, entry)
+      return land(depart({ key, tags, policy, from }, 0), false, entry)
     },
-    apply: (seq, changed) => tags.apply(seq, changed),
-    jump: (seq) => tags.raise(seq),
+    apply(seq, changed, change) {
+      validity.apply(seq, changed, change)
+      hot.look()
+    },
+    jump: (seq) => validity.raise(seq),
+    stop: () => hot.stop(),
     hottest: (max) => [...tier.keys()].slice(0, max),
     stats() {
       let [hits, misses] = [0, 0]
@@ -350,6 +420,14 @@ export function createCache(deps: CacheDeps, options: CacheOptions = {}): Cache 
 }
 
 const nothing = new Uint8Array(0)
+
+function sourceOf(from: Load | Source): Source | undefined {
+  return typeof from === 'function' ? undefined : from
+}
+
+async function loadFrom({ from }: Ask, minSeq: number): Promise<Loaded> {
+  return typeof from === 'function' ? { body: await from(minSeq) } : await from.load(minSeq)
+}
 
 /** Only the store's trouble is bridged with an old answer; a refusal or a bug is told. */
 function isOutage(failure: unknown): boolean {

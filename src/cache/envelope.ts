@@ -5,13 +5,13 @@
  *     4          1            4                4               …             …        (big-endian)
  *
  * Both lengths are said, so that what was cut short is known for it. Whatever is not exactly this is no
- * entry: `undefined`, never an error. test/cache/envelope-1.bin is how version 1 looks, for good: to change
- * anything here is to make version 2.
+ * entry: `undefined`, never an error. test/cache/envelope-2.bin is how version 2 looks, for good: to change
+ * anything here is to make version 3.
  */
 import type { CacheEntry } from './tier.ts'
 
 /** Also part of every key (tier-redis.ts), so that nodes of two versions do not delete each other's entries. */
-export const envelopeVersion = 1
+export const envelopeVersion = 2
 
 const magic = 0x424c4643
 const versionAt = 4
@@ -27,10 +27,11 @@ const decoder = new TextDecoder('utf-8', { fatal: true })
 
 /** Undefined: its header is larger than anybody would read. */
 export function sealEntry(entry: CacheEntry): Uint8Array | undefined {
-  const { body, etag, asOf, tags, storedAtMs, freshUntilMs, staleUntilMs, isAbsent } = entry
+  const { body, etag, asOf, tags, range, storedAtMs, freshUntilMs, staleUntilMs, isAbsent } = entry
   const header = encoder.encode(
     JSON.stringify({
       ...{ asOf, tags, etag, storedAtMs, freshUntilMs, staleUntilMs },
+      ...(range === undefined ? {} : { range }),
       ...(isAbsent === true ? { isAbsent } : {}),
     }),
   )
@@ -65,9 +66,8 @@ function parse(bytes: Uint8Array): Omit<CacheEntry, 'body'> | undefined {
     return undefined
   }
   if (typeof header !== 'object' || header === null) return undefined
-  const { asOf, tags, etag, storedAtMs, freshUntilMs, staleUntilMs, isAbsent } = header as Readonly<
-    Record<string, unknown>
-  >
+  const { asOf, tags, range, etag, storedAtMs, freshUntilMs, staleUntilMs, isAbsent } =
+    header as Readonly<Record<string, unknown>>
   const isHeader =
     isTexts(tags) &&
     typeof etag === 'string' &&
@@ -75,10 +75,14 @@ function parse(bytes: Uint8Array): Omit<CacheEntry, 'body'> | undefined {
     isTime(storedAtMs) &&
     isTime(freshUntilMs) &&
     isTime(staleUntilMs) &&
+    (range === undefined || typeof range === 'string') &&
     (isAbsent === undefined || isAbsent === true)
   if (!isHeader) return undefined
-  const entry = { asOf, tags, etag, storedAtMs, freshUntilMs, staleUntilMs }
-  return isAbsent ? { ...entry, isAbsent } : entry
+  return {
+    ...{ asOf, tags, etag, storedAtMs, freshUntilMs, staleUntilMs },
+    ...(range === undefined ? {} : { range }),
+    ...(isAbsent ? { isAbsent } : {}),
+  }
 }
 
 function isTexts(value: unknown): value is readonly string[] {

@@ -31,9 +31,12 @@ export interface MemoryTierOptions {
   readonly collect?: () => void
 }
 
-export function createMemoryTier(bounds: Bounds, options: MemoryTierOptions = {}): MemoryTier {
+export function createMemoryTier<Entry extends CacheEntry = CacheEntry>(
+  bounds: Bounds,
+  options: MemoryTierOptions = {},
+): MemoryTier<Entry> {
   const { collect = () => Bun.gc(true) } = options
-  const entries = createS3Fifo<CacheEntry>(bounds)
+  const entries = createS3Fifo<Entry>(bounds)
   const garbageMax = bounds.bytesMax * garbageShare
   let largeSince = 0
 
@@ -64,8 +67,8 @@ export function createMemoryTier(bounds: Bounds, options: MemoryTierOptions = {}
 }
 
 /** What `entry` holds of this process's memory under `key`. */
-export function bytesOf(key: string, { body, tags, variants }: CacheEntry): number {
-  let bytes = entryOverheadBytes + key.length + allocated(body.byteLength)
+export function bytesOf(key: string, { body, tags, range, variants }: CacheEntry): number {
+  let bytes = entryOverheadBytes + key.length + (range?.length ?? 0) + allocated(body.byteLength)
   for (const tag of tags) bytes += tagOverheadBytes + tag.length
   if (variants) {
     for (const one of variants) bytes += variantOverheadBytes + allocated(one.body.byteLength)

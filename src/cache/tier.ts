@@ -10,6 +10,8 @@ export interface CacheEntry {
   readonly etag: string
   readonly asOf: number
   readonly tags: readonly string[]
+  /** Of a table's rows: which others would change it, in the words of whoever asked. Absent: none. */
+  readonly range?: string
   readonly storedAtMs: number
   readonly freshUntilMs: number
   readonly staleUntilMs: number
@@ -20,9 +22,9 @@ export interface CacheEntry {
 }
 
 /** In this process, synchronous, bounded by entries, bytes and entry size; what goes first is its own policy. */
-export interface MemoryTier {
-  get(key: string): CacheEntry | undefined
-  set(key: string, entry: CacheEntry): void
+export interface MemoryTier<Entry extends CacheEntry = CacheEntry> {
+  get(key: string): Entry | undefined
+  set(key: string, entry: Entry): void
   delete(key: string): void
   readonly size: number
   readonly bytes: number

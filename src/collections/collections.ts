@@ -7,11 +7,10 @@
  *                    changed(change): after the cache was told, before the write is answered ─► live topic
  *
  * Invariants: nothing is read or written without a rule that says so; a write is decided on the very
- * row it changes; a list and a row depend on exactly the tags its writes carry.
+ * row it changes; an answer depends on exactly what could alter it (depends.ts).
  *
  * Knows no HTTP: a request is (user, query text, checked JSON), an answer is bytes or a `Fault`.
  */
-import { sql } from 'drizzle-orm'
 import type { SQLiteColumn, SQLiteTable } from 'drizzle-orm/sqlite-core'
 import type { User } from '../auth/declare.ts'
 import type { Cache, CacheRead } from '../cache/cache.ts'
@@ -22,8 +21,9 @@ import { anyRowTag, keyOf, rowTag, tableTag, type Change, type Store } from '../
 import { decodeRow, idOf, parseId, parseIdPart, type Columns, type RowData } from './columns.ts'
 import { createCursors } from './cursor.ts'
 import type { CollectionOptions, Order } from './declare.ts'
-import { createPages, type ScopedExpand } from './page.ts'
-import { parseListQuery, parseRowQuery, rowIs, type RowQuery } from './query.ts'
+import type { Within } from './depends.ts'
+import { createPages, ListSource, RowSource, type ScopedExpand } from './page.ts'
+import { parseListQuery, parseRowQuery, type RowQuery } from './query.ts'
 import { readScope, readScopeOrNever, scopeKey } from './rules.ts'
 import { matches, type Where } from './where.ts'
 import { createWrites, type Writes } from './write.ts'
@@ -149,10 +149,7 @@ interface OneRow {
 interface ParentRow {
   /** Of the cache, up to the list's own. */
   readonly key: string
-  readonly tags: readonly string[]
-  /** Of the child, and what it holds in rows of this parent. */
-  readonly column: SQLiteColumn
-  readonly value: unknown
+  readonly within: Within
 }
 
 const plainRow: RowQuery = { expands: [], tags: [] }
@@ -196,11 +193,8 @@ export function createCollections(
     const query = listQueryOf(plan, search)
     const expands = scoped(query.expands, user)
     const key = (parent ? parent.key + query.key : query.listKey) + scopesKey(scope, expands)
-    const tags = parent ? [...query.tags, ...parent.tags] : query.tags
-    return cache.read(key, tags, plan, (minSeq) => {
-      const within = parent && sql`${parent.column} = ${parent.value}`
-      return pages.list({ plan, query, scope, expands, within, minSeq })
-    })
+    const request = { plan, query, scope, expands, within: parent?.within }
+    return cache.read(key, query.tags, plan, new ListSource(pages, request))
   }
 
   /** Of a path that can name no row, `one` is undefined: whoever may read none is told that first. */
@@ -216,10 +210,9 @@ export function createCollections(
     const expands = scoped(query.expands, user)
     const key = one.key + scopesKey(scope, expands)
     const tags = expands.length === 0 ? one.tags : [...one.tags, ...query.tags]
-    const found = cache.read(key, tags, plan, (minSeq) => {
-      const isRow = rowIs(one.columns, one.values)
-      return pages.row({ plan, isRow, scope, expands, minSeq })
-    })
+    const { columns, values } = one
+    const request = { plan, columns, values, scope, expands }
+    const found = cache.read(key, tags, plan, new RowSource(pages, request))
     return found instanceof Promise
       ? found.then((answer) => present(plan, answer))
       : present(plan, found)
@@ -262,8 +255,8 @@ export function createCollections(
       const one = rowOf(plan, id)
       const found = readOne(plan, user, one, '')
       const { collection, column, name } = child
-      const { key, tags, values } = must(one, () => 'a row was found by this id')
-      const parent: ParentRow = { key: `${key}>${name}?`, tags, column, value: values[0] }
+      const { key, values } = must(one, () => 'a row was found by this id')
+      const parent: ParentRow = { key: `${key}>${name}?`, within: { column, value: values[0] } }
       const listed = (): Answer => list(collection, user, search, parent)
       return found instanceof Promise ? found.then(listed) : listed()
     },

@@ -97,7 +97,7 @@ export interface CollectionOptions<T extends SQLiteTable> {
 
   /**
    * Unique columns by which a row may be asked for: `['slug']` serves `GET /api/posts/slug/:slug`, a row
-   * or 404, under the same rule and TTL as by its key. Any write to the table invalidates it.
+   * or 404, under the same rule and TTL as by its key.
    */
   readonly lookup?: readonly (keyof Row<T> & string)[]
   /**

@@ -3,12 +3,17 @@
  * that was asked for. All that one page refers to is asked at once: one query per referenced table.
  */
 import { and, sql, type SQL } from 'drizzle-orm'
-import type { RawRow, Store } from '../store/store.ts'
+import type { SQLiteColumn } from 'drizzle-orm/sqlite-core'
+import type { CacheEntry, Loaded, Source } from '../cache/cache.ts'
+import { tableTag, type Change, type RawRow, type Store } from '../store/store.ts'
 import type { CollectionPlan, ExpandPlan } from './collections.ts'
 import { decodeRow, type RowData } from './columns.ts'
 import { orderOf, type Cursors, type CursorValue } from './cursor.ts'
+import { createTags, entersPage, entersValue, positionsOf, rangeOf } from './depends.ts'
+import type { ListOf, Tags } from './depends.ts'
 import { createBatches } from './loader.ts'
-import { listSql, named, type ListQuery } from './query.ts'
+import { listSql, named, rowIs, type ListQuery } from './query.ts'
+import { othersOf, repairPage, repairRow } from './repair.ts'
 import { selectQuery } from './statement.ts'
 import { toSql, type Where } from './where.ts'
 
@@ -18,29 +23,91 @@ export interface ScopedExpand {
   readonly scope: Where
 }
 
-export interface ListRequest {
-  readonly plan: CollectionPlan
-  readonly query: ListQuery
-  readonly scope: Where
+export interface ListRequest extends ListOf {
   readonly expands: readonly ScopedExpand[]
-  /** Of one parent's children: that they are. */
-  readonly within: SQL | undefined
-  readonly minSeq: number
 }
 
 export interface RowRequest {
   readonly plan: CollectionPlan
-  readonly isRow: SQL | undefined
+  /** How the row is found. */
+  readonly columns: readonly SQLiteColumn[]
+  readonly values: readonly unknown[]
   readonly scope: Where
   readonly expands: readonly ScopedExpand[]
-  /** The log entry that every read of it must see. */
-  readonly minSeq: number
 }
 
+/** Reads as the cache asks for them; `minSeq` is the log entry that every read must see. */
 export interface Pages {
-  list(request: ListRequest): Promise<Uint8Array>
-  /** Undefined if there is none that the reader may see. */
-  row(request: RowRequest): Promise<Uint8Array | undefined>
+  list(request: ListRequest, minSeq: number): Promise<Loaded>
+  /** Without a body if there is none that the reader may see. */
+  row(request: RowRequest, minSeq: number): Promise<Loaded>
+}
+
+/** Made for each read, hit or not: fields and methods, no closure. */
+export class ListSource implements Source {
+  readonly #pages: Pages
+  readonly #request: ListRequest
+
+  constructor(pages: Pages, request: ListRequest) {
+    this.#pages = pages
+    this.#request = request
+  }
+
+  get group(): string {
+    return tableTag(this.#request.plan.tableName)
+  }
+
+  load(minSeq: number): Promise<Loaded> {
+    return this.#pages.list(this.#request, minSeq)
+  }
+
+  touches(change: Change, range: string): boolean {
+    return entersPage(this.#request, change, range)
+  }
+
+  others(tags: readonly string[]): readonly string[] {
+    return othersOf(this.#request.plan, tags)
+  }
+
+  repair({ body, tags, range }: CacheEntry, changes: readonly Change[]): Uint8Array | undefined {
+    const isEntered = (change: Change) => this.touches(change, range ?? '')
+    // Its own rows are within, too: only of others it says that they have come.
+    return range === undefined
+      ? undefined
+      : repairPage(this.#request, body, tags, changes, isEntered)
+  }
+}
+
+export class RowSource implements Source {
+  readonly #pages: Pages
+  readonly #request: RowRequest
+
+  constructor(pages: Pages, request: RowRequest) {
+    this.#pages = pages
+    this.#request = request
+  }
+
+  get group(): string {
+    return tableTag(this.#request.plan.tableName)
+  }
+
+  load(minSeq: number): Promise<Loaded> {
+    return this.#pages.row(this.#request, minSeq)
+  }
+
+  touches(change: Change): boolean {
+    const { plan, columns, values } = this.#request
+    const [column] = columns
+    return column === undefined || entersValue(plan, column, values[0], change)
+  }
+
+  others(tags: readonly string[]): readonly string[] {
+    return othersOf(this.#request.plan, tags)
+  }
+
+  repair({ body, isAbsent }: CacheEntry, changes: readonly Change[]): Uint8Array | undefined {
+    return isAbsent ? undefined : repairRow(this.#request, body, changes)
+  }
 }
 
 const encoder = new TextEncoder()
@@ -54,11 +121,11 @@ export function createPages(store: Reading, cursors: Cursors): Pages {
     db: store.db,
     read: (query) => store.read(query, { minSeq }),
   })
-
   return {
-    async list({ plan, query, scope, expands, within, minSeq }) {
+    async list({ plan, query, scope, expands, within }, minSeq) {
       const reading = since(minSeq)
-      const { where, pageWhere, orderBy } = listSql(plan, query, toSql(scope), within)
+      const isWithin = within && sql`${within.column} = ${within.value}`
+      const { where, pageWhere, orderBy } = listSql(plan, query, toSql(scope), isWithin)
       // One row more than asked for tells whether there is a page beyond.
       const select = selectQuery(`list ${plan.path}`, {
         table: plan.table,
@@ -70,24 +137,34 @@ export function createPages(store: Reading, cursors: Cursors): Pages {
         reading.read(select),
         query.isCounted ? count(reading, plan, where) : undefined,
       ])
+      const tags = createTags([plan, ...expands.map(({ expand }) => expand.target)])
+      for (const raw of read) tags.addRow(plan, raw)
       const rows = [...read]
       const isMore = rows.length > query.limit
       if (isMore) rows.pop()
       if (query.cursor?.direction === 'before') rows.reverse()
-      return encode({
-        items: await itemsOf(reading, plan, rows, expands),
+      const body = encode({
+        items: await itemsOf(reading, plan, rows, expands, tags),
         ...endsOf(cursors, plan, query, rows, isMore),
         ...(counted === undefined ? {} : { count: counted }),
       })
+      // Any row may count, or have counted.
+      const range = query.isCounted ? undefined : rangeOf(plan, query, rows, isMore)
+      return range === undefined ? { body } : { body, tags: tags.all, range }
     },
-    async row({ plan, isRow, scope, expands, minSeq }) {
+    async row({ plan, columns, values, scope, expands }, minSeq) {
       const reading = since(minSeq)
-      const where = and(isRow, toSql(scope))
+      const where = and(rowIs(columns, values), toSql(scope))
       const rows = await reading.read(
         selectQuery(`read ${plan.path}`, { table: plan.table, where, limit: 1 }),
       )
-      const [item] = await itemsOf(reading, plan, rows, expands)
-      return item && encode(item)
+      const tags = createTags([plan, ...expands.map(({ expand }) => expand.target)])
+      const isByKey = columns === plan.key
+      for (const raw of rows) tags.addRow(plan, raw)
+      const [item] = await itemsOf(reading, plan, rows, expands, tags)
+      if (item) return { body: encode(item), tags: tags.all }
+      // By its key it is known by name before it is there; else it is whichever row gets this value.
+      return isByKey ? { body: undefined } : { body: undefined, tags: tags.all, range: '' }
     },
   }
 }
@@ -123,7 +200,7 @@ function endsOf(
     const isForwards = cursor?.direction === 'after'
     return { next: isForwards ? null : (back ?? null), prev: isForwards ? (back ?? null) : null }
   }
-  const positions = new Map([...plan.columns.values()].map((column, at) => [column, at]))
+  const positions = positionsOf(plan)
   const place = (raw: RawRow): string => {
     const values = orderOf(plan, order).map(
       ({ column }) => raw[positions.get(column) ?? -1] as CursorValue,
@@ -142,6 +219,7 @@ async function itemsOf(
   plan: CollectionPlan,
   rows: readonly RawRow[],
   expands: readonly ScopedExpand[],
+  tags: Tags,
 ): Promise<RowData[]> {
   const items = rows.map((raw) => decodeRow(plan.columns, raw))
   if (expands.length === 0) return items
@@ -153,6 +231,13 @@ async function itemsOf(
     const found = await Promise.all(
       rows.map((raw) => batches(expand.column, isNone ? null : raw[at], scope)),
     )
+    // Of whom the reader sees nothing, nothing changes what is seen.
+    if (!isNone) {
+      const { target, column } = expand
+      for (const [row, [raw]] of found.entries()) {
+        tags.addReferred(target, column, rows[row]?.[at], raw)
+      }
+    }
     return found.map(([raw]) => (raw ? decodeRow(expand.target.columns, raw) : null))
   })
   const byName = await Promise.all(expanded)

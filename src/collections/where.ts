@@ -166,7 +166,7 @@ function holds(kind: Comparison, left: Comparable, right: Comparable): boolean {
 type Comparable = string | number | bigint
 
 /** SQLite orders text by bytes of UTF-8; JavaScript's `<` orders by UTF-16 units and differs above U+D7FF. */
-function compareAsSqlite(left: Comparable, right: Comparable): number {
+export function compareAsSqlite(left: Comparable, right: Comparable): number {
   if (typeof left === 'string' && typeof right === 'string') {
     return left === right ? 0 : Buffer.compare(Buffer.from(left), Buffer.from(right))
   }

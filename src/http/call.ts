@@ -47,14 +47,18 @@ export async function callDoors(fetch: Fetch, call: Call): Promise<Called> {
     await response.body?.cancel()
     return notAvailable
   }
-  const text = await response.text()
+  const text = textOf(await response.bytes())
+  if (text === undefined) return notAvailable
   if (!response.ok) return failure(response.status, messageOf(text, type) || response.statusText)
   if (text === '') return { ok: true, data: 'null' }
   if (isJson(type)) {
     const data = oneLine(text)
     return data === undefined ? failure(502, 'the answer is broken JSON') : { ok: true, data }
   }
-  return type.startsWith('text/') ? { ok: true, data: JSON.stringify(text) } : notAvailable
+  // A text that an own route returns gets its type only on its way to the network.
+  return type === '' || type.startsWith('text/')
+    ? { ok: true, data: JSON.stringify(text) }
+    : notAvailable
 }
 
 function requestOf({ method, path, body }: Call): Request | undefined {
@@ -65,6 +69,15 @@ function requestOf({ method, path, body }: Call): Request | undefined {
         ? {}
         : { body: JSON.stringify(body), headers: { 'content-type': 'application/json' } }),
     })
+  } catch {
+    return undefined
+  }
+}
+
+/** Undefined: bytes that are no text. */
+function textOf(bytes: Uint8Array): string | undefined {
+  try {
+    return new TextDecoder('utf-8', { fatal: true }).decode(bytes)
   } catch {
     return undefined
   }

@@ -10,7 +10,7 @@ import type { Door } from './visit.ts'
 export const websocket: Bun.WebSocketHandler<Connection> = {
   /** A longer frame closes with 1009: the stock client gives up, as it should. */
   maxPayloadLength: 64 * 1024,
-  /** The sweep cuts a slow reader at half of it; this is the backstop. */
+  /** A connection ends its slow reader at half of it; this is the backstop. */
   backpressureLimit: 256 * 1024,
   /** Bun's default is to drop in silence. */
   closeOnBackpressureLimit: true,
@@ -20,7 +20,6 @@ export const websocket: Bun.WebSocketHandler<Connection> = {
   sendPings: false,
   /** Compresses once per subscriber: fan-out would cost a hundred times more. */
   perMessageDeflate: false,
-  publishToSelf: false,
   open: (ws) => ws.data.open(ws),
   message: (ws, data) => ws.data.message(ws, data),
   drain: (ws) => ws.data.drain(),
@@ -28,28 +27,50 @@ export const websocket: Bun.WebSocketHandler<Connection> = {
 }
 
 /** As much of Bun's server as the door uses. */
-export type SocketServer = Pick<Bun.Server<Connection>, 'upgrade' | 'publish'>
+export type SocketServer = Pick<Bun.Server<Connection>, 'upgrade'>
 
 /**
  * `getServer`: the server exists only after its doors do. Faults: `invalid`, `unavailable`.
  */
 export function createSocketDoor(
-  realtime: Pick<Realtime, 'carry' | 'connection'>,
+  realtime: Pick<Realtime, 'connection'>,
   getServer: () => SocketServer,
 ): Door {
-  realtime.carry({ publish: (topic, frame) => void getServer().publish(topic, frame) })
   return (request, visit) => {
-    if (request.headers.get('upgrade')?.toLowerCase() !== 'websocket') {
-      throw new Fault('invalid', 'this address speaks WebSocket: send Upgrade: websocket', {
-        fields: [{ field: 'upgrade', message: 'must be websocket' }],
-      })
-    }
+    const headers = checkHandshake(request.headers)
     const connection = realtime.connection(visit.identity)
-    if (!getServer().upgrade(request, { data: connection })) {
+    if (!getServer().upgrade(request, { data: connection, headers })) {
       throw new Fault('invalid', 'the WebSocket handshake is not valid')
     }
     return upgraded()
   }
+}
+
+/** The one that clients know; without any it is spoken, too. */
+const subprotocol = 'centrifuge-json'
+
+/** RFC 6455 §4.2.1, as far as Bun leaves it to us; headers of the answer. Bun would agree to any subprotocol. */
+function checkHandshake(headers: Headers): Record<string, string> {
+  const problem = (field: string, message: string) =>
+    new Fault('invalid', 'this address speaks WebSocket: send Upgrade: websocket', {
+      fields: [{ field, message }],
+    })
+  if (!tokensOf(headers, 'upgrade').includes('websocket')) {
+    throw problem('upgrade', 'must be websocket')
+  }
+  if (!tokensOf(headers, 'connection').includes('upgrade')) {
+    throw problem('connection', 'must be upgrade')
+  }
+  const wanted = tokensOf(headers, 'sec-websocket-protocol')
+  if (wanted.length === 0) return {}
+  if (wanted.includes(subprotocol)) return { 'sec-websocket-protocol': subprotocol }
+  throw problem('sec-websocket-protocol', `must be ${subprotocol}, or absent`)
+}
+
+/** A list, whose words are the same in any case. */
+function tokensOf(headers: Headers, name: string): string[] {
+  const words = (headers.get(name) ?? '').toLowerCase().split(',')
+  return words.map((word) => word.trim()).filter((word) => word !== '')
 }
 
 /** Bun has answered already and ignores it; doors return something, and metrics want the status. */

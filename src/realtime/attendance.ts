@@ -7,13 +7,9 @@
  * and by `observersMax`. Who is there can always be asked for (`presence`, `presence_stats`).
  */
 import type { Clock } from '../lib/clock.ts'
+import type { FrameSink } from './hub.ts'
 import type { Member, Presence } from './presence.ts'
 import { attendancePush } from './protocol.ts'
-
-/** Hears coming and going: a connection. */
-export interface Observer {
-  push(frame: string): void
-}
 
 /** Per topic and node. Who asks beyond it subscribes and is not told. */
 const observersMax = 1_000
@@ -25,7 +21,7 @@ const restMsPerObserver = 0.1
 const restMsLeast = 1
 
 interface Audience {
-  readonly observers: Set<Observer>
+  readonly observers: Set<FrameSink>
   /** Joined frames. */
   pending: string
   isWaiting: boolean
@@ -38,8 +34,8 @@ export interface Attendance {
   join(topic: string, member: Member): void
   leave(topic: string, member: Member): void
   /** Whether there was room. It may be told what had happened shortly before. */
-  observe(topic: string, observer: Observer): boolean
-  unobserve(topic: string, observer: Observer): void
+  observe(topic: string, observer: FrameSink): boolean
+  unobserve(topic: string, observer: FrameSink): void
 }
 
 export function createAttendance(clock: Clock, presence: Presence): Attendance {

@@ -7,15 +7,15 @@
  *     └────────────────────────────┴──► closed
  *
  * Here: frames in, replies out, deadlines, rates. What a command does is in connect.ts, subscribe.ts and
- * commands.ts. Invariant: no publication leaves this connection before the replies to what came before
- * it (`Hub.writer`).
+ * commands.ts. Invariant: a command reads, answers and joins in one tick, and what is published leaves
+ * when that tick is over (`pump.ts`): no publication overtakes the reply to what came before it.
  */
 import type { Identity } from '../auth/auth.ts'
 import { detach } from '../lib/service.ts'
 import { history, presence, presenceStats, publish, rpc } from './commands.ts'
 import { connect, refresh, refreshByServer } from './connect.ts'
-import type { Topic } from './hub.ts'
-import { noTopics, type ConnectionContext, type Grant, type Peer, type Socket } from './peer.ts'
+import type { Seat, Topic } from './hub.ts'
+import { noSeats, type ConnectionContext, type Grant, type Peer } from './peer.ts'
 import {
   closes,
   errorReply,
@@ -29,7 +29,9 @@ import {
   type ProtocolError,
   type Unsubscribe,
 } from './protocol.ts'
+import { chunkLengthMax } from './pump.ts'
 import type { Position } from './recovery.ts'
+import type { Socket } from './socket.ts'
 import {
   expireGrants,
   leaveAll,
@@ -64,7 +66,7 @@ export class Connection implements Swept, Peer {
   identity: Identity
   state: 'opened' | 'connected' | 'closed' = 'opened'
   client = ''
-  topics: Topic[] = noTopics
+  seats: Seat[] = noSeats
   grants: Map<Topic, Grant> | undefined
   calls = 0
   #awaitsPong = false
@@ -124,7 +126,7 @@ export class Connection implements Swept, Peer {
   end({ code, reason }: Close): void {
     const socket = this.socket
     if (this.state === 'closed') return
-    this.flush()
+    this.#write()
     this.#leave()
     socket?.close(code, reason)
   }
@@ -140,18 +142,15 @@ export class Connection implements Swept, Peer {
   }
 
   check(): void {
-    const { clock, counts, limits } = this.context
+    const { clock, limits } = this.context
     if (this.state === 'opened') {
       // While `identify` runs the client has done its part.
       if (!this.#queue && clock.tick() > this.#deadline) this.end(closes.stale)
       return
     }
-    if ((this.socket?.getBufferedAmount() ?? 0) > limits.slowBytes) {
-      counts.slow += 1
-      this.end(closes.slow)
-    } else if (clock.now() > this.#deadline + limits.expiryGraceMs) {
-      this.end(closes.expired)
-    } else if (this.grants) expireGrants(this)
+    if (clock.now() > this.#deadline + limits.expiryGraceMs) return this.end(closes.expired)
+    if (this.grants) expireGrants(this)
+    this.#checkReader()
   }
 
   #enqueue(queue: Queue, text: string): void {
@@ -161,32 +160,23 @@ export class Connection implements Swept, Peer {
   }
 
   #run(commands: readonly Command[]): void {
-    this.act(() => {
-      for (const [index, command] of commands.entries()) {
-        const waiting = this.#handle(command)
-        if (this.state === 'closed') return
-        if (!waiting) continue
-        this.#queue = { commands: commands.slice(index + 1), frames: [], bytes: 0 }
-        detach(
-          waiting.then(() => this.#resume()),
-          (error) => this.#fail(command.id, error),
-        )
-        return
-      }
-    })
+    for (const [index, command] of commands.entries()) {
+      const waiting = this.#handle(command)
+      if (this.state === 'closed') return
+      if (!waiting) continue
+      this.#queue = { commands: commands.slice(index + 1), frames: [], bytes: 0 }
+      detach(
+        waiting.then(() => this.#resume()),
+        (error) => this.#fail(command.id, error),
+      )
+      break
+    }
+    this.flush()
   }
 
   act(run: () => void): void {
-    const { hub } = this.context
-    // A server-side publish from within a rule nests; whoever wrote before writes again after.
-    const before = hub.writer
-    hub.writer = this
-    try {
-      run()
-      this.flush()
-    } finally {
-      hub.writer = before
-    }
+    run()
+    this.flush()
   }
 
   /** In the order they came: the rest of the frame that waited, then the frames after it. */
@@ -290,16 +280,10 @@ export class Connection implements Swept, Peer {
     refreshByServer(this, expiresAtMs)
   }
 
-  push(frame: string): void {
-    if (this.state !== 'connected') return
-    this.flush()
-    this.socket?.send(frame)
-  }
-
   /** Bytes that a reply may add; what was replied before goes first, so that the kernel may take it. */
   room(): number {
     const { replyBytesMax } = this.context.limits
-    if (this.#out.length > replyOverheadBytes) this.flush()
+    if (this.#out.length > replyOverheadBytes) this.#write()
     const buffered = this.socket?.getBufferedAmount() ?? 0
     return Math.max(0, replyBytesMax - replyOverheadBytes - this.#out.length - buffered)
   }
@@ -313,12 +297,33 @@ export class Connection implements Swept, Peer {
     this.#out = this.#out === '' ? text : `${this.#out}\n${text}`
   }
 
-  /** Also when a publication is about to leave in the middle of a frame's commands. */
+  /** From the pump. Who hears several topics gathers what they say in one round to one write. */
+  push(frame: string): void {
+    if (this.#out.length + frame.length > chunkLengthMax) this.flush()
+    if (this.state === 'closed') return
+    const isFirst = this.#out === ''
+    this.reply(frame)
+    if (this.seats.length === 1) this.flush()
+    else if (isFirst) this.context.pump.gather(this)
+  }
+
   flush(): void {
-    if (this.#out === '') return
+    if (!this.#write()) this.#checkReader()
+  }
+
+  /** False: the kernel did not take all of it. */
+  #write(): boolean {
     const text = this.#out
     this.#out = ''
-    this.socket?.send(text)
+    return text === '' || (this.socket?.send(text) ?? 1) > 0
+  }
+
+  /** At the write itself: nothing is dropped, because nobody gets as far as the socket's own limit. */
+  #checkReader(): void {
+    if (this.state === 'closed') return
+    if ((this.socket?.getBufferedAmount() ?? 0) <= this.context.limits.slowBytes) return
+    this.context.counts.slow += 1
+    this.end(closes.slow)
   }
 
   #leave(): void {

@@ -111,7 +111,7 @@ export function createControl({ hub, durable, sweep, users, attendance }: Contro
         client,
         user: identity.user?.id ?? '',
         address: one.socket?.remoteAddress ?? '',
-        topics: one.topics.map(({ name }) => name),
+        topics: one.seats.map(({ home }) => home.name),
         expiresAtMs: identity.kind === 'user' ? identity.expiresAtMs : undefined,
       })),
     presence: (topic) => attendance.presence.list(attended(topic)),

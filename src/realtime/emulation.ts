@@ -11,14 +11,12 @@
  * client connects anew.
  */
 import type { Connection } from './connection.ts'
-import type { FrameSink, Hub } from './hub.ts'
-import type { Socket } from './peer.ts'
 import { disconnectPush } from './protocol.ts'
+import type { Socket } from './socket.ts'
 
 export type Framing = 'sse' | 'http_stream'
 
 export interface EmulationContext {
-  readonly hub: Hub
   readonly sessions: Map<string, Emulated>
   /** Above it the reader is slow. */
   readonly slowBytes: number
@@ -49,7 +47,7 @@ function frame(framing: Framing, text: string): Uint8Array {
   return last.bytes
 }
 
-export class Emulated implements Socket, FrameSink {
+export class Emulated implements Socket {
   readonly session = crypto.randomUUID()
   readonly remoteAddress: string
   readonly #context: EmulationContext
@@ -93,10 +91,6 @@ export class Emulated implements Socket, FrameSink {
     this.#connection.message(this, frames)
   }
 
-  push(text: string): void {
-    this.send(text)
-  }
-
   send(text: string): number {
     const controller = this.#controller
     if (!controller) return 0
@@ -106,7 +100,7 @@ export class Emulated implements Socket, FrameSink {
     this.#lastBytes = bytes.byteLength
     this.#queuedBytes += bytes.byteLength
     controller.enqueue(bytes)
-    return bytes.byteLength
+    return (controller.desiredSize ?? 1) < 1 ? -1 : bytes.byteLength
   }
 
   getBufferedAmount(): number {
@@ -130,15 +124,6 @@ export class Emulated implements Socket, FrameSink {
     // What a slow reader has not read would be kept until it has, or never does.
     if (isSlow) controller.error()
     else controller.close()
-  }
-
-  subscribe(topic: string): boolean {
-    this.#context.hub.peek(topic)?.sinks.add(this)
-    return true
-  }
-
-  unsubscribe(topic: string): boolean {
-    return this.#context.hub.peek(topic)?.sinks.delete(this) ?? false
   }
 
   #leave(): void {

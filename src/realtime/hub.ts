@@ -1,39 +1,32 @@
 /**
  * Topics that are alive, and the one way a publication takes:
  *
- *   publish ─► encode once ─► offset, seq ─► history ─┬► Fan: one frame, native publish to all sockets
+ *   publish ─► encode once ─► offset, seq ─► history ─┬► outbox: one frame for all sockets
  *                                                     └► listeners: one event per group of streams
  *
- * Invariants: offsets of a topic's epoch have no hole; whoever reads a history and starts to listen in
- * the same tick misses nothing and hears nothing twice. A topic nobody hears and that keeps nothing is
+ * Outboxes leave when the turn is over (`pump.ts`). Invariants: offsets of a topic's epoch have no hole;
+ * whoever reads a history and joins in the same tick misses nothing and hears nothing twice. A topic nobody hears and that keeps nothing is
  * dropped; when its name comes back it has a new epoch, so that nobody takes its offsets for the old ones.
  */
 import { Fault } from '../fault.ts'
 import type { Clock } from '../lib/clock.ts'
 import { History, Shelf } from './history.ts'
+import { Outbox, type Shard, type Sink } from './outbox.ts'
 import { isTopicName, type Params } from './pattern.ts'
 import { eventHead, publicationEvent, pushFrame, pushHead } from './protocol.ts'
+import type { Pump } from './pump.ts'
 import type { TopicPlan } from './realtime.ts'
 import type { Position } from './recovery.ts'
 
-/** Sends one frame to every socket that listens to a topic. Supplied by the door. */
-export interface Fan {
-  publish(topic: string, frame: string): void
-}
+/** Hears a topic's publications as frames: one protocol frame may hold several, one a line. */
+export type FrameSink = Sink<string>
+
+/** A frame sink's place among those that hear a topic (`home`); it leaves by it. */
+export type Seat = Shard<Topic, string>
 
 /** Hears the publications of a topic as events; a group of streams with the same topics. */
 export interface Listener {
   push(event: string): void
-}
-
-/** Hears a topic's frames as sockets do, and is none of Bun's. */
-export interface FrameSink {
-  push(frame: string): void
-}
-
-/** Who is being answered: its replies must be on their way before a publication overtakes them. */
-export interface Writer {
-  flush(): void
 }
 
 export interface HubLimits {
@@ -43,6 +36,8 @@ export interface HubLimits {
   readonly historyBytesMax: number
   /** Topics alive at once: names come from clients. A topic without history costs about 500 bytes. */
   readonly topicsMax: number
+  /** Listeners that are written to without a pause between them. */
+  readonly shardSize: number
 }
 
 /** How long a topic nobody hears stays, so that who comes back at once finds its epoch unchanged. */
@@ -54,12 +49,8 @@ const sweepSeconds = 30
 /** Topics looked at to make room for a new one when there are too many. */
 const evictTries = 64
 
-/**
- * Bytes published to sockets until every socket's buffer is looked at. Together with the slow mark and
- * what native publish holds back within a tick (64 KB) it must stay below the sockets' own limit: there
- * a publication would be dropped in silence and a smaller one after it would pass.
- */
-const pressureBytes = 48 * 1024
+/** What a publisher waits when more waits to be delivered than memory should hold. */
+const relieveMs = 20
 
 export class Topic {
   readonly name: string
@@ -68,7 +59,8 @@ export class Topic {
   readonly epoch: string
   readonly history: History
   readonly listeners = new Set<Listener>()
-  readonly sinks = new Set<FrameSink>()
+  /** From the first socket that joins on. */
+  outbox: Outbox<Topic, string> | undefined
   readonly pushHead: string
   readonly eventHead: string
   /** Of the last publication; 0 before the first. */
@@ -120,8 +112,6 @@ export interface Hub {
   readonly epoch: string
   /** Of the newest publication. */
   readonly seq: number
-  /** Set while a connection's commands run. */
-  writer: Writer | undefined
   /** The declared topic a name belongs to, alive or not. */
   match(name: string): Match | undefined
   /** The topic, alive from now on. Undefined: too many are, and none can go. */
@@ -135,8 +125,10 @@ export interface Hub {
   emit(topic: Topic, encoded: Encoded): Position
   /** A durable topic as it is kept. Only so it comes alive. Undefined: as `open`. */
   revive(match: Match, kept: Kept): Topic | undefined
+  /** The sink hears what is published from now on; what was before, its answer must have told. */
+  join(topic: Topic, sink: FrameSink): Seat
+  leave(seat: Seat, sink: FrameSink): void
   eventId(seq: number): string
-  carry(fan: Fan): void
   /** A slice of the topics; each second. */
   sweep(): void
   readonly topics: number
@@ -147,20 +139,17 @@ export interface Hub {
 export interface HubDeps {
   readonly plans: readonly TopicPlan[]
   readonly clock: Clock
-  /** Much was published to sockets: look which of them do not keep up. */
-  readonly onPressure: () => void
+  readonly pump: Pump
 }
 
-export function createHub({ plans, clock, onPressure }: HubDeps, limits: HubLimits): Hub {
+export function createHub({ plans, clock, pump }: HubDeps, limits: HubLimits): Hub {
   const epoch = crypto.randomUUID().slice(0, 8)
   const topics = new Map<string, Topic>()
   const shelf = new Shelf(limits.historyBytesMax)
-  let fan: Fan | undefined
   let seq = 0
   let incarnations = 0
   /** Newest publication among dropped topics: a name that comes back cannot vouch for anything older. */
   let forgottenSeq = 0
-  let bytesSincePressure = 0
   let cursor = topics.values()
 
   const match = (name: string): Match | undefined => {
@@ -237,7 +226,8 @@ export function createHub({ plans, clock, onPressure }: HubDeps, limits: HubLimi
   }
 
   const emit = (topic: Topic, { data, bytes }: Encoded): Position => {
-    hub.writer?.flush()
+    if (pump.isFull) pump.flush(relieveMs)
+    if (pump.isFull) throw new Fault('unavailable', 'publications come faster than they can leave')
 
     seq += 1
     topic.offset += 1
@@ -246,16 +236,7 @@ export function createHub({ plans, clock, onPressure }: HubDeps, limits: HubLimi
     const publication = { offset: topic.offset, seq, at: topic.usedAt, data, bytes }
     topic.history.append(publication)
 
-    if (topic.sockets > 0 && fan) {
-      const frame = pushFrame(topic.pushHead, publication)
-      bytesSincePressure += frame.length
-      if (bytesSincePressure >= pressureBytes) {
-        bytesSincePressure = 0
-        onPressure()
-      }
-      fan.publish(topic.name, frame)
-      for (const sink of topic.sinks) sink.push(frame)
-    }
+    if (topic.sockets > 0) topic.outbox?.append(pushFrame(topic.pushHead, publication))
     if (topic.listeners.size > 0) {
       const event = publicationEvent(eventId(seq), topic.eventHead, publication)
       for (const listener of topic.listeners) listener.push(event)
@@ -263,9 +244,13 @@ export function createHub({ plans, clock, onPressure }: HubDeps, limits: HubLimi
     return { offset: topic.offset, epoch: topic.epoch }
   }
 
-  const hub: Hub = {
+  const packing = {
+    shardSize: limits.shardSize,
+    pack: (frames: readonly string[]) => frames.join('\n'),
+  }
+
+  return {
     epoch,
-    writer: undefined,
     get seq() {
       return seq
     },
@@ -278,8 +263,16 @@ export function createHub({ plans, clock, onPressure }: HubDeps, limits: HubLimi
     emit,
     revive,
     eventId,
-    carry(given) {
-      fan = given
+    join(topic, sink) {
+      topic.outbox ??= new Outbox(topic, pump, packing)
+      topic.sockets += 1
+      return topic.outbox.join(sink)
+    },
+    leave(seat, sink) {
+      const topic = seat.home
+      seat.outbox.leave(seat, sink)
+      topic.sockets -= 1
+      topic.usedAt = clock.tick()
     },
     sweep() {
       const before = clock.tick() - idleMs
@@ -304,7 +297,6 @@ export function createHub({ plans, clock, onPressure }: HubDeps, limits: HubLimi
       return shelf.bytes
     },
   }
-  return hub
 }
 
 /** Faults: `invalid` for what JSON cannot say, `too_large`. */

@@ -6,25 +6,15 @@
 import type { Identity, TopicVerdict, Verdict } from '../auth/auth.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { Log } from '../observe/log.ts'
-import type { Attendance, Observer } from './attendance.ts'
+import type { Attendance } from './attendance.ts'
 import type { Durable } from './durable.ts'
-import type { Hub, Topic, Writer } from './hub.ts'
+import type { FrameSink, Hub, Seat, Topic } from './hub.ts'
 import type { Close, ProtocolError } from './protocol.ts'
 import type { Publisher } from './publisher.ts'
+import type { Pump } from './pump.ts'
+import type { Socket } from './socket.ts'
 import type { Sweep, Swept } from './sweep.ts'
 import type { Users } from './users.ts'
-
-/** As much of Bun's `ServerWebSocket` as a connection uses; emulated transports are one, too. */
-export interface Socket {
-  send(text: string): number
-  subscribe(topic: string): boolean
-  unsubscribe(topic: string): boolean
-  close(code: number, reason: string): void
-  getBufferedAmount(): number
-  readonly remoteAddress: string
-  /** Of an emulated transport: names the connection in `POST /emulation`. */
-  readonly session?: string
-}
 
 export interface ConnectionLimits {
   readonly topicsPerConnectionMax: number
@@ -66,6 +56,7 @@ export interface ConnectionContext {
   readonly publisher: Publisher
   /** Absent: no topic is durable. */
   readonly durable: Durable | undefined
+  readonly pump: Pick<Pump, 'gather'>
   readonly clock: Clock
   readonly log: Log
   readonly sweep: Sweep<Swept>
@@ -90,20 +81,20 @@ export interface Grant {
   readonly info: string | undefined
 }
 
-export interface Peer extends Writer, Observer {
+export interface Peer extends FrameSink {
   readonly context: ConnectionContext
   readonly socket: Socket | undefined
   readonly state: 'opened' | 'connected' | 'closed'
   readonly identity: Identity
   /** Told in the reply to `connect`, and to others by presence. */
   readonly client: string
-  /** `noTopics` or an own array. */
-  topics: Topic[]
+  /** One per topic that it hears. `noSeats` or an own array. */
+  seats: Seat[]
   /** Undefined when every topic is heard by its rule. */
   grants: Map<Topic, Grant> | undefined
   /** `rpc` under way. */
   calls: number
-  /** Runs what replies, outside of a frame's commands: its replies leave before anything that follows. */
+  /** Runs what replies outside of a frame's commands, and sends it. */
   act(run: () => void): void
   connected(identity: Identity): void
   refreshed(identity: Identity): void
@@ -115,7 +106,7 @@ export interface Peer extends Writer, Observer {
 }
 
 /** Shared by all that listen to nothing: an idle visitor costs no array. Never written to. */
-export const noTopics: Topic[] = []
+export const noSeats: Seat[] = []
 
 /** Fields of a reply that say how long something lasts, each with its comma; undefined when it is over. */
 export function lifetimeFields(expiresAtMs: number | undefined, nowMs: number): string | undefined {

@@ -6,8 +6,8 @@
  * the same epoch; a subscriber that comes back with its position gets exactly what it missed.
  *
  *   publish ─► Hub ─► History (ring per topic, in memory)
- *               ├──► Fan, native publish: one frame for all sockets ─► Connection (Centrifugo's protocol)
- *               └──► Group, one chunk per turn ────────────────────► EventStream (EventSource)
+ *               ├──► Outbox ──────┐ Pump, when the turn   ┌──► Connection (Centrifugo's protocol)
+ *               └──► Group, Outbox ┘ is over, in slices ──┴──► EventStream (EventSource)
  *   clock, each second ─► Sweep: pings, pongs, expiry, slow readers, idle topics
  *
  * Knows no HTTP and no Bun: doors hand in sockets and requests' identities. History does not outlive
@@ -28,13 +28,15 @@ import type { ConflateLimits } from './conflate.ts'
 import { createControl, type Control } from './control.ts'
 import { createDurable } from './durable.ts'
 import { Emulated, type EmulationContext, type Framing } from './emulation.ts'
-import { createHub, type Fan, type HubLimits, type Topic } from './hub.ts'
+import { createHub, type HubLimits, type Topic } from './hub.ts'
+import { shardSizeDefault } from './outbox.ts'
 import { isTopicName, type Matcher } from './pattern.ts'
 import type { Call, Called, ConnectionContext, ConnectionLimits } from './peer.ts'
 import { createPresence } from './presence.ts'
 import { closes, frameBytesMax } from './protocol.ts'
 import { createPublisher, type Publisher, type PublishPlan } from './publisher.ts'
 import type { MakeLimits } from './publish-limit.ts'
+import { createPump, turnMsDefault, type PumpLimits } from './pump.ts'
 import { readHistory, type HistoryQuery, type Position } from './recovery.ts'
 import { createReplay, type Replay } from './replay.ts'
 import { ask } from './rules.ts'
@@ -53,14 +55,15 @@ export { compilePattern, validatePattern } from './pattern.ts'
 export { historyQueryOf, positionOf } from './recovery.ts'
 export type { Connection } from './connection.ts'
 export type { Who } from './control.ts'
-export type { Fan } from './hub.ts'
+export type { FrameSink } from './hub.ts'
 export type { Matcher } from './pattern.ts'
 export type { Framing } from './emulation.ts'
-export type { Call, Called, Socket } from './peer.ts'
+export type { Call, Called } from './peer.ts'
 export type { Replayed, ReplayQuery } from './replay.ts'
 export { repeatKeyLengthMax } from './repeats.ts'
 export type { CheckMessage } from './publisher.ts'
 export type { HistoryQuery, Position } from './recovery.ts'
+export type { Socket } from './socket.ts'
 
 /** A declared topic, checked. Made by the plan. */
 export interface TopicPlan extends PublishPlan {
@@ -76,7 +79,8 @@ export interface TopicPlan extends PublishPlan {
   readonly presence?: boolean | undefined
 }
 
-export interface Limits extends HubLimits, ConnectionLimits, StreamLimits, ConflateLimits {
+export interface Limits
+  extends HubLimits, PumpLimits, ConnectionLimits, StreamLimits, ConflateLimits {
   /** Sockets and streams. */
   readonly connectionsMax: number
 }
@@ -91,6 +95,8 @@ const limitsDefault: Limits = {
   /** 64,000 publications of 1 KB. */
   historyBytesMax: 64 * 1024 * 1024,
   topicsMax: 100_000,
+  shardSize: shardSizeDefault,
+  turnMs: turnMsDefault,
   connectMs: 10_000,
   expiryGraceMs: 25_000,
   /** Half of what `Bun.serve` is told to hold at most (256 KB). */
@@ -205,8 +211,6 @@ export interface Realtime extends Service {
   emulate(request: EmulationRequest): ReadableStream<Uint8Array>
   /** What its client says. `gone`: it has ended. `elsewhere`: it is, or was, of another process. */
   receive(session: string, node: string, data: string): 'taken' | 'gone' | 'elsewhere'
-  /** Where frames for sockets go. Called once by the door that owns the sockets. */
-  carry(fan: Fan): void
   stats(): RealtimeStats
   start(): void
   /** No new connections; closes what is open, spread over five seconds. */
@@ -221,7 +225,8 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
   let isOpen = true
   let cancelDrain: Cancel | undefined
 
-  const hub = createHub({ plans, clock, onPressure: () => sweep.forEach(check) }, limits)
+  const pump = createPump(clock, limits)
+  const hub = createHub({ plans, clock, pump }, limits)
   const sweep = createSweep<Swept>(clock, () => hub.sweep())
   const { publications } = deps
   const durable = publications && createDurable({ hub, clock, log, publications })
@@ -232,6 +237,7 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
     hub,
     publisher,
     durable,
+    pump,
     clock,
     log,
     sweep,
@@ -248,7 +254,7 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
   const streamContext: StreamContext = { hub, clock, sweep, limits, groups, counts }
 
   const sessions = new Map<string, Emulated>()
-  const emulation: EmulationContext = { hub, sessions, slowBytes: limits.slowBytes }
+  const emulation: EmulationContext = { sessions, slowBytes: limits.slowBytes }
 
   const admit = (): void => {
     if (!isOpen) throw new Fault('unavailable', 'the server is shutting down')
@@ -277,7 +283,7 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
     // To make room for the last one an earlier one may have gone.
     const isWhole = topics.length === names.length && topics.every((t) => hub.peek(t.name) === t)
     if (!isWhole) throw new Fault('unavailable', 'too many topics are alive')
-    return new Group(key, topics, clock)
+    return new Group(key, topics, pump, limits.shardSize)
   }
 
   const checkStream = (identity: Identity, names: readonly string[]): void => {
@@ -361,7 +367,6 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
       publications: hub.publications,
       historyBytes: hub.historyBytes,
     }),
-    carry: (fan) => hub.carry(fan),
     start() {
       sweep.start()
       durable?.start()
@@ -370,6 +375,8 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
       isOpen = false
       publisher.flush()
       await durable?.settled()
+      // What was accepted is told before anybody is sent away.
+      pump.flush(Infinity)
       const step = Math.max(drainStepLeast, Math.ceil(sweep.size / (drainMs / drainStepMs)))
       closeSome(step)
       if (sweep.size === 0) return
@@ -385,15 +392,13 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
     stop() {
       isOpen = false
       cancelDrain?.()
+      pump.flush(Infinity)
       closeSome(Infinity)
+      pump.stop()
       sweep.stop()
       durable?.stop()
     },
   }
-}
-
-function check(member: Swept): void {
-  member.check()
 }
 
 function unknownTopic(name: string): Fault {

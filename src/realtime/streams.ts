@@ -2,7 +2,7 @@
  * Server-sent events. Streams with the same topics form a group; what one turn of the event loop
  * publishes is joined to one chunk per group, and the same bytes go to every stream of it:
  *
- *   push ─► group.pending ─► (turn is over) ─► encode once ─► enqueue to each stream
+ *   push ─► the group's outbox ─► (turn is over) ─► encode once ─► enqueue to each stream
  *
  * Invariant: one id, `<epoch>:<seq>`, resumes any set of topics. What came after it is replayed in
  * order, merged over the topics; if a topic does not keep all of it, an `event: gap` says so by name.
@@ -11,7 +11,9 @@ import type { Identity } from '../auth/auth.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { Publication } from './history.ts'
 import type { Hub, Listener, Topic } from './hub.ts'
+import { Outbox, type Shard, type Sink } from './outbox.ts'
 import { gapEvent, heartbeat, positionEvent, publicationEvent } from './protocol.ts'
+import type { Pump } from './pump.ts'
 import type { Sweep, Swept } from './sweep.ts'
 
 export interface StreamLimits {
@@ -49,31 +51,26 @@ export interface StreamContext {
 export class Group implements Listener {
   readonly key: string
   readonly topics: readonly Topic[]
-  readonly streams = new Set<EventStream>()
-  readonly #clock: Clock
-  #pending = ''
+  readonly outbox: Outbox<Group, Uint8Array>
+  streams = 0
 
-  constructor(key: string, topics: readonly Topic[], clock: Clock) {
+  constructor(key: string, topics: readonly Topic[], pump: Pump, shardSize: number) {
     this.key = key
     this.topics = topics
-    this.#clock = clock
+    this.outbox = new Outbox(this, pump, { shardSize, pack })
   }
 
   push(event: string): void {
-    if (this.#pending === '') this.#clock.soon(() => this.flush())
-    this.#pending += event
-  }
-
-  flush(): void {
-    if (this.#pending === '') return
-    const chunk = encoder.encode(this.#pending)
-    this.#pending = ''
-    for (const stream of this.streams) stream.write(chunk)
+    this.outbox.append(event)
   }
 }
 
+function pack(events: readonly string[]): Uint8Array {
+  return encoder.encode(events.join(''))
+}
+
 /** An `UnderlyingSource`; one per stream, so: few fields, no closures. */
-export class EventStream implements Swept {
+export class EventStream implements Swept, Sink<Uint8Array> {
   bucket = -1
   slot = -1
   readonly #context: StreamContext
@@ -84,6 +81,7 @@ export class EventStream implements Swept {
   #queuedBytes = 0
   #lastBytes = 0
   #controller: Controller | undefined
+  #seat: Shard<Group, Uint8Array> | undefined
 
   /** `since`: the `seq` to resume after; undefined for a first visit. */
   constructor(context: StreamContext, group: Group, identity: Identity, since: number | undefined) {
@@ -99,12 +97,11 @@ export class EventStream implements Swept {
     const group = this.#group
     this.#controller = controller
     groups.set(group.key, group)
-    // What waits for the end of this turn is in the histories already.
-    group.flush()
     controller.enqueue(encoder.encode(this.#opening()))
     this.#since = undefined
-    if (group.streams.size === 0) for (const topic of group.topics) topic.listeners.add(group)
-    group.streams.add(this)
+    if (group.streams === 0) for (const topic of group.topics) topic.listeners.add(group)
+    group.streams += 1
+    this.#seat = group.outbox.join(this)
     for (const topic of group.topics) topic.streams += 1
     counts.streams += 1
     counts.subscriptions += group.topics.length
@@ -116,7 +113,7 @@ export class EventStream implements Swept {
     this.#leave()
   }
 
-  write(chunk: Uint8Array): void {
+  push(chunk: Uint8Array): void {
     const controller = this.#controller
     if (!controller) return
     // Chunks in the queue: without a strategy of its own a stream counts them, not their bytes. One
@@ -144,7 +141,7 @@ export class EventStream implements Swept {
   }
 
   beat(): void {
-    this.write(heartbeatBytes)
+    this.push(heartbeatBytes)
   }
 
   late(): void {}
@@ -159,13 +156,15 @@ export class EventStream implements Swept {
     this.#controller = undefined
     const { clock, counts, groups, sweep } = this.#context
     const group = this.#group
-    group.streams.delete(this)
+    group.streams -= 1
+    if (this.#seat) group.outbox.leave(this.#seat, this)
+    this.#seat = undefined
     for (const topic of group.topics) {
       topic.streams -= 1
       topic.usedAt = clock.tick()
-      if (group.streams.size === 0) topic.listeners.delete(group)
+      if (group.streams === 0) topic.listeners.delete(group)
     }
-    if (group.streams.size === 0) groups.delete(group.key)
+    if (group.streams === 0) groups.delete(group.key)
     counts.streams -= 1
     counts.subscriptions -= group.topics.length
     sweep.remove(this)

@@ -8,8 +8,8 @@
 import type { TopicPass } from '../auth/auth.ts'
 import { whenAlive } from './alive.ts'
 import type { Publication } from './history.ts'
-import type { Match, Topic } from './hub.ts'
-import { lifetimeFields, noTopics, objectOf, type Grant, type Peer } from './peer.ts'
+import type { Match, Seat, Topic } from './hub.ts'
+import { lifetimeFields, noSeats, objectOf, type Grant, type Peer } from './peer.ts'
 import type { Member } from './presence.ts'
 import {
   encodePublications,
@@ -96,7 +96,7 @@ function begin(peer: Peer, id: number, wish: Wish, pass?: TopicPass): void {
   const { channel, since } = wish
   const { hub, limits, clock } = peer.context
   if (topicOf(peer, channel)) return peer.error(id, errors.alreadySubscribed)
-  if (peer.topics.length >= limits.topicsPerConnectionMax) return peer.error(id, errors.limit)
+  if (peer.seats.length >= limits.topicsPerConnectionMax) return peer.error(id, errors.limit)
   const match = pass ? hub.match(channel) : allowed(peer, id, channel, 'subscribe')
   if (!match) {
     if (pass) peer.error(id, errors.unknownTopic)
@@ -161,16 +161,14 @@ function startOf(topic: Topic, since: Position | undefined, bytesMax: number): S
 }
 
 function enter(peer: Peer, topic: Topic, grant: Grant | undefined): void {
-  const { attendance, counts } = peer.context
-  if (peer.topics === noTopics) peer.topics = [topic]
-  else peer.topics.push(topic)
+  const { attendance, counts, hub } = peer.context
+  if (peer.seats === noSeats) peer.seats = []
+  peer.seats.push(hub.join(topic, peer))
   if (grant) {
     peer.grants ??= new Map()
     peer.grants.set(topic, grant)
   }
-  topic.sockets += 1
   counts.subscriptions += 1
-  peer.socket?.subscribe(topic.name)
   if (topic.plan.presence === true) attendance.join(topic.name, memberOf(peer, topic))
 }
 
@@ -224,8 +222,8 @@ export function mayAsk(peer: Peer, id: number, channel: string): Match | undefin
   return allowed(peer, id, channel, 'subscribe')
 }
 
-function topicOf({ topics }: Peer, name: string): Topic | undefined {
-  return topics.find((topic) => topic.name === name)
+function topicOf({ seats }: Peer, name: string): Topic | undefined {
+  return seats.find(({ home }) => home.name === name)?.home
 }
 
 /** Ends a subscription and says so. The caller flushes. */
@@ -235,36 +233,33 @@ function end(peer: Peer, topic: Topic, why: Unsubscribe): void {
 }
 
 function drop(peer: Peer, topic: Topic): void {
-  peer.topics = peer.topics.filter((one) => one !== topic)
-  peer.socket?.unsubscribe(topic.name)
-  release(peer, topic)
+  const seat = peer.seats.find(({ home }) => home === topic)
+  peer.seats = peer.seats.filter((one) => one !== seat)
+  if (seat) release(peer, seat)
   peer.grants?.delete(topic)
 }
 
-function release(peer: Peer, topic: Topic): void {
-  const { attendance, clock, counts } = peer.context
-  topic.sockets -= 1
-  topic.usedAt = clock.tick()
+function release(peer: Peer, seat: Seat): void {
+  const { attendance, counts, hub } = peer.context
+  const topic = seat.home
+  hub.leave(seat, peer)
   counts.subscriptions -= 1
   if (topic.plan.presence !== true) return
   attendance.unobserve(topic.name, peer)
   attendance.leave(topic.name, memberOf(peer, topic))
 }
 
-/** The connection is over. Bun takes a closed socket out of its topics; of others nobody does. */
+/** The connection is over. */
 export function leaveAll(peer: Peer): void {
-  const { socket, topics } = peer
-  peer.topics = noTopics
-  for (const topic of topics) {
-    if (socket?.session !== undefined) socket.unsubscribe(topic.name)
-    release(peer, topic)
-  }
+  const { seats } = peer
+  peer.seats = noSeats
+  for (const seat of seats) release(peer, seat)
   peer.grants = undefined
 }
 
 /** A new token may carry another role. */
 export function recheck(peer: Peer): void {
-  for (const topic of peer.topics.slice()) {
+  for (const { home: topic } of peer.seats.slice()) {
     if (peer.grants?.has(topic) || askOf(peer, topic, 'subscribe') === 'allowed') continue
     end(peer, topic, unsubscribes.denied)
   }
@@ -327,7 +322,7 @@ function pushesOf(topic: Topic, { publications }: Start): string {
 export function subscribeByServer(peer: Peer, name: string, since?: Position): boolean {
   const { hub, limits } = peer.context
   if (peer.state !== 'connected' || topicOf(peer, name)) return false
-  if (peer.topics.length >= limits.topicsPerConnectionMax) return false
+  if (peer.seats.length >= limits.topicsPerConnectionMax) return false
   const match = hub.match(name)
   const topic = match && hub.open(match)
   if (!topic) return false

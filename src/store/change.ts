@@ -16,6 +16,11 @@ export interface Change {
   readonly tags: readonly string[]
 }
 
+/** On every change of a row of it. */
+export function tableTagOf(table: SQLiteTable): string {
+  return tableTag(getTableConfig(table).name)
+}
+
 /** What is needed to read a table's entries: its columns in order, and which of them are the key. */
 export type ReadEntry = (entry: LogEntry) => Change
 

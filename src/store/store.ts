@@ -43,6 +43,7 @@ import { followMs, type Replica } from './replica.ts'
 import { snapshotFile, type Copy } from './snapshot.ts'
 import { createWriter, type Execute, type Writer } from './writer.ts'
 
+export { tableTagOf } from './change.ts'
 export { anyRowTag, keyOf, rowTag, tableTag } from './messages.ts'
 export { isAutoIncrement, primaryKey } from './ddl.ts'
 export { answerFlags, type AnswerKind, type MigrationAnswers } from './answers.ts'

@@ -12,6 +12,8 @@ beforeAll(loadCommunity, loadingMsMax)
 
 const path = '/api/posts/1/vote'
 
+type Voted = Readonly<Record<'id' | 'upVotes', number>>
+
 interface Post {
   readonly upVotes: number
   readonly downVotes: number
@@ -174,18 +176,25 @@ describe('POST /api/posts/:id/vote', () => {
     const untouched = [
       ...['/api/users/se-7', '/api/users', '/api/users/username/riker', '/api/communities'],
       ...['/api/communities/simulation', '/api/posts/1/comments', '/api/posts/3', '/api/servers'],
+      // It is none of the twenty hottest.
+      '/api/posts',
     ]
-    const touched = ['/api/posts/1', '/api/posts', '/api/communities/simulation/posts']
+    const touched = ['/api/posts/1', '/api/posts?order=top']
     for (const of of [...untouched, ...touched]) await server.get(of)
+    const { upVotes } = (await (await server.get('/api/posts/1')).json()) as Voted
     const riker = await as(server, 'se-7')
     const { seq } = server.rooms.store.stats()
     await riker.send('POST', path, { value: 1 })
     // The vote, and its post.
     expect(server.rooms.store.stats().seq - seq).toBe(2)
-    for (const of of untouched.filter((one) => one !== '/api/posts/1/comments')) {
+    for (const of of untouched) {
       expect([of, await state(of)]).toEqual([of, 'hit'])
     }
-    for (const of of touched) expect([of, await state(of)]).toEqual([of, 'miss'])
+    for (const of of touched) {
+      const rows = (await (await server.get(of)).json()) as Voted | { readonly items: Voted[] }
+      const [post] = 'items' in rows ? rows.items.filter(({ id }) => id === 1) : [rows]
+      expect([of, post?.upVotes]).toEqual([of, upVotes + 1])
+    }
     // A vote that is there already changes nothing at all.
     await riker.send('POST', path, { value: 1 })
     expect(server.rooms.store.stats().seq - seq).toBe(2)

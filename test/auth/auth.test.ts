@@ -128,3 +128,33 @@ describe('auth.identify', () => {
     expect(await closed.identify('a.b.c')).toMatchObject({ ok: false })
   })
 })
+
+describe('auth.identifyTopic', () => {
+  test('a token with a channel lets into that topic, and is no identity', async () => {
+    const { auth, sign, clock } = await setUp()
+    const token = await sign({ sub: 'u1', channel: 'chat:a', info: { seat: 1 } }, 60_000)
+    const pass = {
+      topic: 'chat:a',
+      user: 'u1',
+      expiresAtMs: clock.now() + 60_000,
+      info: { seat: 1 },
+    }
+    expect(await auth.identifyTopic(token)).toEqual({ ok: true, pass })
+    expect(await auth.identify(token)).toMatchObject({ ok: false, reason: 'invalid' })
+    expect(auth.stats().verifications).toBe(1)
+    clock.advance(66_000)
+    expect(await auth.identifyTopic(token)).toMatchObject({ ok: false, reason: 'expired' })
+  })
+
+  test('one without is for no topic; one without a sub is for visitors', async () => {
+    const { auth, sign, clock } = await setUp()
+    const identity = await sign({ sub: 'u1' })
+    expect(await auth.identifyTopic(identity)).toMatchObject({ ok: false, reason: 'invalid' })
+    const times = { nowMs: clock.now(), ttlMs: 60_000 }
+    const visitors = await signToken(secret, { channel: 'chat:a' }, times)
+    expect(await auth.identifyTopic(visitors)).toMatchObject({ ok: true, pass: { user: '' } })
+    const forged = await signToken(`${secret}!`, { channel: 'chat:a' }, times)
+    expect(await auth.identifyTopic(forged)).toMatchObject({ ok: false, reason: 'invalid' })
+    expect(await auth.identifyTopic('x'.repeat(9_000))).toMatchObject({ ok: false })
+  })
+})

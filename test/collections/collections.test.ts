@@ -183,7 +183,7 @@ describe('rules', () => {
       expect(await titles(null)).toEqual(['ours'])
       expect(await titles(alice)).toEqual(['hers', 'ours'])
       expect(await titles(bob)).toEqual(['his', 'ours'])
-      expect((await collections.read(plan, alice, '1')).entry.tags).toEqual(['posts:1', 'posts::'])
+      expect((await collections.read(plan, alice, '1')).entry.tags).toEqual(['posts::', 'posts:1'])
       expect((await faultOf(() => collections.read(plan, bob, '1'))).code).toBe('not_found')
     }
   })

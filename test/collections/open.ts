@@ -1,12 +1,12 @@
 /** Any collections over a real store and a real cache, and every statement they read with. */
-import { createCache, type CacheRead } from '../../src/cache/cache.ts'
+import { createCache, type Cache, type CacheRead } from '../../src/cache/cache.ts'
 import { createCollections, type CollectionPlan } from '../../src/collections/collections.ts'
 import type { CollectionDeclaration } from '../../src/collections/declare.ts'
 import { must } from '../../src/lib/assert.ts'
 import { systemClock } from '../../src/lib/clock.ts'
 import { app } from '../../src/plan/declare.ts'
 import { compilePlan } from '../../src/plan/plan.ts'
-import type { Query } from '../../src/store/store.ts'
+import { tableTagOf, type Query } from '../../src/store/store.ts'
 import { createTestLog, openStore, type TempFolder } from '../harness.ts'
 
 export async function openCollections(
@@ -16,25 +16,28 @@ export async function openCollections(
 ) {
   const plan = compilePlan(app({ name: 'test', collections: declared }))
   const store = await openStore(folder.file('a.db'), plan.tables)
-  const cache = createCache({ clock: systemClock })
+  const groups = plan.tables.map(tableTagOf)
+  const cache = createCache({ clock: systemClock }, { groups })
   const reads: Query[] = []
-  const collections = createCollections(
-    {
-      store: {
-        ...store,
-        read: (query, options) => {
-          reads.push(query)
-          return store.read(query, options)
+  const over = (which: Pick<Cache, 'read'>) =>
+    createCollections(
+      {
+        store: {
+          ...store,
+          read: (query, options) => {
+            reads.push(query)
+            return store.read(query, options)
+          },
         },
+        cache: which,
+        topics: { publish: () => {}, audienceOf: () => 'nobody' },
+        log: createTestLog(),
+        cursorKey: () => cursorKey,
       },
-      cache,
-      topics: { publish: () => {}, audienceOf: () => 'nobody' },
-      log: createTestLog(),
-      cursorKey: () => cursorKey,
-    },
-    plan.collections,
-  )
-  store.onChange(({ seq, tags }) => cache.apply(seq, tags))
+      plan.collections,
+    )
+  const collections = over(cache)
+  store.onChange((change) => cache.apply(change.seq, change.tags, change))
   const planOf = (path: string): CollectionPlan =>
     must(
       plan.collections.find((one) => one.path === path),
@@ -42,7 +45,10 @@ export async function openCollections(
     )
   return {
     store,
+    cache,
     collections,
+    /** The same ones over another cache. */
+    over,
     reads,
     plan,
     planOf,

@@ -79,7 +79,7 @@ export async function setUp(
     }),
   )
   const store = await openStore(folder.file('a.db'), plan.tables)
-  const cache = createCache({ clock: systemClock })
+  const cache = createCache({ clock: systemClock }, { groups: ['spot', 'posts'] })
   const published: { topic: string; data: unknown }[] = []
   /** What a reader thread brings waits here, so that a test decides what happens meanwhile. */
   const hold = { until: Promise.resolve(), brought: 0 }
@@ -106,7 +106,7 @@ export async function setUp(
     },
     plan.collections,
   )
-  store.onChange(({ seq, tags }) => cache.apply(seq, tags))
+  store.onChange((change) => cache.apply(change.seq, change.tags, change))
   store.onChange((change) => collections.changed(change))
   const planOf = (path: string): CollectionPlan =>
     must(

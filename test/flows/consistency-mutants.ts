@@ -27,38 +27,62 @@ const mutants: readonly Mutant[] = [
     ...{ name: 'what is forgotten counts as unchanged', file: 'cache/tags.ts' },
     ...{ from: 'if (asOf < floor) return false', to: '' },
   },
-  inCache('kept is served', 'kept && isValid(kept) ? kept : undefined', 'kept'),
+  inCache(
+    'kept is served',
+    'if (validity.isGood(kept, tags, sourceOf(from))) return kept',
+    'return kept',
+  ),
   inCache(
     'any load is joined',
     'const joined = flights.find(key, isValid)',
     'const joined = flights.find(key, () => true)',
   ),
-  inCache('any load is kept', 'if (isValid(entry)) {', 'if (entry) {'),
+  inCache('any load is kept', 'if (isGood(entry)) {', 'if (entry) {'),
   inCache(
     'asOf is taken after the load',
-    'const asOf = tags.applied\n      const body = await load(tags.since(entryTags))',
-    'const body = await load(tags.since(entryTags))\n      const asOf = tags.applied',
+    'const asOf = validity.applied\n      const loaded = await loadFrom(ask, validity.since(ask.tags))',
+    'const loaded = await loadFrom(ask, validity.since(ask.tags))\n      const asOf = validity.applied',
   ),
-  inCache('a load need see nothing', 'load(tags.since(entryTags))', 'load(0)'),
+  inCache('a load need see nothing', 'loadFrom(ask, validity.since(ask.tags))', 'loadFrom(ask, 0)'),
   inCache(
     'whatever Redis has is served',
-    'return isValid(found) && tags.isValid(found.asOf, entryTags) ? found : undefined',
-    'return found',
+    'return isAsked && isGood(kept) ? kept : repaired(kept)',
+    'return kept',
   ),
   inCache(
     'an entry of Redis is judged by its own tags only',
-    'return isValid(found) && tags.isValid(found.asOf, entryTags) ? found : undefined',
-    'return isValid(found) ? found : undefined',
+    'const isAsked = sourceOf(ask.from) !== undefined || validity.isUntouched(found.asOf, ask.tags)',
+    'const isAsked = true',
   ),
-  inCache('an invalid entry stands in', 'isValid(spare) && clock', 'clock'),
+  inCache('an invalid entry stands in', 'isGood(spare) && clock', 'clock'),
+  {
+    ...{ name: 'nothing enters a range', file: 'cache/validity.ts' },
+    ...{ from: 'if (range === undefined) return true', to: 'return true' },
+  },
+  {
+    ...{ name: 'a forgotten change entered nothing', file: 'cache/changes.ts' },
+    ...{ from: 'if (since < this.#floor) return true', to: '' },
+  },
+  {
+    ...{
+      name: 'a row is mended, and what it refers to is not looked at',
+      file: 'cache/validity.ts',
+    },
+    from: 'if (!tags.isValid(provenSeq, source.others(entry.tags))) return undefined',
+    to: '',
+  },
+  {
+    ...{ name: 'what enters a page does not stop its being mended', file: 'collections/repair.ts' },
+    ...{ from: 'if (isEntered(change)) return undefined', to: '' },
+  },
   inCache(
     'promotion begins a new life',
-    'Math.min(found.freshUntilMs, clock.now() + policy.ttlMs)',
-    'clock.now() + policy.ttlMs',
+    'Math.min(found.freshUntilMs, clock.now() + ask.policy.ttlMs)',
+    'clock.now() + ask.policy.ttlMs',
   ),
   inCache(
     'all nodes refresh',
-    'if (shared?.isUp && !(await shared.lease(key, leaseMs))) return',
+    'if (shared?.isUp && !(await shared.lease(lease, leaseMs))) return false',
     '',
   ),
   {
@@ -88,16 +112,17 @@ const mutants: readonly Mutant[] = [
     ...{ from: 'tags: [tableTag(table), rowTag(table, key)]', to: 'tags: [tableTag(table)]' },
   },
   {
-    ...{ name: 'a lookup does not depend on its table', file: 'collections/collections.ts' },
-    from: 'const tags = [tableTag(plan.tableName), anyRowTag(plan.tableName)]',
-    to: 'const tags = [anyRowTag(plan.tableName)]',
+    ...{ name: 'nobody gets a value that was looked up in vain', file: 'collections/depends.ts' },
+    from: "return op !== 'remove' && maySame(",
+    to: "return op === 'remove' && maySame(",
   },
   {
-    ...{
-      name: 'an expanded row does not depend on what it shows',
-      file: 'collections/collections.ts',
-    },
-    ...{ from: '[...one.tags, ...query.tags]', to: 'one.tags' },
+    ...{ name: 'an expanded row is not depended on', file: 'collections/page.ts' },
+    ...{ from: 'tags.addReferred(target, column, rows[row]?.[at], raw)', to: '' },
+  },
+  {
+    ...{ name: 'a page does not depend on its rows', file: 'collections/page.ts' },
+    ...{ from: 'for (const raw of read) tags.addRow(plan, raw)', to: '' },
   },
 ]
 
@@ -105,6 +130,7 @@ const mutants: readonly Mutant[] = [
 const judges = [
   ['test/cache/races.test.ts', 'test/cache/cache.test.ts'],
   ['test/flows/simulation.test.ts'],
+  ['test/collections/depends.test.ts'],
   ['test/flows/hints.test.ts'],
   ['test/flows/consistency.test.ts', '-t', 'never'],
 ] as const

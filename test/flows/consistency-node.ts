@@ -121,7 +121,7 @@ export async function startNode(options: NodeOptions): Promise<Node> {
   const tier = opened && (tamper.shared?.(opened.tier) ?? opened.tier)
   const cache = createCache(
     { clock: hurried, shared: tier },
-    { random: random.next, entriesMax: entriesKept },
+    { random: random.next, entriesMax: entriesKept, groups: ['groups', 'posts'] },
   )
 
   let nextChange = Promise.withResolvers<void>()
@@ -148,7 +148,7 @@ export async function startNode(options: NodeOptions): Promise<Node> {
     plan.collections,
   )
   const apply = tamper.apply?.(cache.apply) ?? cache.apply
-  store.onChange(({ seq, tags }) => apply(seq, tags))
+  store.onChange((change) => apply(change.seq, change.tags, change))
   store.onGap((seq) => cache.jump(seq))
   store.onChange(() => {
     nextChange.resolve()
@@ -164,6 +164,7 @@ export async function startNode(options: NodeOptions): Promise<Node> {
     collections,
     jump: (ms) => void (offsetMs += ms),
     async [Symbol.asyncDispose]() {
+      cache.stop()
       await store.stop()
       await opened?.[Symbol.asyncDispose]()
     },

@@ -77,6 +77,8 @@ test.each([1, 2, 3, 4])('no gap and no duplicate, or a word about it (seed %i)',
     Object.fromEntries(
       names.map((name, n) => [name, { subscribe: 'public', historySize: 4 + 12 * n }]),
     ),
+    // Of twelve subscribers: four slices each in a turn of its own, joined and left in between.
+    { limits: { shardSize: 3, turnMs: 0 } },
   )
   const subscribers = Array.from({ length: 12 }, () => new Subscriber())
   for (let step = 0; step < 400; step += 1) {

@@ -36,6 +36,7 @@ export interface ServeOptions extends RealtimeOptions {
   readonly store?: Pick<Store, 'identity' | 'read' | 'write'>
   readonly clock?: Clock
   readonly identify?: (token: string) => Verdict | Promise<Verdict>
+  readonly identifyTopic?: (token: string) => TopicVerdict | Promise<TopicVerdict>
   readonly call?: (call: Call) => Promise<Called>
   readonly port?: number
 }
@@ -89,7 +90,7 @@ export function serve(declared: Declared, options: ServeOptions = {}): TestServe
     {
       topics: plansOf(declared),
       identify,
-      identifyTopic: identifyTopicFor(clock),
+      identifyTopic: options.identifyTopic ?? identifyTopicFor(clock),
       ...(options.call ? { call: options.call } : {}),
       clock,
       log: logTo(errors),

@@ -13,6 +13,17 @@ import { until } from './serve.ts'
 export const transports = ['websocket', 'sse', 'http_stream'] as const
 export type Transport = (typeof transports)[number]
 
+/** What a browser would have, and where requests go. */
+export function stockOptions(server: { readonly url: string }): Partial<Options> {
+  return {
+    emulationEndpoint: `${server.url}/emulation`,
+    websocket: WebSocket,
+    eventsource: TestEventSource,
+    fetch,
+    readableStream: ReadableStream,
+  }
+}
+
 export function stockClient(
   server: { readonly url: string },
   transport: Transport,
@@ -20,11 +31,7 @@ export function stockClient(
 ): Centrifuge {
   const base = transport === 'websocket' ? server.url.replace('http', 'ws') : server.url
   return new Centrifuge([{ transport, endpoint: `${base}/connection/${transport}` }], {
-    emulationEndpoint: `${server.url}/emulation`,
-    websocket: WebSocket,
-    eventsource: TestEventSource,
-    fetch,
-    readableStream: ReadableStream,
+    ...stockOptions(server),
     minReconnectDelay: 1,
     maxReconnectDelay: 20,
     ...options,
