@@ -252,6 +252,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       realtime.stop()
       await Promise.all([finishRequests(server(), clock), backups.stop()])
       if (local) await finishRequests(local, clock)
+      await realtime.settled()
       cache.stop()
       await warmer.stop()
       await store.stop()

@@ -62,8 +62,8 @@ export interface Publisher {
     match: Match,
     data: unknown,
   ): ProtocolError | undefined | Promise<ProtocolError | undefined>
-  /** What waits for its interval goes now. */
-  flush(): void
+  /** What waits for its interval goes now, and nothing waits any more. */
+  drain(): void
 }
 
 export interface SubmitOptions {
@@ -90,6 +90,7 @@ export function createPublisher(deps: PublisherDeps, limits: ConflateLimits): Pu
   const { hub, durable, clock, log } = deps
   const limiters = new Map<PublishLimitPlan, PublishLimiter>()
 
+  let isDraining = false
   let isLossReported = false
   const lost = (topic: string, error: unknown): void => {
     if (!isLossReported) log.error('realtime.publication-lost', { topic, error })
@@ -160,7 +161,7 @@ export function createPublisher(deps: PublisherDeps, limits: ConflateLimits): Pu
 
   const send = (match: Match, data: unknown, encoded: Encoded): Outcome => {
     const { conflate } = match.plan
-    if (!conflate) return go(match, encoded)
+    if (!conflate || isDraining) return go(match, encoded)
     const key = keyOf(match.name, conflate, data)
     const isHeld = conflator.holds(match.name, conflate.everyMs, key, { ...encoded, match })
     return isHeld ? standOf(match.name) : go(match, encoded)
@@ -217,7 +218,10 @@ export function createPublisher(deps: PublisherDeps, limits: ConflateLimits): Pu
         return refused(error)
       }
     },
-    flush: conflator.flush,
+    drain() {
+      isDraining = true
+      conflator.flush()
+    },
   }
 }
 

@@ -5,9 +5,10 @@
  * `event: gap` on a stream). Each publication carries its offset, one more than the one before it in
  * the same epoch; a subscriber that comes back with its position gets exactly what it missed.
  *
- *   publish ─► Hub ─► History (ring per topic, in memory)
- *               ├──► Outbox ──────┐ Pump, when the turn   ┌──► Connection (Centrifugo's protocol)
- *               └──► Group, Outbox ┘ is over, in slices ──┴──► EventStream (EventSource)
+ *   Publisher: message, limit, conflate, commit
+ *    └► Hub ─► History (ring per topic, in memory)
+ *        ├──► Outbox ──────┐ Pump, when the turn   ┌──► Connection (Centrifugo's protocol)
+ *        └──► Group, Outbox ┘ is over, in slices ──┴──► EventStream (EventSource)
  *   clock, each second ─► Sweep: pings, pongs, expiry, slow readers, idle topics
  *
  * Knows no HTTP and no Bun: doors hand in sockets and requests' identities. History does not outlive
@@ -213,6 +214,8 @@ export interface Realtime extends Service {
   receive(session: string, node: string, data: string): 'taken' | 'gone' | 'elsewhere'
   stats(): RealtimeStats
   start(): void
+  /** What was accepted for durable topics is committed, or refused. */
+  settled(): Promise<void>
   /** No new connections; closes what is open, spread over five seconds. */
   drain(): Promise<void>
   stop(): void
@@ -371,9 +374,12 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
       sweep.start()
       durable?.start()
     },
+    async settled() {
+      await durable?.settled()
+    },
     async drain() {
       isOpen = false
-      publisher.flush()
+      publisher.drain()
       await durable?.settled()
       // What was accepted is told before anybody is sent away.
       pump.flush(Infinity)

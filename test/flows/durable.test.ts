@@ -2,8 +2,11 @@
 import { expect, test } from 'bun:test'
 import { topic } from '../../src/kit.ts'
 import { tempFolder } from '../harness.ts'
-import { RawClient } from '../realtime/serve.ts'
+import { spawnBelfry } from '../process.ts'
+import { RawClient, type Subscribed } from '../realtime/serve.ts'
 import { runServer, testApiKey, type TestServerOptions } from '../server.ts'
+
+const socketOf = (url: string) => `${url.replace('http', 'ws')}/connection/websocket`
 
 test('what was acknowledged is there after a restart, and a subscriber gets what it missed', async () => {
   using folder = tempFolder()
@@ -31,7 +34,6 @@ test('what was acknowledged is there after a restart, and a subscriber gets what
     headers,
     body: JSON.stringify({ channel: 'chat:a', data }),
   })
-  const socketOf = (url: string) => `${url.replace('http', 'ws')}/connection/websocket`
   let position: { epoch: string; offset: number }
   {
     await using server = await runServer(options)
@@ -60,4 +62,64 @@ test('what was acknowledged is there after a restart, and a subscriber gets what
   })
   expect(server.rooms.store.stats().seq).toBe(0)
   client.close()
+})
+
+const appFile = `
+import { app, topic } from 'belfry'
+export default app({ name: 'chat', topics: { chat: topic({
+  subscribe: 'public', publish: 'public', history: { size: 10000, ttl: '1h' }, persist: true,
+}) } })
+`
+
+test('kill -9 while publications are committed: what was acknowledged or heard is there, at its offset', async () => {
+  using folder = tempFolder()
+  await Bun.write(folder.file('app.ts'), appFile)
+  const acknowledged = new Map<number, number>()
+  const heard: { offset: number; data: number }[] = []
+  let epoch: string | undefined
+  let said = 0
+  for (let life = 0; life < 3; life += 1) {
+    const env = { API_KEY: testApiKey }
+    await using server = await spawnBelfry({ args: ['serve', 'app.ts'], cwd: folder.path, env })
+    const client = await RawClient.connect(socketOf(server.url))
+    const position = epoch === undefined ? {} : { recover: true, epoch, offset: heard.length }
+    const reply = await client.call({ subscribe: { channel: 'chat', ...position } })
+    const subscribed = reply.subscribe as Subscribed
+    expect(subscribed).toMatchObject(
+      epoch === undefined ? { offset: 0 } : { recovered: true, epoch },
+    )
+    ;({ epoch } = subscribed)
+    heard.push(...((subscribed.publications ?? []) as typeof heard))
+    const enough = acknowledged.size + 100
+    const publish = async (): Promise<void> => {
+      for (;;) {
+        const data = (said += 1)
+        const response = await fetch(`${server.url}/api/publish`, {
+          method: 'POST',
+          headers: { 'x-api-key': testApiKey, 'content-type': 'application/json' },
+          body: JSON.stringify({ channel: 'chat', data }),
+        })
+        const { result } = (await response.json()) as { result: { offset: number } }
+        acknowledged.set(data, result.offset)
+        if (acknowledged.size === enough) server.kill('SIGKILL')
+      }
+    }
+    await Promise.allSettled(Array.from({ length: 20 }, publish))
+    await server.exited
+    heard.push(...(client.publications as unknown as typeof heard))
+  }
+  await using server = await spawnBelfry({ args: ['serve', 'app.ts'], cwd: folder.path })
+  const client = await RawClient.connect(socketOf(server.url))
+  const subscribe = { channel: 'chat', recover: true, epoch, offset: heard.length }
+  const reply = await client.call({ subscribe })
+  expect(reply.subscribe).toMatchObject({ recovered: true })
+  heard.push(...(((reply.subscribe as Subscribed).publications ?? []) as typeof heard))
+  client.close()
+
+  expect(heard.map(({ offset }) => offset)).toEqual(heard.map((_, index) => index + 1))
+  expect(new Set(heard.map(({ data }) => data)).size).toBe(heard.length)
+  for (const [data, offset] of acknowledged) {
+    expect(heard[offset - 1]?.data).toBe(data)
+  }
+  expect(acknowledged.size).toBeGreaterThanOrEqual(300)
 })

@@ -163,6 +163,10 @@ describe('a conflated topic', () => {
     await server.realtime.drain()
     await until(() => client.closed !== undefined, 'closed')
     expect(client.publications.map(({ data }) => data)).toEqual([1, 3])
+    // Requests that are still under way have their say, too.
+    for (const data of [4, 5]) server.realtime.publish('level', data)
+    const offset = server.realtime.publish('level', 6).offset
+    expect(offset).toBe(5)
   })
 
   test('a key that cannot be told refuses the publication', async () => {

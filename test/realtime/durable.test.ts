@@ -232,6 +232,53 @@ describe('acknowledged is committed', () => {
     expect(server.errors).toEqual(['realtime.publication-lost'])
   })
 
+  test('the same key twice while the first one waits is one publication; of a refused one it is free', async () => {
+    using folder = tempFolder()
+    await using store = await openStore(folder.file('a.db'), [])
+    const weak = fragile(store)
+    await using server = serve(topics, { store: weak })
+    const say = () => server.realtime.submit('chat:a', 1, { key: 'k' })
+    weak.state.next = () => 'refuse'
+    const refused = await Promise.allSettled([say(), say()])
+    expect(refused.map(({ status }) => status)).toEqual(['rejected', 'rejected'])
+    weak.state.next = () => 'pass'
+    const [one, two] = await Promise.all([say(), say()])
+    expect([one.offset, two.offset, (await say()).offset]).toEqual([1, 1, 1])
+  })
+
+  test('what waits is bounded: more is refused at once, and what waits is not lost', async () => {
+    using folder = tempFolder()
+    await using store = await openStore(folder.file('a.db'), [])
+    const held = fragile(store)
+    await using server = serve(topics, { store: held })
+    held.state.held = true
+    const first = server.realtime.submit('chat:a', 0)
+    await until(() => held.state.writes > 0, 'the first is on its way')
+    const others = Array.from({ length: 10_100 }, () => server.realtime.submit('chat:a', 1))
+    const refused = others.slice(10_000).map((one) => one.then(String, ({ code }) => String(code)))
+    expect(new Set(await Promise.all(refused))).toEqual(new Set(['unavailable']))
+    held.state.held = false
+    expect((await first).offset).toBe(1)
+    expect((await others[9_999])?.offset).toBe(10_001)
+  })
+
+  test('conflated and durable: what is replaced is not committed', async () => {
+    using folder = tempFolder()
+    const clock = createTestClock()
+    await using store = await openStore(folder.file('a.db'), [])
+    const plans = { 'chat:{room}': { ...room, conflate: { everyMs: 1_000 } } }
+    await using server = serve(plans, { store, clock })
+    await server.realtime.submit('chat:a', 1)
+    for (const n of [2, 3, 4]) await server.realtime.submit('chat:a', n)
+    clock.advance(1_000)
+    await server.realtime.settled()
+    const { publications } = await createPublications(store).load('chat:a', 10, 0)
+    expect(publications.map(({ data, offset }) => [offset, data])).toEqual([
+      [1, '1'],
+      [2, '4'],
+    ])
+  })
+
   test('a drain waits for what is accepted', async () => {
     using folder = tempFolder()
     await using store = await openStore(folder.file('a.db'), [])
