@@ -6,7 +6,12 @@ import type { SQLiteTable } from 'drizzle-orm/sqlite-core'
 import { Fault, unwrapped } from '../src/fault.ts'
 import { systemClock, type Clock } from '../src/lib/clock.ts'
 import type { Log, LogFields, LogLevel } from '../src/observe/log.ts'
-import { createStore, type DatabaseOptions, type Store } from '../src/store/store.ts'
+import {
+  createStore,
+  type DatabaseOptions,
+  type Store,
+  type StoreOptions,
+} from '../src/store/store.ts'
 
 export interface TempFolder extends Disposable {
   readonly path: string
@@ -40,18 +45,23 @@ export function createTestLog(): Log & { readonly lines: LogLine[] } {
 
 export interface TestStore extends Store, AsyncDisposable {}
 
+export interface OpenOptions extends Pick<StoreOptions, 'readers' | 'retention'> {
+  readonly clock?: Clock
+  readonly log?: Log
+}
+
 export async function openStore(
   file: string | DatabaseOptions,
   tables: readonly SQLiteTable[],
-  options: { readonly clock?: Clock; readonly log?: Log; readonly readers?: number } = {},
+  options: OpenOptions = {},
 ): Promise<TestStore> {
-  const { clock = systemClock, log = createTestLog(), readers } = options
+  const { clock = systemClock, log = createTestLog(), ...rest } = options
   const store = createStore(
     { clock, log },
     {
       database: typeof file === 'string' ? { kind: 'file', file, replicas: [] } : file,
       tables,
-      ...(readers === undefined ? {} : { readers }),
+      ...rest,
     },
   )
   try {

@@ -15,7 +15,8 @@
  * that was asked for and became invalid (hot.ts); a load that failed is not tried again for a moment; "there
  * is no such thing" is remembered for a short while.
  *
- * Hits are answered synchronously: the hot path makes no promise. Bodies are shared: never changed.
+ * Hits are answered synchronously: the hot path makes no promise. Bodies are shared: never changed, and used in
+ * the turn of the event loop that gave them (tier-memory.ts).
  */
 import { LRUCache } from 'lru-cache'
 import { Fault } from '../fault.ts'
@@ -26,7 +27,7 @@ import type { Change } from './changes.ts'
 import { createHot } from './hot.ts'
 import type { Bounds } from './policy.ts'
 import type { CacheEntry, SharedTier, SharedTierStats } from './tier.ts'
-import { createMemoryTier } from './tier-memory.ts'
+import { createMemoryTier, isGone } from './tier-memory.ts'
 import { createValidity, type Loaded, type Proven, type Source } from './validity.ts'
 
 export { createRedisTier, redisNamespace } from './tier-redis.ts'
@@ -103,7 +104,10 @@ export interface CacheStats {
   readonly byPath: Readonly<Record<string, { readonly hits: number; readonly misses: number }>>
 }
 
-/** Gives the encoded answer, or undefined: there is no such thing. */
+/**
+ * Gives the encoded answer, in bytes that nobody else keeps (they are freed when the entry leaves), or undefined:
+ * there is no such thing.
+ */
 export type Load = (minSeq: number) => Promise<Uint8Array | undefined>
 
 export interface Cache {
@@ -170,7 +174,7 @@ interface Kept extends Proven {
 export function createCache(deps: CacheDeps, options: CacheOptions = {}): Cache {
   const { clock, shared } = deps
   const { random = Math.random, refreshAheadShare = refreshAheadShareDefault } = options
-  const tier = createMemoryTier<Kept>({ ...cacheDefaults, ...options })
+  const tier = createMemoryTier<Kept>({ ...cacheDefaults, ...options }, clock)
   const validity = createValidity(options.groups ?? [])
   const flights = createFlights<Landed>()
   const holds = new LRUCache<string, { readonly until: number; readonly failure: unknown }>({
@@ -346,9 +350,9 @@ export function createCache(deps: CacheDeps, options: CacheOptions = {}): Cache 
     return { state: 'stale', isCoalesced, entry: spare }
   }
 
-  /** Looked at again: a write may have been applied while the load ran. */
+  /** Looked at again: while the load ran, a write may have been applied, or it may have had to leave. */
   const isUsable = (spare: Kept | undefined): spare is Kept =>
-    spare !== undefined && isGood(spare) && clock.now() < spare.staleUntilMs
+    spare !== undefined && isGood(spare) && clock.now() < spare.staleUntilMs && !isGone(spare)
 
   /** Undefined if it takes too long for whoever could have something else. */
   const soon = async (landing: Promise<Landed>): Promise<Landed | undefined> => {

@@ -28,7 +28,8 @@ const usesMax = 3
  */
 const stepsMax = 100
 
-export function createS3Fifo<V>(bounds: Bounds): Policy<V> {
+/** `onLeave` hears once of each value that was set and is not kept (any more), for whatever reason. */
+export function createS3Fifo<V>(bounds: Bounds, onLeave?: (value: V) => void): Policy<V> {
   const { entriesMax, bytesMax } = bounds
   const entryBytesMax = Math.min(bounds.entryBytesMax, bytesMax)
   const smallMax = Math.max(1, Math.round(entriesMax * smallShare))
@@ -43,6 +44,7 @@ export function createS3Fifo<V>(bounds: Bounds): Policy<V> {
   const drop = (slot: Slot<V>): void => {
     slot.list?.remove(slot)
     slots.delete(slot.key)
+    onLeave?.(slot.value)
   }
   const evict = (slot: Slot<V>): void => {
     drop(slot)
@@ -80,6 +82,7 @@ export function createS3Fifo<V>(bounds: Bounds): Policy<V> {
   const replace = (slot: Slot<V>, value: V, size: number): void => {
     // Loaded anew, not asked for anew: it keeps its place.
     if (slot.list) slot.list.bytes += size - slot.bytes
+    onLeave?.(slot.value)
     slot.value = value
     slot.bytes = size
     makeRoom(0, 0)
@@ -104,6 +107,7 @@ export function createS3Fifo<V>(bounds: Bounds): Policy<V> {
       const slot = slots.get(key)
       if (size > entryBytesMax) {
         if (slot) drop(slot)
+        onLeave?.(value)
       } else if (slot) replace(slot, value, size)
       else add(key, value, size)
     },

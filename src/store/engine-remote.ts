@@ -14,6 +14,7 @@
  */
 import { BatchCond, openHttp, type Batch, type BatchStep, type Stream } from '@libsql/hrana-client'
 import { must } from '../lib/assert.ts'
+import { systemClock } from '../lib/clock.ts'
 import { ended, entriesAfter, selectSeq, type Begin, type Engine } from './engine.ts'
 import { bindable, storeErrorOf } from './libsql.ts'
 import type {
@@ -33,6 +34,10 @@ const requestMsMax = 6_000
 
 /** One statement of a migration, a table copied row by row, say. */
 const migrationMsMax = 10 * 60_000
+
+/** A server with too many requests has not looked at this one: it is sent again after so long, then twice that. */
+const busyMs = 25
+const busyTriesMax = 5
 
 /** Statements in one request; a sqld takes bodies of some megabytes. */
 const opsPerRequestMax = 400
@@ -61,7 +66,7 @@ export function createRemoteEngine({ url, authToken }: RemoteTarget): Engine {
   let open: Stream | undefined
 
   /** One request on a stream of its own. */
-  const once = async <T>(run: (stream: Stream) => Promise<T>): Promise<T> => {
+  const once = async <T>(run: (stream: Stream) => Promise<T>, tries = 1): Promise<T> => {
     const stream = client.openStream()
     try {
       const result = run(stream)
@@ -69,8 +74,11 @@ export function createRemoteEngine({ url, authToken }: RemoteTarget): Engine {
       return await result
     } catch (thrown) {
       stream.close()
-      throw thrown
+      if (!isBusy(thrown) || tries === busyTriesMax) throw thrown
     }
+    const waitMs = busyMs * 2 ** (tries - 1) * (0.5 + Math.random())
+    await new Promise<void>((resolve) => void systemClock.after(waitMs, resolve))
+    return await once(run, tries + 1)
   }
 
   const commitTogether = (
@@ -208,6 +216,10 @@ export function createRemoteEngine({ url, authToken }: RemoteTarget): Engine {
     },
   } satisfies Engine
   return engine
+}
+
+function isBusy(thrown: unknown): boolean {
+  return thrown instanceof Error && 'status' in thrown && thrown.status === 429
 }
 
 /** `libsql:` is https, unless `?tls=0` says otherwise. */

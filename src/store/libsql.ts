@@ -84,7 +84,8 @@ export function openReplica({ file, url, authToken }: { file: string } & RemoteT
     syncUrl: url,
     ...(authToken === undefined ? {} : { authToken }),
   } as never)
-  const connection = connectionOn(db)
+  // libSQL 0.5 gives a statement of such a connection the first parameters it had, for ever.
+  const connection = connectionOn(db, 0)
   return {
     ...connection,
     get inTransaction() {
@@ -116,7 +117,7 @@ export function holdLock(file: string): () => void {
   return () => db.close()
 }
 
-function connectionOn(db: Database.Database): Connection {
+function connectionOn(db: Database.Database, keptMax = statementsMax): Connection {
   const statements = new Map<string, Database.Statement>()
 
   const prepare = (sql: string): Database.Statement => {
@@ -126,7 +127,8 @@ function connectionOn(db: Database.Database): Connection {
     } else {
       const prepared = db.prepare(sql)
       statement = prepared.reader ? prepared.raw(true) : prepared
-      if (statements.size >= statementsMax) {
+      if (keptMax === 0) return statement
+      if (statements.size >= keptMax) {
         const oldest = statements.keys().next()
         if (!oldest.done) statements.delete(oldest.value)
       }

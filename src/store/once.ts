@@ -19,6 +19,9 @@ export interface Once {
 export const keyLengthMax = 255
 const keptMs = 24 * 60 * 60 * 1000
 
+/** In one statement: other writers wait for it. */
+const forgottenAtOnce = 500
+
 /** Faults: `invalid`. */
 export function checkKey(key: string): string {
   if (key.length >= 1 && key.length <= keyLengthMax && /^[\x21-\x7e]+$/.test(key)) return key
@@ -37,7 +40,7 @@ export function claim({ scope, key, request }: Once, nowMs: number): Write {
   return [
     {
       sql: 'delete from idempotency where scope = ? and key = ? and at < ?',
-      params: [scope, key, nowMs - keptMs],
+      params: [scope, key, oldBefore(nowMs)],
     },
     {
       sql: 'insert into idempotency (scope, key, fingerprint, at) values (?, ?, ?, ?)',
@@ -81,7 +84,7 @@ export async function firstResult(
 ): Promise<{ readonly data: unknown } | undefined> {
   const [row] = await execute({
     sql: 'select fingerprint, data from idempotency where scope = ? and key = ? and at >= ?',
-    params: [scope, key, nowMs - keptMs],
+    params: [scope, key, oldBefore(nowMs)],
   })
   if (!row) return undefined
   if (row[0] !== fingerprint(request)) {
@@ -91,8 +94,16 @@ export async function firstResult(
   return { data: typeof data === 'string' ? (JSON.parse(data) as unknown) : undefined }
 }
 
+/** Keys from before are forgotten. */
+export function oldBefore(nowMs: number): number {
+  return nowMs - keptMs
+}
+
+/** Some of those that are old. */
 export function forgetOld(nowMs: number): Query {
-  return { sql: 'delete from idempotency where at < ?', params: [nowMs - keptMs] }
+  const old = `select scope, key from idempotency where at < ? limit ${forgottenAtOnce}`
+  const sql = `delete from idempotency where (scope, key) in (${old})`
+  return { sql, params: [oldBefore(nowMs)] }
 }
 
 function fingerprint(request: unknown): string {

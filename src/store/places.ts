@@ -19,7 +19,7 @@ import type { RemoteTarget, ThreadOptions } from './messages.ts'
 import { createPool, inTurnMax, type Pool } from './pool.ts'
 import { createEmbeddedReplica } from './replica-embedded.ts'
 import { createUrlReplica, type Replica } from './replica.ts'
-import { createShipper } from './ship.ts'
+import { createShipper, type Shipper } from './ship.ts'
 import { startThread, type ThreadClient } from './thread-client.ts'
 
 export type DatabaseOptions =
@@ -40,8 +40,12 @@ export type DatabaseOptions =
 /** Reader threads of a file. Two, so that one long query leaves the other for everybody else. */
 const readersDefault = 2
 
-/** A server answers many at a time; sqld itself takes 128 connections. */
-const remoteSize = { threads: 1, atOnce: 64, isInTurn: false }
+/**
+ * A server answers many at a time, but sqld at most 128 of all its nodes together, and 429 beyond: with this,
+ * and the writer's and the poll's own, four nodes may all be at their most. Near by, more would bring nothing:
+ * what a read costs the server is the same with 8 at a time and with 64 (1.6 ms of its CPU).
+ */
+const remoteSize = { threads: 1, atOnce: 24, isInTurn: false }
 
 export interface Places {
   openWriter(onDeath: (error: Error) => void): Promise<ThreadClient>
@@ -51,13 +55,15 @@ export interface Places {
   readonly isShared: boolean
   /** Whether a replica follows the log for us; otherwise a shared primary is polled. */
   readonly isFollowed: boolean
+  /** Entries of the log beyond this one are still to be shipped somewhere; `Infinity` if none are. */
+  neededAfter(): number
 }
 
 export interface PlacesDeps {
   readonly clock: Clock
   readonly log: Log
   /** Called when an embedded replica has something newer. */
-  readonly synced: (replica: Replica) => Promise<void>
+  readonly synced: (readLog: Pool['read']) => Promise<void>
 }
 
 export function createPlaces(
@@ -79,26 +85,29 @@ export function createPlaces(
       { clock, log, open: opener({ role: 'reader', file }) },
       { threads: readers, atOnce: inTurnMax, isInTurn: true },
     )
+    const shippers: Shipper[] = []
     const replicas = database.replicas.map((target) => {
       const pool = remotePool(target)
       const open = opener({ role: 'remote', ...target })
       const shipper = createShipper({ log, name: hostOf(target), primary, open })
+      shippers.push(shipper)
       return createUrlReplica(hostOf(target), { clock, log, pool, ...shipper })
     })
     const openWriter = opener({ role: 'writer', file })
-    return { openWriter, primary, replicas, isShared: false, isFollowed: false }
+    const neededAfter = (): number => Math.min(...shippers.map((one) => one.neededAfter()))
+    return { openWriter, primary, replicas, isShared: false, isFollowed: false, neededAfter }
   }
 
   const { replicaFile } = database
   const primary = remotePool(database.primary)
   const seqOf = async (pool: Pool): Promise<number> =>
-    Number((await pool.read({ sql: selectSeq, params: [] })).rows[0]?.[0])
+    Number((await pool.readFirst({ sql: selectSeq, params: [] })).rows[0]?.[0])
   const replicas = database.replicas.map((target) => {
     const pool = remotePool(target)
     return createUrlReplica(hostOf(target), { clock, log, pool, advance: () => seqOf(pool) })
   })
   if (replicaFile !== undefined) {
-    const embedded: Replica = createEmbeddedReplica({
+    const embedded = createEmbeddedReplica({
       clock,
       log,
       file: replicaFile,
@@ -107,7 +116,7 @@ export function createPlaces(
         opener({ role: 'replica', file: replicaFile, ...database.primary })(() => {}),
       openReader: opener({ role: 'reader', file: replicaFile }),
       primarySeq: () => seqOf(primary),
-      synced: () => deps.synced(embedded),
+      synced: deps.synced,
     })
     replicas.unshift(embedded)
   }
@@ -117,6 +126,8 @@ export function createPlaces(
     replicas,
     isShared: true,
     isFollowed: replicaFile !== undefined,
+    // Others copy pages, with the log in them.
+    neededAfter: () => Infinity,
   }
 }
 

@@ -6,6 +6,8 @@
  *   thread 1   [ query of 13 s | a b c ]  ── a b c are taken back after 10 ms ─┐
  *   thread 2   [ d e ]                    ◄────────────────────────────────────┘
  *
+ * What follows the log goes past all of them (`readFirst`): how old others' answers may be is bounded by it.
+ *
  * A thread that dies is replaced: a reader has nothing of its own. Used for the file, for an embedded
  * replica's file, and (one thread, many requests at a time) for what is read over the network.
  */
@@ -26,6 +28,11 @@ export interface Pool {
   start(): Promise<void>
   /** Faults: `unavailable` if too many wait or nobody is there to read. */
   read(query: Query): Promise<ReadRows>
+  /**
+   * Waits for no other read, and counts for none: beyond `atOnce`, whatever waits. For the few reads that
+   * follow the log, one at a time. Faults: `unavailable` if nobody is there to read.
+   */
+  readFirst(query: Query): Promise<ReadRows>
   stop(): Promise<void>
 }
 
@@ -96,10 +103,10 @@ export function createPool({ clock, log, open }: PoolDeps, size: PoolSize): Pool
   const isStuck = ({ jobs, firstSince }: Reader): boolean =>
     size.isInTurn && jobs.length > 0 && clock.tick() - firstSince > stuckMs
 
-  const freeReader = (): Reader | undefined => {
+  const freeReader = (atOnce = size.atOnce): Reader | undefined => {
     let best: Reader | undefined
     for (const reader of readers) {
-      const least = best?.jobs.length ?? size.atOnce
+      const least = best?.jobs.length ?? atOnce
       if (reader.jobs.length < least && !isStuck(reader)) best = reader
     }
     return best
@@ -173,6 +180,13 @@ export function createPool({ clock, log, open }: PoolDeps, size: PoolSize): Pool
         const job: Job = { query, resolve, reject, reader: undefined }
         if (reader) send(reader, job)
         else waiting.push(job)
+      })
+    },
+    readFirst(query) {
+      const reader = freeReader(Infinity) ?? readers[0]
+      if (!reader) return Promise.reject(nobody())
+      return new Promise((resolve, reject) => {
+        send(reader, { query, resolve, reject, reader })
       })
     },
     async stop() {

@@ -5,7 +5,7 @@
  *
  *   primary ══ frames ══► [ replica thread ] ─► file ─► reader · reader
  *                                │
- *                                └─ synced(seq) ─► the store follows the log from here
+ *                                └─ synced ─► the store follows the log, read on this thread: no load is before it
  *
  * A replica that is broken (a damaged file, frames that do not fit) is left out, deleted, copied anew and
  * put back; while the primary cannot be reached it stays as it is, and is read for what it has.
@@ -32,8 +32,8 @@ export interface EmbeddedDeps {
   readonly openReader: (onDeath: (error: Error) => void) => Promise<ThreadClient>
   /** The primary's newest entry, asked over the network. Rejects while it cannot be reached. */
   readonly primarySeq: () => Promise<number>
-  /** Called after each sync. */
-  readonly synced: (seq: number) => Promise<void>
+  /** Called after each sync, with what reads the copy on the thread that synced it. */
+  readonly synced: (readLog: Pool['read']) => Promise<void>
 }
 
 export function createEmbeddedReplica(deps: EmbeddedDeps): Replica {
@@ -64,6 +64,12 @@ export function createEmbeddedReplica(deps: EmbeddedDeps): Replica {
     return 'seq' in answer ? answer.seq : 0
   }
 
+  const readLog: Pool['read'] = async (query) => {
+    const answer = await must(thread, () => 'open comes first').ask({ kind: 'read', query })
+    if ('rows' in answer) return answer
+    throw new Fault('internal', 'the replica gave no rows')
+  }
+
   const close = async (): Promise<void> => {
     seq = out
     // Readers first: the last connection to a file folds its WAL, which is the replica's alone to do.
@@ -81,7 +87,7 @@ export function createEmbeddedReplica(deps: EmbeddedDeps): Replica {
     isBroken = false
     failures = 0
     log.info('store.replica_back', { replica: name, seq })
-    await deps.synced(seq)
+    await deps.synced(readLog)
   }
 
   const step = async (): Promise<void> => {
@@ -92,7 +98,7 @@ export function createEmbeddedReplica(deps: EmbeddedDeps): Replica {
       if (reached < seq) throw new Fault('unavailable', 'the replica went back')
       seq = reached
       // Each time: a failure on the way is made good, and the store knows that it has heard of everything.
-      await deps.synced(seq)
+      await deps.synced(readLog)
     } catch (error) {
       await failed(error)
     }

@@ -46,6 +46,8 @@ interface Table {
 export interface Shipper {
   /** Brings the copy further and answers with the seq it has reached. */
   advance(): Promise<number>
+  /** While it is at work: entries of the log beyond this one are still needed. Else `Infinity`. */
+  neededAfter(): number
   /** Also in the middle of a copy, which is then made anew next time. */
   stop(): Promise<void>
 }
@@ -54,6 +56,7 @@ export function createShipper({ log, name, primary, open }: ShipperDeps): Shippe
   let thread: ThreadClient | undefined
   let tables: ReadonlyMap<string, Table> | undefined
   let reached = 0
+  let needed = Infinity
   let isBehind = false
   let isStopped = false
 
@@ -157,6 +160,7 @@ export function createShipper({ log, name, primary, open }: ShipperDeps): Shippe
   ): Promise<number> => {
     log.info('store.copy_started', { replica: name })
     const seq = await newest()
+    needed = seq
     await make([
       ...stored.map((table) => `drop table ${quote(table)}`),
       'create table belfry_copy (mark text not null)',
@@ -205,6 +209,7 @@ export function createShipper({ log, name, primary, open }: ShipperDeps): Shippe
       }
       await send([...entries.flatMap(opsOf), ...seqOps(last)])
       ;[seq] = last
+      needed = seq
     }
     return seq
   }
@@ -225,6 +230,7 @@ export function createShipper({ log, name, primary, open }: ShipperDeps): Shippe
     try {
       if (!tables) reached = await connect()
       const before = reached
+      needed = reached
       reached = await shipUntil(reached, await newest())
       // With nothing to ship it is asked whether it is there at all, and still what it was.
       if (reached === before && Number((await there(selectSeq))[0]?.[0]) !== reached) {
@@ -234,12 +240,15 @@ export function createShipper({ log, name, primary, open }: ShipperDeps): Shippe
     } catch (thrown) {
       // What is over there now is looked at again, before anything more is sent.
       tables = undefined
+      // It may be away for long: then it is for the log's limits to say what it finds.
+      needed = Infinity
       throw thrown
     }
   }
 
   return {
     advance,
+    neededAfter: () => needed,
     async stop() {
       isStopped = true
       await thread?.stop()

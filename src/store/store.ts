@@ -18,7 +18,7 @@ import { drizzle, type SqliteRemoteDatabase } from 'drizzle-orm/sqlite-proxy'
 import type { SQLiteTable } from 'drizzle-orm/sqlite-core'
 import { Fault } from '../fault.ts'
 import type { Clock } from '../lib/clock.ts'
-import { detach, type Service } from '../lib/service.ts'
+import type { Service } from '../lib/service.ts'
 import { must } from '../lib/assert.ts'
 import type { Log } from '../observe/log.ts'
 import { createEntryReader, type Change } from './change.ts'
@@ -28,18 +28,10 @@ import { checkInTransaction, checkReads } from './guard.ts'
 import type { LogEntry, Query, RawRow, Write } from './messages.ts'
 import { migrate } from './migrate.ts'
 import type { MigrationDb } from './migration-db.ts'
-import {
-  checkKey,
-  claim,
-  firstResult,
-  forgetOld,
-  isTaken,
-  keep,
-  keepLogged,
-  type Once,
-} from './once.ts'
+import { checkKey, claim, firstResult, isTaken, keep, keepLogged, type Once } from './once.ts'
 import { createPlaces, takeFolder, type DatabaseOptions, type Places } from './places.ts'
 import { followMs, type Replica } from './replica.ts'
+import { createRetention, type LogBounds } from './retention.ts'
 import { snapshotFile, type Copy } from './snapshot.ts'
 import { createWriter, type Execute, type Writer } from './writer.ts'
 
@@ -62,18 +54,14 @@ export type { Redis, RedisStats, RedisTarget } from './redis.ts'
 export type { Query, RawRow, Write } from './messages.ts'
 export { transactionMsMax } from './writer.ts'
 
-/** The log is what followers and replay read back; older entries than this are dropped. */
-const logEntriesMax = 100_000
-
-/** Housekeeping once per so many entries. */
-const tidyEveryEntries = 1_000
-
 export interface StoreOptions {
   readonly database: DatabaseOptions
   /** The app's tables: made or extended at start (additive changes only). */
   readonly tables: readonly SQLiteTable[]
   /** Threads that read a file. */
   readonly readers?: number
+  /** How much of the log is kept. */
+  readonly retention?: Partial<LogBounds>
 }
 
 export interface StoreDeps {
@@ -164,7 +152,13 @@ export interface Store extends Service {
 export function createStore(deps: StoreDeps, options: StoreOptions): Store {
   const { clock, log, observe, announce } = deps
   const readEntry = createEntryReader(options.tables)
-  const follower = createFollower({ log, read: readEntry })
+  const follower = createFollower({
+    log,
+    read(entry) {
+      retention.note(entry)
+      return readEntry(entry)
+    },
+  })
   const counts = { reads: 0, replicaReads: 0 }
   let isStopped = false
   let release = (): void => {}
@@ -173,16 +167,22 @@ export function createStore(deps: StoreDeps, options: StoreOptions): Store {
   let secret: Uint8Array | undefined
   let identity = ''
   let followedAt = clock.tick()
-  let tidiedAt = 0
   let atStart = { writes: 0, commits: 0 }
   let next = 0
 
   const places: Places = createPlaces(
-    { clock, log, synced: (replica) => follow((query) => replica.read(query)) },
+    { clock, log, synced: (readLog) => follow(readLog) },
     options.database,
     options.readers,
   )
   const writer = createWriter({ clock, log, follower, open: places.openWriter })
+  const retention = createRetention(
+    {
+      ...{ clock, log, read: places.primary.read, write: writer.write },
+      ...{ isWritable: () => writer.isUp, neededAfter: places.neededAfter },
+    },
+    options.retention,
+  )
 
   const start = async (): Promise<void> => {
     release = takeFolder(options.database)
@@ -193,10 +193,9 @@ export function createStore(deps: StoreDeps, options: StoreOptions): Store {
     identity = await readIdentity()
     const newest = await places.primary.read({ sql: selectSeq, params: [] })
     follower.begin(Number(newest.rows[0]?.[0]))
+    retention.start(follower.applied)
     await Promise.all(places.replicas.map((replica) => replica.start()))
-    tidiedAt = follower.applied
     atStart = writer.stats()
-    follower.onChange(({ seq }) => tidy(seq))
     if (places.isShared) cancelPoll = clock.every(followMs, poll)
   }
 
@@ -273,7 +272,7 @@ export function createStore(deps: StoreDeps, options: StoreOptions): Store {
     // The embedded one, first of them, follows for us while it is in.
     const isFollowed = places.isFollowed && (places.replicas[0]?.seq ?? -1) >= 0
     if (polling || isStopped || isFollowed) return
-    polling = follow((query) => places.primary.read(query))
+    polling = follow(places.primary.readFirst)
       .then(
         () => (isPollReported = false),
         (error: unknown) => {
@@ -282,15 +281,6 @@ export function createStore(deps: StoreDeps, options: StoreOptions): Store {
         },
       )
       .then(() => (polling = undefined))
-  }
-
-  const tidy = (seq: number): void => {
-    if (seq < tidiedAt + tidyEveryEntries) return
-    tidiedAt = seq
-    const prune = { sql: 'delete from log where seq <= ?', params: [seq - logEntriesMax] }
-    detach(writer.write([prune, forgetOld(clock.now())]), (error) =>
-      log.warn('store.tidy_failed', { error }),
-    )
   }
 
   /** Without what the start itself wrote. */
@@ -395,6 +385,7 @@ export function createStore(deps: StoreDeps, options: StoreOptions): Store {
       isStopped = true
       cancelPoll()
       await polling
+      await retention.stop()
       await Promise.all(places.replicas.map((replica) => replica.stop()))
       await places.primary.stop()
       await writer.stop()

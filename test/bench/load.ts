@@ -116,6 +116,7 @@ export async function httpClient(port: number): Promise<HttpClient> {
 }
 
 const headBytes = 1024
+const none = Buffer.alloc(0)
 const lastChunk = Buffer.from('\r\n0\r\n\r\n')
 
 /** Tells where an answer ends: with a length, or chunked. */
@@ -123,10 +124,17 @@ class Answers {
   /** Bytes still to come; Infinity: until the last chunk. */
   #left = 0
   #head = ''
+  /** Of a head that came in pieces, as before a large body. */
+  #early = none
 
   /** What has been answered, once it is there whole. */
-  read(chunk: Buffer): { readonly head: string; readonly isSuccess: boolean } | undefined {
+  read(bytes: Buffer): { readonly head: string; readonly isSuccess: boolean } | undefined {
+    let chunk = bytes
     if (this.#left === 0) {
+      if (this.#early.length > 0) chunk = Buffer.concat([this.#early, bytes])
+      const isWhole = chunk.includes('\r\n\r\n')
+      this.#early = isWhole ? none : Buffer.from(chunk)
+      if (!isWhole) return undefined
       this.#head = chunk.toString('latin1', 0, headBytes)
       const length = /\r\ncontent-length: (\d+)/i.exec(this.#head)?.[1]
       const bodyAt = this.#head.indexOf('\r\n\r\n') + 4

@@ -1,4 +1,5 @@
 /** `bun run bench`: every bench, one after the other, each prints its table. `bun run bench fanout` runs one. */
+import { run as cacheMemory } from './cache-memory.bench.ts'
 import { run as cachedGet } from './cached-get.bench.ts'
 import { run as fanout } from './fanout.bench.ts'
 import { run as hitRate } from './hit-rate.bench.ts'
@@ -7,11 +8,15 @@ import { run as latency } from './latency.bench.ts'
 import { run as memory } from './memory.bench.ts'
 import { run as million } from './million.bench.ts'
 import { run as policy } from './policy.bench.ts'
+import { run as redisDown } from './redis-down.bench.ts'
 import { run as store } from './store.bench.ts'
+import { run as tieredGet } from './tiered-get.bench.ts'
 import { run as writeLive } from './write-live.bench.ts'
 
 const benches: Readonly<Record<string, () => Promise<void>>> = {
   'cached-get': cachedGet,
+  'tiered-get': tieredGet,
+  'cache-memory': cacheMemory,
   fanout,
   'hit-rate': hitRate,
   memory,
@@ -21,6 +26,7 @@ const benches: Readonly<Record<string, () => Promise<void>>> = {
   'http-store': httpStore,
   'write-live': writeLive,
   million,
+  'redis-down': redisDown,
 }
 
 const wanted = process.argv.slice(2)

@@ -3,12 +3,15 @@
  * `bun memory-fixture.ts <requests> <body bytes> <entries max> <bytes max>`.
  */
 import { etagOf } from '../../src/lib/etag.ts'
+import { systemClock } from '../../src/lib/clock.ts'
 import { createMemoryTier } from '../../src/cache/tier-memory.ts'
 
 const [requests = 0, bodyBytes = 0, entriesMax = 0, bytesMax = 0] = process.argv
   .slice(2)
   .map(Number)
-const tier = createMemoryTier({ entriesMax, bytesMax, entryBytesMax: 1024 * 1024 })
+/** Asked in one turn of the event loop. */
+const turnRequests = 10
+const tier = createMemoryTier({ entriesMax, bytesMax, entryBytesMax: 1024 * 1024 }, systemClock)
 
 function ask(path: string, n: number): void {
   const key = `public ${path}?filter[at]=${n}&limit=100`
@@ -37,7 +40,7 @@ const before = await settled()
 let peak = 0
 for (let n = 0; n < requests; n++) {
   ask('/api/posts', n)
-  if (n % 100 !== 0) continue
+  if (n % turnRequests !== 0) continue
   peak = Math.max(peak, process.memoryUsage.rss() - before)
   // Requests come one by one, and the loop turns between them.
   await Bun.sleep(0)

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'bun:test'
-import { bytesOf, createMemoryTier } from '../../src/cache/tier-memory.ts'
+import { bytesOf, createMemoryTier, isGone } from '../../src/cache/tier-memory.ts'
 import type { CacheEntry } from '../../src/cache/tier.ts'
+import { systemClock } from '../../src/lib/clock.ts'
 
 const mega = 1024 * 1024
 const bounds = { entriesMax: 10_000, bytesMax: 64 * mega, entryBytesMax: mega }
@@ -12,7 +13,7 @@ function entryOf(bytes: number, more: Partial<CacheEntry> = {}): CacheEntry {
 
 describe('memory tier', () => {
   test('gives back the very entry that was set, until it is deleted', () => {
-    const tier = createMemoryTier(bounds)
+    const tier = createMemoryTier(bounds, systemClock)
     const entry = entryOf(100)
     tier.set('k', entry)
     expect(tier.get('k')).toBe(entry)
@@ -22,7 +23,7 @@ describe('memory tier', () => {
   })
 
   test('counts body, key, tags and variants, and a replaced entry once', () => {
-    const tier = createMemoryTier(bounds)
+    const tier = createMemoryTier(bounds, systemClock)
     const variants = [{ coding: 'br', body: new Uint8Array(512) }]
     const sizes = [
       entryOf(1024),
@@ -41,7 +42,7 @@ describe('memory tier', () => {
   })
 
   test('an entry larger than allowed is not kept, also by its variants', () => {
-    const tier = createMemoryTier(bounds)
+    const tier = createMemoryTier(bounds, systemClock)
     tier.set('large', entryOf(mega))
     tier.set('k', entryOf(1000))
     tier.set('k', entryOf(1000, { variants: [{ coding: 'zstd', body: new Uint8Array(mega) }] }))
@@ -49,7 +50,7 @@ describe('memory tier', () => {
   })
 
   test('counts evictions and names the hot keys first', () => {
-    const tier = createMemoryTier({ ...bounds, entriesMax: 100 })
+    const tier = createMemoryTier({ ...bounds, entriesMax: 100 }, systemClock)
     for (let n = 0; n < 150; n++) {
       tier.set(`k${n}`, entryOf(10))
       if (n % 40 === 0) for (let use = 0; use < 3; use++) tier.get(`k${n}`)
@@ -59,16 +60,104 @@ describe('memory tier', () => {
     expect([...tier.keys()].length).toBe(100)
   })
 
-  test('collects after so many bytes of large bodies, and never for small ones', () => {
-    let collected = 0
-    const tier = createMemoryTier(bounds, { collect: () => collected++ })
-    for (let n = 0; n < 20_000; n++) tier.set(`small${n}`, entryOf(10_000))
-    expect(collected).toBe(0)
-    // 4 MB, a sixteenth of the bound: 36 of what 100 KB take.
-    for (let n = 0; n < 72; n++) tier.set(`large${n}`, entryOf(100 * 1024))
-    expect(collected).toBe(1)
-    for (let n = 0; n < 3; n++) tier.set(`large${n}`, entryOf(100 * 1024))
-    expect(collected).toBe(2)
+  test('collects at the end of a turn after so many bytes of large bodies, and never for small ones', () => {
+    const collected: string[] = []
+    const turn: (() => void)[] = []
+    const soon = (run: () => void) => void turn.push(run)
+    const collect = (which: string) => void collected.push(which)
+    const tier = createMemoryTier({ ...bounds, bytesMax: 128 * mega }, { soon }, { collect })
+    const setSome = (count: number, bytes: number) => {
+      for (let n = 0; n < count; n++) tier.set(`${bytes} ${n}`, entryOf(bytes))
+      const before = collected.length
+      for (const run of turn.splice(0)) run()
+      return collected.length - before
+    }
+    expect(setSome(20_000, 2_000)).toBe(0)
+    // 2 MB, a 64th of the bound: 19 of what 100 KB take.
+    expect(setSome(18, 100 * 1024)).toBe(0)
+    expect(setSome(1, 100 * 1024)).toBe(1)
+    expect(setSome(18, 100 * 1024)).toBe(0)
+    expect(setSome(1 + 19 * 10, 100 * 1024)).toBe(1)
+    expect(collected).toEqual(['young', 'young'])
+    // One of 64 is of everything, also of those that one turn has made one.
+    expect(setSome(19 * 60, 100 * 1024)).toBe(1)
+    expect(collected).toEqual(['young', 'young', 'all'])
+  })
+})
+
+describe('a large body that leaves', () => {
+  /** Turns end when told. */
+  function openTier(entriesMax = 2) {
+    const turn: (() => void)[] = []
+    const soon = (run: () => void) => void turn.push(run)
+    const tier = createMemoryTier({ ...bounds, entriesMax }, { soon }, { collect: () => {} })
+    return { tier, endTurn: () => turn.splice(0).forEach((run) => run()) }
+  }
+  const bytes = 100 * 1024
+
+  test('is there until the turn is over, and its memory is free then', () => {
+    const { tier, endTurn } = openTier()
+    const [first, second] = [entryOf(bytes), entryOf(bytes)]
+    tier.set('a', first)
+    tier.set('b', second)
+    tier.delete('a')
+    expect([first.body.byteLength, isGone(first)]).toEqual([bytes, false])
+    endTurn()
+    expect([first.body.buffer.byteLength, isGone(first)]).toEqual([0, true])
+    expect([second.body.byteLength, isGone(second)]).toEqual([bytes, false])
+    // Replaced, evicted, and too large to be kept at all.
+    const third = entryOf(bytes)
+    tier.set('b', third)
+    const tooLarge = entryOf(mega + 1)
+    tier.set('c', tooLarge)
+    endTurn()
+    expect([second, third, tooLarge].map(isGone)).toEqual([true, false, true])
+    for (const key of ['d', 'e', 'f']) tier.set(key, entryOf(bytes))
+    endTurn()
+    expect(isGone(third)).toBe(true)
+  })
+
+  test('is not freed while another entry has it', () => {
+    const { tier, endTurn } = openTier()
+    const entry = entryOf(bytes)
+    tier.set('a', entry)
+    tier.set('a', { ...entry, freshUntilMs: 10 })
+    tier.set('b', entry)
+    endTurn()
+    tier.delete('a')
+    endTurn()
+    expect(isGone(entry)).toBe(false)
+    tier.delete('b')
+    // And comes back before the turn is over.
+    tier.set('c', entry)
+    endTurn()
+    expect(isGone(entry)).toBe(false)
+    tier.delete('c')
+    endTurn()
+    expect(isGone(entry)).toBe(true)
+  })
+
+  test('is left alone if it is a window into more, or small', () => {
+    const { tier, endTurn } = openTier()
+    const window = entryOf(0, { body: new Uint8Array(2 * bytes).subarray(bytes) })
+    const small = entryOf(1000)
+    tier.set('a', window)
+    tier.set('b', small)
+    tier.delete('a')
+    tier.delete('b')
+    endTurn()
+    expect([window.body.byteLength, small.body.byteLength]).toEqual([bytes, 1000])
+  })
+
+  test('was copied by whoever answers with it', async () => {
+    const { tier, endTurn } = openTier()
+    const entry = entryOf(bytes)
+    entry.body.fill(65)
+    tier.set('a', entry)
+    const response = new Response(entry.body)
+    tier.delete('a')
+    endTurn()
+    expect(await response.text()).toBe('A'.repeat(bytes))
   })
 })
 

@@ -1,5 +1,6 @@
 import { describe } from 'bun:test'
 import { createMemoryTier } from '../../src/cache/tier-memory.ts'
+import { systemClock } from '../../src/lib/clock.ts'
 import { tierContract } from '../contracts/tier.ts'
 import { requireService, startRedis } from '../services.ts'
 import { openRedis, settled } from './redis.ts'
@@ -9,7 +10,8 @@ const bodyBytesMax = 100_000
 describe('in memory', () => {
   tierContract(async () => {
     const entryBytesMax = 2 * bodyBytesMax - 1
-    const tier = createMemoryTier({ entriesMax: 100, bytesMax: 10 * entryBytesMax, entryBytesMax })
+    const bounds = { entriesMax: 100, bytesMax: 10 * entryBytesMax, entryBytesMax }
+    const tier = createMemoryTier(bounds, systemClock)
     return {
       bodyBytesMax,
       get: async (key) => tier.get(key),

@@ -7,7 +7,7 @@ import { eq } from 'drizzle-orm'
 import { integer, real, sqliteTable, text } from 'drizzle-orm/sqlite-core'
 import { toFault } from '../../src/fault.ts'
 import type { Change, Query } from '../../src/store/store.ts'
-import { faultOf, until, type TestStore } from '../harness.ts'
+import { faultOf, until, type OpenOptions, type TestStore } from '../harness.ts'
 
 export const notes = sqliteTable('notes', {
   id: integer().primaryKey({ autoIncrement: true }),
@@ -27,7 +27,7 @@ export const storeTables = [notes, replies]
 
 /** A fresh database in this shape. `open` opens a node on it; where only one may, the others must be closed. */
 export interface Shape extends AsyncDisposable {
-  open(): Promise<TestStore>
+  open(options?: OpenOptions): Promise<TestStore>
 }
 
 export const insertNote = (id: number, body: string | null): Query => ({

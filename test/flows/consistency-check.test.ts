@@ -69,3 +69,29 @@ test('what is there again later does not excuse what was shown before it was', (
   expect(rules(seen(240, 'post 1', 'absent', { applied: 1 }))).toEqual(['applied'])
   expect(rules(seen(360, 'post 1', c, { toMs: 500 }))).toEqual([])
 })
+
+test('what ends a value is the invalidation after the change, by any of its tags', () => {
+  const group = (seq: number, mark: string): Entry => ({
+    ...{ seq, table: 'groups', op: 'update', row: { id: 3, mark } },
+  })
+  const invalidation = (seq: number, tag: string): Entry => ({
+    ...{ seq, table: '', op: 'invalidate', row: {}, tags: [tag, 'tag:once'] },
+  })
+  const shown = (mark: string, applied: number, tag: string) =>
+    check({
+      log: [group(1, 'a'), invalidation(2, tag), group(3, 'b'), invalidation(4, tag)],
+      written: [],
+      seen: [seen(100, 'value 3', mark, { applied })],
+      sightings: [],
+      boundMs: 50,
+    }).violations.map(({ rule }) => rule)
+  for (const tag of ['tag:odd', 'key:marks', 'key:marks:3']) {
+    expect(shown('absent', 1, tag)).toEqual([])
+    expect(shown('absent', 2, tag)).toEqual(['applied'])
+    // It has changed, and nobody has said so.
+    expect(shown('a', 3, tag)).toEqual([])
+    expect(shown('a', 4, tag)).toEqual(['applied'])
+    expect(shown('b', 4, tag)).toEqual([])
+  }
+  for (const tag of ['tag:even', 'key:marks:4', 'key:posts']) expect(shown('a', 4, tag)).toEqual([])
+})

@@ -9,6 +9,9 @@
  *   applied   7 was handed to this node's listeners before the read began
  *   bound     7 could be seen in the database longer ago than the bound
  *   unknown   no such value was ever committed: half of a write, or of two moments
+ *
+ * A route's own value (`cache.get`) depends on nothing but its key and tags: what ends it is not the change but
+ * the first invalidation after it.
  */
 export type Rule = 'own' | 'applied' | 'bound' | 'unknown'
 
@@ -17,6 +20,8 @@ export interface Entry {
   readonly table: string
   readonly op: string
   readonly row: Readonly<Record<string, unknown>>
+  /** Of no row: an invalidation by name. */
+  readonly tags?: readonly string[]
 }
 
 type Row = Entry['row']
@@ -68,6 +73,12 @@ const texts = (row: Row, ...names: readonly string[]): string =>
 export const postText = (row: Row): string => texts(row, 'id', 'groupId', 'slug', 'mark')
 export const groupText = (row: Row): string => texts(row, 'id', 'mark')
 
+/** What ends the value of a group's mark, as the run keeps it. */
+const valueTags = (id: number): readonly string[] => [
+  ...['key:marks', `key:marks:${id}`],
+  `tag:${id % 2 === 0 ? 'even' : 'odd'}`,
+]
+
 export interface CheckInput {
   readonly log: readonly Entry[]
   readonly written: readonly Written[]
@@ -79,6 +90,7 @@ export interface CheckInput {
 
 export function check({ log, written, seen, sightings, boundMs }: CheckInput): Checked {
   const views = versionsOf(log, new Set(written.flatMap(({ seqs }) => seqs.slice(0, -1))))
+  const endOf = endsOf(log)
   const sentMs = new Map(written.flatMap(({ seqs, sentMs: at }) => seqs.map((seq) => [seq, at])))
   const ackedMs = new Map(written.flatMap(({ seqs, ackedMs: at }) => seqs.map((seq) => [seq, at])))
   const known = sightedBy(sightings)
@@ -98,7 +110,7 @@ export function check({ log, written, seen, sightings, boundMs }: CheckInput): C
       wrong('unknown')
       continue
     }
-    const next = versions.all[at + 1]?.seq
+    const next = endOf(one.view, versions.all[at + 1]?.seq)
     if (next === undefined) continue
     const late = one.fromMs - (ackedMs.get(next) ?? Infinity)
     if (late > 0) stalenessMs.push(late)
@@ -133,7 +145,23 @@ function sightedBy(sightings: CheckInput['sightings']): (ms: number) => number {
   }
 }
 
-const emptyText = (view: string): string => (/^(post|slug|group) /.test(view) ? absent : '')
+/** What ended a version whose successor is that: itself, or what has invalidated a value since. */
+function endsOf(log: readonly Entry[]) {
+  const invalidated = new Map<string, number[]>()
+  return (view: string, successor: number | undefined): number | undefined => {
+    const id = /^value (\d+)$/.exec(view)?.[1]
+    if (id === undefined || successor === undefined) return successor
+    let seqs = invalidated.get(id)
+    if (!seqs) {
+      const all = valueTags(Number(id))
+      seqs = log.filter(({ tags }) => tags?.some((tag) => all.includes(tag))).map(({ seq }) => seq)
+      invalidated.set(id, seqs)
+    }
+    return seqs.find((seq) => seq > successor)
+  }
+}
+
+const emptyText = (view: string): string => (/^(post|slug|group|value) /.test(view) ? absent : '')
 /** Both spellings of nothing: of a row, and of a list. */
 const neverThere: Versions = {
   all: [{ seq: 0, text: absent }],
@@ -162,6 +190,7 @@ function versionsOf(log: readonly Entry[], inside: ReadonlySet<number>): Map<str
       return sorted().filter(isIn).map(postText).join(';')
     }
     const group = groups.get(Number(name))
+    if (kind === 'value') return group ? String(group['mark']) : absent
     return group ? groupText(group) : absent
   }
 
@@ -170,14 +199,15 @@ function versionsOf(log: readonly Entry[], inside: ReadonlySet<number>): Map<str
     changed.add(`in ${texts(row, 'groupId')}`).add('posts all')
   }
 
-  for (const { seq, table, op, row } of log) {
+  for (const { seq, table, op, row, tags } of log) {
+    if (tags) continue
     const id = Number(row['id'])
     const rows = table === 'posts' ? posts : groups
     if (table === 'posts') {
       const before = posts.get(id)
       if (before) touch(before)
       touch(row)
-    } else changed.add(`group ${id}`)
+    } else changed.add(`group ${id}`).add(`value ${id}`)
     if (op === 'remove') rows.delete(id)
     else rows.set(id, row)
     if (inside.has(seq)) continue

@@ -104,8 +104,8 @@ const mutants: readonly Mutant[] = [
   },
   {
     ...{ name: 'a copy that was synced tells nobody', file: 'store/replica-embedded.ts' },
-    from: 'seq = reached\n      await deps.synced(reached)',
-    to: 'seq = reached',
+    from: 'await deps.synced(readLog)\n    } catch',
+    to: '} catch',
   },
   {
     ...{ name: 'a change does not name its row', file: 'store/change.ts' },
@@ -123,6 +123,15 @@ const mutants: readonly Mutant[] = [
   {
     ...{ name: 'a page does not depend on its rows', file: 'collections/page.ts' },
     ...{ from: 'for (const raw of read) tags.addRow(plan, raw)', to: '' },
+  },
+  {
+    ...{ name: 'a value does not depend on what its key is under', file: 'collections/values.ts' },
+    from: "return parts.map((_, at) => `key:${parts.slice(0, at + 1).join(':')}`)",
+    to: "return [`key:${parts.join(':')}`]",
+  },
+  {
+    ...{ name: 'a value does not depend on its tags', file: 'collections/values.ts' },
+    ...{ from: '[...prefixTags(parts), ...checked(tags).map(tagOf)]', to: 'prefixTags(parts)' },
   },
 ]
 

@@ -7,7 +7,8 @@
 import { integer, sqliteTable, text } from 'drizzle-orm/sqlite-core'
 import { createCache, type Cache, type CacheRead, type SharedTier } from '../../src/cache/cache.ts'
 import { createCollections, type Collections } from '../../src/collections/collections.ts'
-import { collection } from '../../src/collections/declare.ts'
+import { collection, type RouteCache } from '../../src/collections/declare.ts'
+import { createValues } from '../../src/collections/values.ts'
 import { Fault } from '../../src/fault.ts'
 import { systemClock, type Clock } from '../../src/lib/clock.ts'
 import { must } from '../../src/lib/assert.ts'
@@ -19,7 +20,7 @@ import { createTestLog } from '../harness.ts'
 import type { Random } from '../lib/random.ts'
 import { absent, groupText, postText } from './consistency-check.ts'
 
-const groups = sqliteTable('groups', { id: integer().primaryKey(), mark: text().notNull() })
+export const groups = sqliteTable('groups', { id: integer().primaryKey(), mark: text().notNull() })
 const posts = sqliteTable('posts', {
   id: integer().primaryKey(),
   groupId: integer()
@@ -82,6 +83,12 @@ export interface Node extends AsyncDisposable {
   readonly store: Store
   readonly cache: Cache
   readonly collections: Collections
+  /** Of the app's own routes. */
+  readonly values: RouteCache
+  /** As collections read, disturbed. */
+  readonly read: Store['read']
+  /** The entry of the log that an invalidation has become, by a tag of its own. */
+  invalidatedAt(tag: string): number | undefined
   /** Of the cache: what is stored seems older, or younger, by so much. */
   jump(ms: number): void
 }
@@ -137,10 +144,11 @@ export async function startNode(options: NodeOptions): Promise<Node> {
     }
     return rows
   }
+  const given = tamper.cache?.(cache) ?? cache
   const collections = createCollections(
     {
       store: { ...store, read: disturbed },
-      cache: tamper.cache?.(cache) ?? cache,
+      cache: given,
       topics: { publish: () => {}, audienceOf: () => 'nobody' },
       log,
       cursorKey: store.secret,
@@ -150,7 +158,9 @@ export async function startNode(options: NodeOptions): Promise<Node> {
   const apply = tamper.apply?.(cache.apply) ?? cache.apply
   store.onChange((change) => apply(change.seq, change.tags, change))
   store.onGap((seq) => cache.jump(seq))
-  store.onChange(() => {
+  const invalidated = new Map<string, number>()
+  store.onChange(({ seq, tags }) => {
+    for (const tag of tags) if (tag.startsWith('tag:once')) invalidated.set(tag, seq)
     nextChange.resolve()
     nextChange = Promise.withResolvers()
   })
@@ -162,6 +172,9 @@ export async function startNode(options: NodeOptions): Promise<Node> {
     store,
     cache,
     collections,
+    values: createValues({ cache: given, invalidate: store.invalidate }),
+    read: disturbed,
+    invalidatedAt: (tag) => invalidated.get(`tag:${tag}`),
     jump: (ms) => void (offsetMs += ms),
     async [Symbol.asyncDispose]() {
       cache.stop()
@@ -174,10 +187,15 @@ export async function startNode(options: NodeOptions): Promise<Node> {
 /** What one read showed: of every view it is made of, the text. */
 export type Shown = readonly (readonly [view: string, text: string])[]
 
+/** Of a route's own: what was answered, without how. */
+export interface Value {
+  readonly value: unknown
+}
+
 /** A question to a node, and how its answer is understood. */
 export interface Ask {
   readonly about: string
-  send(node: Node): CacheRead | Promise<CacheRead>
+  send(node: Node): CacheRead | Promise<CacheRead | Value>
   /** Undefined: there is no such thing. */
   understand(body: unknown): Shown
 }
@@ -231,5 +249,35 @@ export const asks = {
       collections.children(groupsPlan, null, { id: String(groupId), child, search: 'limit=100' }),
     understand: (body) =>
       body === undefined ? [[`group ${groupId}`, absent]] : [[`in ${groupId}`, listed(body)]],
+  }),
+  /** A value that only an invalidation ends, in one of two scopes. */
+  value: (id: number, isOwn = false): Ask => ({
+    about: `value ${id}`,
+    send: async ({ values, read }) => ({
+      value: await values.get(
+        ['marks', id],
+        {
+          ...{ ttl: '7d', tags: [id % 2 === 0 ? 'even' : 'odd'] },
+          scope: isOwn ? { tenant: 'own' } : 'public',
+        },
+        async () => {
+          const sql = 'select mark from groups where id = ?'
+          return (await read({ sql, params: [id] }))[0]?.[0] as string | undefined
+        },
+      ),
+    }),
+    understand: (mark) => [[`value ${id}`, typeof mark === 'string' ? mark : absent]],
+  }),
+  /** A value that any change of the table ends. */
+  allAsValue: (): Ask => ({
+    about: 'posts all',
+    send: async ({ values, read }) => ({
+      value: await values.get('posts', { ttl: '7d', tags: [posts], scope: 'public' }, async () => {
+        const sql = 'select id, groupId, slug, mark from posts order by id'
+        const rows = await read({ sql, params: [] })
+        return rows.map((row) => row.map(String).join(',')).join(';')
+      }),
+    }),
+    understand: (text) => [['posts all', String(text)]],
   }),
 }

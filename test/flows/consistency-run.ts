@@ -6,6 +6,8 @@
  */
 import { createClient } from '@libsql/client/http'
 import { Fault } from '../../src/fault.ts'
+import type { CacheTag } from '../../src/collections/declare.ts'
+import { must } from '../../src/lib/assert.ts'
 import type { CacheRead } from '../../src/cache/cache.ts'
 import type { Change, DatabaseOptions, Query } from '../../src/store/store.ts'
 import { followMs } from '../../src/store/replica.ts'
@@ -19,7 +21,15 @@ import {
   type Violation,
   type Written,
 } from './consistency-check.ts'
-import { asks, startNode, type Ask, type Node, type Tamper } from './consistency-node.ts'
+import {
+  asks,
+  groups,
+  startNode,
+  type Ask,
+  type Node,
+  type Tamper,
+  type Value,
+} from './consistency-node.ts'
 import { readFileLog, readSqldLog } from './truth.ts'
 
 /**
@@ -43,7 +53,7 @@ export interface RunOptions {
   readonly folder: TempFolder
   readonly sqld: Sqld
   readonly redis: Service
-  /** At least; a run goes on until both are reached, for at most four times as long. */
+  /** At least; a run goes on until both are reached, for at most eight times as long. */
   readonly ms: number
   readonly reads: number
   readonly tamper?: Tamper
@@ -121,8 +131,11 @@ export async function runConsistency(options: RunOptions): Promise<Report> {
   const broken: string[] = []
   lanes.push(forever(async () => void broken.push(await disturb(redis, nodes, random))))
 
-  const look = async (): Promise<ReturnType<typeof checkAll>> =>
-    checkAll(journals, await logs(), lookout.sightings)
+  const look = async (): Promise<ReturnType<typeof checkAll>> => {
+    // What is read from now on may be newer than the log that it would be checked against.
+    const answered = journals.map((one) => ({ ...one, seen: one.seen.slice() }))
+    return checkAll(answered, await logs(), lookout.sightings)
+  }
   const logs = async () => ({
     shared: await readSqldLog(sqld.url),
     own: (member: string) => readFileLog(folder.file(`${member}/data.db`)),
@@ -132,7 +145,7 @@ export async function runConsistency(options: RunOptions): Promise<Report> {
   const reads = (): number => journals.reduce((sum, { seen }) => sum + seen.length, 0)
   while (ran() < options.ms || reads() < options.reads) {
     await Bun.sleep(250)
-    if (failures.length > 0 || ran() > options.ms * 4) break
+    if (failures.length > 0 || ran() > options.ms * 8) break
     if (options.isUntilCaught && (await look()).violations.length > 0) break
   }
   isOver = true
@@ -212,6 +225,7 @@ interface Journal {
   refused(): number
   ask(ask: Ask): Promise<void> | undefined
   write(ops: readonly Query[]): Promise<void>
+  invalidate(...tags: readonly CacheTag[]): Promise<void>
 }
 
 function createJournal(node: Node, now: () => number, failures: unknown[]): Journal {
@@ -229,6 +243,11 @@ function createJournal(node: Node, now: () => number, failures: unknown[]): Jour
     return known.get(about)
   }
 
+  const noted = (seqs: readonly number[], sentMs: number): void => {
+    acked = Math.max(acked, ...seqs)
+    if (seqs.length > 0) written.push({ seqs, sentMs, ackedMs: now() })
+  }
+
   return {
     node,
     seen,
@@ -241,10 +260,15 @@ function createJournal(node: Node, now: () => number, failures: unknown[]): Jour
         acked,
         applied: node.store.stats().seq,
       }
-      const note = (read: CacheRead | undefined): void => {
+      const told = (read: CacheRead | Value | undefined): readonly [string, unknown] => {
+        if (!read) return ['not found', undefined]
+        if ('value' in read) return ['value', read.value]
+        return [`${read.state}${read.isCoalesced ? ', joined' : ''}`, bodyOf(read, ask.about)]
+      }
+      const note = (read: CacheRead | Value | undefined): void => {
         const toMs = now()
-        const state = read ? `${read.state}${read.isCoalesced ? ', joined' : ''}` : 'not found'
-        for (const [view, text] of ask.understand(read && bodyOf(read, ask.about))) {
+        const [state, body] = told(read)
+        for (const [view, text] of ask.understand(body)) {
           seen.push({ ...start, view, text, state, toMs })
         }
       }
@@ -256,9 +280,9 @@ function createJournal(node: Node, now: () => number, failures: unknown[]): Jour
       try {
         const read = ask.send(node)
         if (read instanceof Promise) {
-          const noted = read.then(note, fail)
-          noted.catch((thrown: unknown) => void failures.push(thrown))
-          return noted
+          const done = read.then(note, fail)
+          done.catch((thrown: unknown) => void failures.push(thrown))
+          return done
         }
         note(read)
       } catch (thrown) {
@@ -276,9 +300,22 @@ function createJournal(node: Node, now: () => number, failures: unknown[]): Jour
         refused++
         return
       }
-      const seqs = changes.map(({ seq }) => seq)
-      acked = Math.max(acked, ...seqs)
-      if (seqs.length > 0) written.push({ seqs, sentMs, ackedMs: now() })
+      noted(
+        changes.map(({ seq }) => seq),
+        sentMs,
+      )
+    },
+    async invalidate(...tags) {
+      const sentMs = now()
+      const own = `once ${++marks}`
+      try {
+        await node.values.invalidate(...tags, own)
+      } catch (thrown) {
+        if (!isOutage(thrown)) throw thrown
+        refused++
+        return
+      }
+      noted([must(node.invalidatedAt(own), () => 'its node is told before it is answered')], sentMs)
     },
   }
 }
@@ -340,7 +377,9 @@ function anyAsk(random: Random): Ask {
   const groupId = 1 + random.below(groupsCount)
   // Some are asked for much more than others.
   const postId = 1 + Math.floor(postsCount * random.next() ** 2)
-  if (chance < 0.5) return asks.post(postId, chance < 0.06)
+  if (chance < 0.4) return asks.post(postId, chance < 0.06)
+  if (chance < 0.48) return asks.value(groupId, chance < 0.43)
+  if (chance < 0.5) return asks.allAsValue()
   if (chance < 0.6) return asks.slug(`s${1 + random.below(slugsCount)}`)
   if (chance < 0.7) return asks.group(groupId)
   if (chance < 0.8) return asks.all(chance < 0.72)
@@ -351,7 +390,8 @@ const insert =
   'insert into posts (id, groupId, slug, mark) values (?, ?, ?, ?) on conflict do nothing'
 let marks = 0
 
-async function writeSome({ write, ask }: Journal, random: Random): Promise<void> {
+async function writeSome(journal: Journal, random: Random): Promise<void> {
+  const { write, ask } = journal
   // Between two writes there is time for hits, now and then for many.
   const pause = random.next() < 0.05 ? 1_500 : 150
   await Bun.sleep(random.below(pause))
@@ -362,24 +402,41 @@ async function writeSome({ write, ask }: Journal, random: Random): Promise<void>
   const mark = `m${++marks}`
   const chance = random.next()
   const set = { sql: 'update posts set mark = ? where id = ?', params: [mark, id] }
-  if (chance < 0.25) await write([set])
-  else if (chance < 0.45) await write([{ sql: insert, params: [id, groupId, slug, mark] }])
-  else if (chance < 0.6) await write([{ sql: 'delete from posts where id = ?', params: [id] }])
-  else if (chance < 0.7) {
+  if (chance < 0.2) await write([set])
+  else if (chance < 0.38) await write([{ sql: insert, params: [id, groupId, slug, mark] }])
+  else if (chance < 0.5) await write([{ sql: 'delete from posts where id = ?', params: [id] }])
+  else if (chance < 0.6) {
     const sql = 'update or ignore posts set groupId = ?, slug = ?, mark = ? where id = ?'
     await write([{ sql, params: [groupId, slug, mark, id] }])
-  } else if (chance < 0.85) {
+  } else if (chance < 0.7) {
     // Nobody may see the one without the other.
     await write([set, { sql: set.sql, params: [mark, other] }])
   } else {
     await write([{ sql: 'update groups set mark = ? where id = ?', params: [mark, groupId] }])
+    if (random.next() < 0.7) await invalidateSome(journal, groupId, random)
   }
+  if (random.next() < 0.05) await invalidateSome(journal, groupId, random)
   const asked = [
     ...[asks.post(id), asks.post(id, true), asks.post(other), asks.group(groupId)].map(ask),
     ...[asks.all(), asks.slug(slug), asks.filtered(groupId), asks.children(groupId)].map(ask),
+    ...[asks.value(groupId), asks.value(groupId, true), asks.allAsValue()].map(ask),
   ]
   // Else the next write may come while these are still loaded.
   if (random.next() < 0.3) await Promise.all(asked)
+}
+
+/** By tag, by key, by everything under a key, by table: most of them end the group's value. */
+async function invalidateSome(
+  { invalidate }: Journal,
+  groupId: number,
+  random: Random,
+): Promise<void> {
+  const parity = groupId % 2 === 0 ? 'even' : 'odd'
+  const chance = random.next()
+  if (chance < 0.4) await invalidate(parity)
+  else if (chance < 0.7) await invalidate(`marks:${groupId}:*`)
+  else if (chance < 0.9) await invalidate('marks:*')
+  else await invalidate(groups)
 }
 
 /** One disturbance and its end. */

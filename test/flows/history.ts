@@ -54,6 +54,8 @@ export interface Done {
 }
 
 export interface LogEntry {
+  /** Of an invalidation by name. */
+  readonly tags?: readonly string[]
   readonly seq: number
   readonly table: string
   readonly op: string

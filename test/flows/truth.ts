@@ -62,6 +62,8 @@ function truthOf(log: readonly Row[], found: readonly (readonly Row[])[]): Truth
 }
 
 function entryOf({ seq, subject, data }: Row): LogEntry {
-  const { op, row } = JSON.parse(String(data)) as { op: string; row: Row }
+  const told = JSON.parse(String(data)) as Pick<LogEntry, 'tags'> & { op: string; row: Row }
+  const { op, row, tags } = told
+  if (tags) return { seq: Number(seq), table: '', op: 'invalidate', row: {}, tags }
   return { seq: Number(seq), table: String(subject), op, row }
 }

@@ -1,30 +1,33 @@
 import { describe } from 'bun:test'
 import { publicationsContract } from '../contracts/publications.ts'
+import { retentionContract, sharedRetentionContract } from '../contracts/retention.ts'
 import { sharedStoreContract, storeContract, storeTables, type Shape } from '../contracts/store.ts'
 import { openStore, tempFolder } from '../harness.ts'
 import { requireService, startSqld } from '../services.ts'
 
-const file = async (): Promise<Shape> => {
+const ownFile = async (): Promise<Shape> => {
   const folder = tempFolder()
   return {
-    open: () => openStore(folder.file('a.db'), storeTables),
+    open: (options) => openStore(folder.file('a.db'), storeTables, options),
     [Symbol.asyncDispose]: async () => folder[Symbol.dispose](),
   }
 }
 
 describe('a file', () => {
-  storeContract(file)
-  publicationsContract(file)
+  storeContract(ownFile)
+  publicationsContract(ownFile)
+  retentionContract(ownFile)
 })
 
 const shipped = async (): Promise<Shape> => {
   const folder = tempFolder()
   const copy = await startSqld()
   return {
-    open: () =>
+    open: (options) =>
       openStore(
         { kind: 'file', file: folder.file('a.db'), replicas: [{ url: copy.url }] },
         storeTables,
+        options,
       ),
     async [Symbol.asyncDispose]() {
       await copy[Symbol.asyncDispose]()
@@ -36,13 +39,18 @@ const shipped = async (): Promise<Shape> => {
 describe.skipIf(!requireService('sqld'))('a file with a shipped copy', () => {
   storeContract(shipped)
   publicationsContract(shipped)
+  retentionContract(shipped)
 })
 
 const remote = async (): Promise<Shape> => {
   const primary = await startSqld()
   return {
-    open: () =>
-      openStore({ kind: 'remote', primary: { url: primary.url }, replicas: [] }, storeTables),
+    open: (options) =>
+      openStore(
+        { kind: 'remote', primary: { url: primary.url }, replicas: [] },
+        storeTables,
+        options,
+      ),
     [Symbol.asyncDispose]: () => primary[Symbol.asyncDispose](),
   }
 }
@@ -51,6 +59,8 @@ describe.skipIf(!requireService('sqld'))('a remote primary', () => {
   storeContract(remote)
   publicationsContract(remote)
   sharedStoreContract(remote)
+  retentionContract(remote)
+  sharedRetentionContract(remote)
 })
 
 const embedded = async (): Promise<Shape> => {
@@ -58,7 +68,7 @@ const embedded = async (): Promise<Shape> => {
   const primary = await startSqld()
   let nodes = 0
   return {
-    open: () =>
+    open: (options) =>
       openStore(
         {
           kind: 'remote',
@@ -67,6 +77,7 @@ const embedded = async (): Promise<Shape> => {
           replicaFile: folder.file(`node${nodes++}/replica.db`),
         },
         storeTables,
+        options,
       ),
     async [Symbol.asyncDispose]() {
       await primary[Symbol.asyncDispose]()
@@ -79,4 +90,6 @@ describe.skipIf(!requireService('sqld'))('a remote primary with an embedded repl
   storeContract(embedded)
   publicationsContract(embedded)
   sharedStoreContract(embedded)
+  retentionContract(embedded)
+  sharedRetentionContract(embedded)
 })
