@@ -21,6 +21,8 @@ export type MakeLimits = (policy: LimitPolicy) => Limits
 export interface PublishLimiter {
   /** Whether `author` may publish once more now. What is refused does not count. */
   take(author: Author): boolean
+  /** Nothing came of what was taken last. */
+  giveBack(author: Author): void
 }
 
 export function createPublishLimiter(make: MakeLimits, plan: PublishLimitPlan): PublishLimiter {
@@ -33,6 +35,11 @@ export function createPublishLimiter(make: MakeLimits, plan: PublishLimitPlan): 
       if (!users || users.take(nameOf(author)).ok) return true
       connections?.giveBack(author.client)
       return false
+    },
+    giveBack(author) {
+      if (author.identity.kind === 'key') return
+      connections?.giveBack(author.client)
+      users?.giveBack(nameOf(author))
     },
   }
 }

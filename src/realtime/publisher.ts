@@ -201,8 +201,10 @@ export function createPublisher(deps: PublisherDeps, limits: ConflateLimits): Pu
       const { message, limit } = match.plan
       const checked = message?.(data) ?? { ok: true, data }
       if (!checked.ok) return malformed(checked.fields)
-      if (limit && !limiterOf(limit).take(author)) return errors.tooMany
+      const limiter = limit && limiterOf(limit)
+      if (limiter && !limiter.take(author)) return errors.tooMany
       const refused = (error: unknown): ProtocolError => {
+        limiter?.giveBack(author)
         const { code } = toFault(error)
         log.debug('realtime.publish-refused', { topic: match.name, error })
         // `unavailable`, too, may go better the next time, if not for want of room for one more topic.

@@ -47,6 +47,15 @@ test('what was acknowledged is there after a restart, and a subscriber gets what
     client.close()
   }
   await using server = await runServer(options)
+  // By the server, before anybody else has brought the topic alive.
+  const guest = await RawClient.open(socketOf(server.url))
+  const { client: id } = (await guest.call({ connect: {} }))['connect'] as { client: string }
+  const body = JSON.stringify({ client: id, channel: 'chat:a' })
+  await server.get('/api/subscribe', { method: 'POST', headers, body })
+  await guest.call({ ping: {} })
+  const { push } = guest.replies.find((one) => one.push) ?? {}
+  expect(push).toMatchObject({ channel: 'chat:a', subscribe: { offset: 3 } })
+  guest.close()
   const client = await RawClient.connect(socketOf(server.url))
   const subscribe = { channel: 'chat:a', recover: true, ...position }
   const reply = await client.call({ subscribe })

@@ -1,5 +1,6 @@
 /** Topics that outlive the process: what was acknowledged is there, where it was, and is heard once. */
 import { describe, expect, test } from 'bun:test'
+import { Fault } from '../../src/fault.ts'
 import type { TopicPlan } from '../../src/realtime/realtime.ts'
 import { createPublications, type Store } from '../../src/store/store.ts'
 import { createTestClock } from '../clock.ts'
@@ -121,6 +122,20 @@ describe('after a restart', () => {
     const { value } = (await reader?.read()) ?? {}
     expect(new TextDecoder().decode(value)).toContain('"data":"heard","offset":4}')
     await reader?.cancel()
+    client.close()
+  })
+
+  test('a topic that cannot be read is a temporary error, the end of a stream, 503', async () => {
+    using folder = tempFolder()
+    await using store = await openStore(folder.file('a.db'), [])
+    const fault = new Fault('unavailable', 'the primary database cannot be reached')
+    const blind = { ...store, read: () => Promise.reject(fault) }
+    await using server = serve(topics, { store: blind })
+    const client = await RawClient.connect(server.wsUrl)
+    const refused = await client.call({ subscribe: { channel: 'chat:a' } })
+    expect(refused.error).toMatchObject({ code: 100, temporary: true })
+    expect(await (await fetch(`${server.url}/api/stream?topics=chat:a`)).text()).toBe('')
+    expect((await fetch(`${server.url}/api/topics/chat:a/history`)).status).toBe(503)
     client.close()
   })
 

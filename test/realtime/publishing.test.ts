@@ -140,4 +140,18 @@ describe('limit', () => {
     for (let n = 0; n < 5; n += 1) await server.realtime.submit('chat:a', 'd')
     for (const client of [one, two]) client.close()
   })
+
+  test('what is too large does not count', async () => {
+    const limit = { user: '1/10s', connection: '1/10s' } as const
+    await using server = serve(declared({ ...open, limit }), {
+      limits: { publicationBytesMax: 100 },
+    })
+    const client = await RawClient.connect(server.wsUrl, 'user:ann')
+    for (let n = 0; n < 3; n += 1) {
+      expect((await publish(client, 'x'.repeat(200)))?.code).toBe(106)
+    }
+    expect(await publish(client, 'x')).toBeUndefined()
+    expect((await publish(client, 'x'))?.code).toBe(111)
+    client.close()
+  })
 })
