@@ -18,6 +18,11 @@ export interface Config {
   /** Origins that may call from a browser; empty: same origin only. */
   readonly corsOrigins: readonly string[]
   readonly logLevel: LogLevel
+  /** Of sockets and streams; absent: the default. */
+  readonly connections: {
+    readonly connectionsPerUserMax?: number
+    readonly connectionsPerAddressMax?: number
+  }
   /** Handed to the app's declared functions; app files read no `process.env` of their own. */
   readonly env: Env
 }
@@ -47,6 +52,16 @@ export function readConfig(appName: string, env: Env = process.env): Config {
   const level = get('LOG_LEVEL') ?? 'info'
   const logLevel = logLevels.find((known) => known === level)
   if (!logLevel) problem('LOG_LEVEL', `must be one of ${logLevels.join(', ')}`)
+
+  const count = (name: string): number | undefined => {
+    const text = get(name)
+    if (text === undefined) return undefined
+    if (!/^[1-9]\d{0,6}$/.test(text)) problem(name, 'must be 1 to 9999999')
+    return Number(text)
+  }
+
+  const perUser = count('CONNECTIONS_PER_USER')
+  const perAddress = count('CONNECTIONS_PER_ADDRESS')
 
   const database = readDatabase(appName, get, problem)
   const redis = readRedis(get, problem)
@@ -78,6 +93,10 @@ export function readConfig(appName: string, env: Env = process.env): Config {
     },
     corsOrigins,
     logLevel,
+    connections: {
+      ...(perUser === undefined ? {} : { connectionsPerUserMax: perUser }),
+      ...(perAddress === undefined ? {} : { connectionsPerAddressMax: perAddress }),
+    },
     env: Object.freeze({ ...env }),
   }
 }

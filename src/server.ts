@@ -119,7 +119,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
         ? createPublications(store)
         : undefined,
     },
-    { version },
+    { version, limits: config.connections },
   )
   const publish = (topic: string, data: unknown) => void realtime.publish(topic, data)
   const { collections, hottest } = noting(

@@ -21,6 +21,7 @@ describe('readConfig', () => {
       },
       corsOrigins: [],
       logLevel: 'info',
+      connections: {},
     })
     expect(env).toEqual({})
   })
@@ -46,6 +47,15 @@ describe('readConfig', () => {
     'file:a.db?x=1',
   ])('DATABASE_URL %s is refused', (url) => {
     expect(() => readConfig('a', { DATABASE_URL: url })).toThrow('the environment is not valid')
+  })
+
+  test('limits of connections', () => {
+    const env = { CONNECTIONS_PER_USER: '8', CONNECTIONS_PER_ADDRESS: '100' }
+    expect(readConfig('a', env).connections).toEqual({
+      connectionsPerUserMax: 8,
+      connectionsPerAddressMax: 100,
+    })
+    expect(() => readConfig('a', { CONNECTIONS_PER_USER: '0' })).toThrow('is not valid')
   })
 
   test('a remote primary, its replicas and its token', () => {

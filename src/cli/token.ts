@@ -8,26 +8,32 @@ import { parseOptions } from './args.ts'
 import type { Verb } from './cli.ts'
 
 export const token: Verb = {
-  usage: 'token --sub <id> [--role <role>] [--ttl 1h]',
-  about: 'sign a token with JWT_SECRET',
+  usage:
+    'token --sub <id> [--role <role>] [--topics a,b] | --topic <name> [--sub <id>]; [--ttl 1h]',
+  about: 'sign a token with JWT_SECRET; --topic: to subscribe to that topic only',
   async run(args) {
     const { values } = parseOptions('token', {
       args: [...args],
       options: {
         sub: { type: 'string' },
         role: { type: 'string' },
+        topic: { type: 'string' },
+        topics: { type: 'string' },
         ttl: { type: 'string', default: '1h' },
       },
     })
     const { secret, issuer, audience } = readConfig('belfry').auth
     if (secret === undefined) throw new Fault('invalid', 'JWT_SECRET is not set')
-    if (!values.sub) throw new Fault('invalid', 'say whose token: --sub <id>')
+    const { sub, role, topic, topics } = values
+    if (!sub && topic === undefined) throw new Fault('invalid', 'say whose token: --sub <id>')
     const ttlMs = parseDurationMs(values.ttl)
     if (ttlMs === undefined)
       throw new Fault('invalid', `--ttl ${values.ttl} is no duration like 1h`)
     const claims = {
-      sub: values.sub,
-      ...(values.role === undefined ? {} : { role: values.role }),
+      ...(sub === undefined ? {} : { sub }),
+      ...(role === undefined ? {} : { role }),
+      ...(topic === undefined ? {} : { channel: topic }),
+      ...(topics === undefined ? {} : { channels: topics.split(',') }),
       ...(issuer === undefined ? {} : { iss: issuer }),
       ...(audience === undefined ? {} : { aud: audience }),
     }

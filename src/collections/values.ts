@@ -34,21 +34,45 @@ export interface ValuesDeps {
 const encoder = new TextEncoder()
 const decoder = new TextDecoder()
 
+/** Keys remembered with what is made of them: half a KB each, so 5 MB. Forgotten all at once beyond. */
+const placesMax = 10_000
+
+/** What a key comes to. */
+interface Place {
+  readonly path: string
+  readonly joined: string
+  readonly tags: readonly string[]
+}
+
 export function createValues({ cache, invalidate }: ValuesDeps): RouteCache {
+  const places = new Map<string, Place>()
+  const placeIn = (key: CacheKey): Place => {
+    if (typeof key !== 'string') return placeOf(key)
+    let place = places.get(key)
+    if (place) return place
+    place = placeOf(key)
+    if (places.size >= placesMax) places.clear()
+    places.set(key, place)
+    return place
+  }
+
   return {
     async get(key, { ttl, stale, tags = [], scope }, load) {
-      const parts = partsOf(key)
+      const place = placeIn(key)
       const policy = {
-        path: `route ${parts[0] ?? ''}`,
+        path: place.path,
         ttlMs: durationOf('ttl', ttl) ?? ttlDefaultMs,
         staleMs: durationOf('stale', stale) ?? 0,
       }
-      const dependsOn = [...prefixTags(parts), ...checked(tags).map(tagOf)]
-      const at = `${scopeOf(scope)} ${parts.join(':')}`
-      const { entry } = await cache.read(`=${at}`, dependsOn, policy, async () => {
+      const dependsOn =
+        tags.length === 0 ? place.tags : [...place.tags, ...checked(tags).map(tagOf)]
+      const at = `=${scopeOf(scope)} ${place.joined}`
+      const found = cache.read(at, dependsOn, policy, async () => {
         const value: unknown = await load()
         return value === undefined ? undefined : encoder.encode(JSON.stringify(value))
       })
+      // A hit is there already: waiting for it would be a turn of the queue.
+      const { entry } = found instanceof Promise ? await found : found
       return entry.isAbsent ? undefined : JSON.parse(decoder.decode(entry.body))
     },
     async invalidate(...tags) {
@@ -65,6 +89,11 @@ function partsOf(key: CacheKey): string[] {
   if (isGood && parts.join(':').length <= keyLengthMax) return parts
   const text = `must be 1 to ${keyPartsMax} parts, none empty, and ${keyLengthMax} characters at most`
   throw new Fault('internal', `a cache key ${text}`)
+}
+
+function placeOf(key: CacheKey): Place {
+  const parts = partsOf(key)
+  return { path: `route ${parts[0] ?? ''}`, joined: parts.join(':'), tags: prefixTags(parts) }
 }
 
 function prefixTags(parts: readonly string[]): string[] {

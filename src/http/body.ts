@@ -1,5 +1,6 @@
 /** Reading a JSON body: bounded while it arrives, strict about its bytes. */
 import { Fault } from '../fault.ts'
+import { isTooDeep, jsonDepthMax } from '../lib/json.ts'
 
 /** A row with a few long texts; files do not belong in JSON. */
 export const bodyBytesMax = 1024 * 1024
@@ -19,6 +20,7 @@ export async function readJson(request: Request, bytesMax = bodyBytesMax): Promi
   } catch {
     throw new Fault('invalid', 'the body is not valid UTF-8')
   }
+  checkDepth(text)
   try {
     return JSON.parse(text) as unknown
   } catch (cause) {
@@ -26,6 +28,12 @@ export async function readJson(request: Request, bytesMax = bodyBytesMax): Promi
       cause instanceof Error ? `: ${cause.message.replace(/^JSON Parse error: /, '')}` : ''
     throw new Fault('invalid', `the body is not valid JSON${detail}`)
   }
+}
+
+/** Faults: `invalid`. */
+export function checkDepth(text: string): void {
+  if (!isTooDeep(text)) return
+  throw new Fault('invalid', `the body is nested deeper than ${jsonDepthMax} levels`)
 }
 
 /** Faults: `too_large`, `invalid` if it is cut off. */

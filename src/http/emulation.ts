@@ -56,7 +56,7 @@ export function createEmulationDoors(deps: EmulationDeps): EmulationDoors {
 
   return {
     sse(request, visit) {
-      const data = new URLSearchParams(searchOf(request)).get('cf_connect') ?? ''
+      const data = new URLSearchParams(searchOf(request.url)).get('cf_connect') ?? ''
       if (data === '') throw missing('cf_connect')
       return open(request, visit, 'sse', data)
     },

@@ -10,15 +10,16 @@ export interface EventsDeps {
   readonly realtime: Pick<Realtime, 'stream'>
   /** Bun's own idle time-out would end a quiet stream: it is switched off for this request. */
   readonly keepOpen: (request: Request) => void
+  readonly addressOf: (request: Request) => string
   /** `clock.tick()`. */
   readonly tick: () => number
 }
 
-/** Faults: `invalid`, `not_found`, `denied`, `unavailable`. */
-export function createEventsDoor({ realtime, keepOpen, tick }: EventsDeps): Door {
+/** Faults: `invalid`, `not_found`, `denied`, `unavailable`, `too_many`. */
+export function createEventsDoor(deps: EventsDeps): Door {
   return (request, visit) => {
     const { topics, lastEventId } = readQuery(request)
-    return eventStream({ realtime, keepOpen, tick }, { request, visit, topics, lastEventId })
+    return eventStream(deps, { request, visit, topics, lastEventId })
   }
 }
 
@@ -29,15 +30,16 @@ interface Wanted {
   readonly lastEventId?: string | undefined
 }
 
-/** Faults: `not_found`, `denied`, `unavailable`, `invalid`. */
+/** Faults: `not_found`, `denied`, `unavailable`, `too_many`, `invalid`. */
 export function eventStream(
-  { realtime, keepOpen, tick }: EventsDeps,
+  { realtime, keepOpen, addressOf, tick }: EventsDeps,
   { request, visit, topics, lastEventId }: Wanted,
 ): Response {
   // First: it refuses who cannot have a stream, before there is one.
   keepOpen(request)
   const stream = realtime.stream({
     identity: visit.identity,
+    address: addressOf(request),
     topics,
     lastEventId: request.headers.get('last-event-id') ?? lastEventId,
   })
@@ -62,7 +64,7 @@ function readQuery(request: Request): Query {
   let topics: readonly string[] = []
   let lastEventId: string | undefined
   const seen = new Set<string>()
-  for (const [field, value] of new URLSearchParams(searchOf(request))) {
+  for (const [field, value] of new URLSearchParams(searchOf(request.url))) {
     if (seen.has(field)) problems.push({ field, message: 'is given twice' })
     else if (field === 'topics') topics = value.split(',').filter((name) => name !== '')
     else if (field === 'last_event_id') lastEventId = value

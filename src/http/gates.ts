@@ -35,12 +35,14 @@ export interface Entry {
   readonly limits?: Limits | undefined
 }
 
-export type Gate = (entry: Entry) => (request: Request) => Response | Promise<Response>
+/** Through the gates to a door: the entry's, or the same one with its URL already taken apart. */
+export type Enter = (request: Request, door?: Door) => Response | Promise<Response>
+
+export type Gate = (entry: Entry) => Enter
 
 export function createGate({ auth, clock, log, metrics, addressOf }: GateDeps): Gate {
   // Unique across restarts and nodes without a random number per request.
-  const idPrefix = `${crypto.randomUUID().slice(0, 8)}-`
-  let lastId = 0
+  const nextId = createIds(`${crypto.randomUUID().slice(0, 8)}-`)
 
   const observed = ({ observe }: Observed, visit: Visit, response: Response): Response => {
     observe(response.status, clock.tick() - visit.startedAt)
@@ -76,11 +78,12 @@ export function createGate({ auth, clock, log, metrics, addressOf }: GateDeps): 
     limits: Limits,
     request: Request,
     visit: Visit,
+    door: Door,
   ): Response | Promise<Response> => {
     const { user } = visit.identity
     const decision = limits.take(user ? `user:${user.id}` : `address:${addressOf(request)}`)
     const headers = limitHeaders(limits, decision)
-    if (decision.ok) return settle(entry, visit, answerOf(entry.door, request, visit), headers)
+    if (decision.ok) return settle(entry, visit, answerOf(door, request, visit), headers)
     const text = `more than ${limits.policy.quota} requests of this kind`
     const fault = new Fault('too_many', text, { retryAfterMs: decision.resetMs })
     return refuse(entry, visit, fault, headers)
@@ -91,10 +94,13 @@ export function createGate({ auth, clock, log, metrics, addressOf }: GateDeps): 
     entry: Observed,
     request: Request,
     visit: Visit,
+    door: Door,
   ): Response | Promise<Response> => {
     const { limits } = entry
-    if (limits && visit.identity.kind !== 'key') return limited(entry, limits, request, visit)
-    const answer = entry.door(request, visit)
+    if (limits && visit.identity.kind !== 'key') {
+      return limited(entry, limits, request, visit, door)
+    }
+    const answer = door(request, visit)
     return answer instanceof Promise ? settle(entry, visit, answer) : observed(entry, visit, answer)
   }
 
@@ -103,18 +109,19 @@ export function createGate({ auth, clock, log, metrics, addressOf }: GateDeps): 
     entry: Observed,
     request: Request,
     visit: Mutable<Visit>,
+    door: Door,
   ): Promise<Response> => {
     try {
       visit.identity = admitted(await verdict)
-      return await proceed(entry, request, visit)
+      return await proceed(entry, request, visit, door)
     } catch (thrown) {
       return refuse(entry, visit, thrown)
     }
   }
 
-  const enter = (entry: Observed, request: Request): Response | Promise<Response> => {
+  const enter = (entry: Observed, request: Request, door: Door): Response | Promise<Response> => {
     const visit: Mutable<Visit> = {
-      id: idPrefix + ++lastId,
+      id: nextId(),
       startedAt: clock.tick(),
       identity: anonymous,
     }
@@ -123,9 +130,9 @@ export function createGate({ auth, clock, log, metrics, addressOf }: GateDeps): 
         throw new Fault('too_large', `the URL is longer than ${urlLengthMax} characters`)
       }
       const verdict = identify(auth, request)
-      if (verdict instanceof Promise) return proceedOnce(verdict, entry, request, visit)
+      if (verdict instanceof Promise) return proceedOnce(verdict, entry, request, visit, door)
       visit.identity = admitted(verdict)
-      return proceed(entry, request, visit)
+      return proceed(entry, request, visit, door)
     } catch (thrown) {
       return refuse(entry, visit, thrown)
     }
@@ -134,7 +141,25 @@ export function createGate({ auth, clock, log, metrics, addressOf }: GateDeps): 
   return (entry) => {
     const observe = metrics.route(entry.route)
     const observed: Observed = { ...entry, observe }
-    return (request) => enter(observed, request)
+    return (request, door = entry.door) => enter(observed, request, door)
+  }
+}
+
+/** `000` to `999`: printing a new number each time costs 0.4 µs. */
+const thousand = Array.from({ length: 1000 }, (_, n) => String(n).padStart(3, '0'))
+
+/** `prefix` and a number counted up from 1. */
+function createIds(prefix: string): () => string {
+  let thousands = 0
+  let head = prefix
+  let next = 0
+  return () => {
+    next++
+    if (next === 1000) {
+      next = 0
+      head = prefix + ++thousands
+    }
+    return thousands === 0 ? prefix + next : head + (thousand[next] ?? '')
   }
 }
 

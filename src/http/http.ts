@@ -2,6 +2,7 @@
  * HTTP: every gate and every door, on one screen. What is not listed here does not exist.
  *
  *   Bun.serve ─► Elysia's router ─► gate (request id → observe → identify → limit) ─► door ─► room
+ *             └─ a GET whose way is known (lane.ts) ──┘
  *
  * Elysia routes and holds the user's own routes one day; the gates wrap each door as a plain function,
  * because hooks and context objects would cost a cached read as much again (measured: +7–12 µs).
@@ -24,12 +25,14 @@ import { createEventsDoor, eventStream } from './events.ts'
 import { problemResponse } from './faults.ts'
 import { createGate } from './gates.ts'
 import { createHealthDoor, createMetricsDoor, type Health } from './operations.ts'
+import { createLane } from './lane.ts'
+import { createReadyHeaders } from './ready.ts'
 import { createRecordDoors } from './records.ts'
 import { createOwnRoutes } from './routes.ts'
 import { createReplayDoor } from './replay.ts'
 import { createServerApi } from './server-api.ts'
 import { createSocketDoor } from './socket.ts'
-import { visitHeaders, type Door, type Visit } from './visit.ts'
+import { visitHeaders, type Door, type ReadDoor, type Visit } from './visit.ts'
 
 export { callDoors } from './call.ts'
 export { listenLocal, type Local, type LocalStatus } from './local.ts'
@@ -75,13 +78,25 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
   if (options.corsOrigins.length > 0) routes.use(corsOf(options.corsOrigins))
 
   const taken = new Set<string>()
-  const on = (method: string, path: string, door: Door, limits?: Limits): void => {
+  const route = (
+    method: string,
+    path: string,
+    enter: (request: Request) => Response | Promise<Response>,
+  ): void => {
     taken.add(`${method} ${path}`)
-    const enter = gate({ route: `${method} ${path}`, door, limits })
     // Elysia reads a handler's text, and awaits one that returns a call. A bound function has no text:
     // a synchronous answer stays one, which a cached read notices.
     const handler = (context: { readonly request: Request }) => enter(context.request)
     routes.route(method, path, handler.bind(undefined))
+  }
+  const on = (method: string, path: string, door: Door, limits?: Limits): void => {
+    const enter = gate({ route: `${method} ${path}`, door, limits })
+    route(method, path, (request) => enter(request))
+  }
+  const lane = createLane()
+  const onRead = (path: string, read: ReadDoor): void => {
+    const door: Door = (request, visit) => read(request.url)(request, visit)
+    route('GET', path, lane.learning(gate({ route: `GET ${path}`, door }), read))
   }
 
   on('GET', '/', pageDoor(options.page, clock))
@@ -95,12 +110,12 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
     if (callerOf(request)) throw new Fault('invalid', 'a stream cannot be called: subscribe to it')
     deps.server().timeout(request, 0)
   }
-  on('GET', '/connection/websocket', createSocketDoor(realtime, deps.server))
+  on('GET', '/connection/websocket', createSocketDoor(realtime, deps.server, addressOf))
   const emulated = createEmulationDoors({ realtime, keepOpen, addressOf, tick })
   on('GET', '/connection/sse', emulated.sse)
   on('POST', '/connection/http_stream', emulated.httpStream)
   on('POST', '/emulation', emulated.emulation)
-  on('GET', '/api/stream', createEventsDoor({ realtime, keepOpen, tick }))
+  on('GET', '/api/stream', createEventsDoor({ realtime, keepOpen, addressOf, tick }))
   on('GET', '/api/topics/:id/history', createReplayDoor({ realtime, tick }))
   for (const [method, door] of createServerApi({ ...deps, tick })) {
     on('POST', `/api/server/${method}`, door)
@@ -108,22 +123,23 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
     if (!collections.plans.some(({ path }) => path === method)) on('POST', `/api/${method}`, door)
   }
 
+  const ready = createReadyHeaders(clock)
   for (const plan of collections.plans) {
-    const doors = createRecordDoors(deps, plan)
+    const doors = createRecordDoors({ collections, clock, ready }, plan)
     const path = `/api/${plan.path}`
-    on('GET', path, doors.list)
+    onRead(path, doors.list)
     on('POST', path, doors.create, writes)
     on('ALL', path, notAllowed('GET, POST', clock))
-    on('GET', `${path}/:id`, doors.read)
+    onRead(`${path}/:id`, doors.read)
     on('PATCH', `${path}/:id`, doors.update, writes)
     on('DELETE', `${path}/:id`, doors.remove, writes)
     on('ALL', `${path}/:id`, notAllowed('GET, PATCH, DELETE', clock))
     for (const property of plan.lookup) {
-      on('GET', `${path}/${property}/:value`, doors.lookup(property))
+      onRead(`${path}/${property}/:value`, doors.lookup(property))
       on('ALL', `${path}/${property}/:value`, notAllowed('GET', clock))
     }
     for (const child of plan.children) {
-      on('GET', `${path}/:id/${child.name}`, doors.children(child))
+      onRead(`${path}/:id/${child.name}`, doors.children(child))
       on('ALL', `${path}/:id/${child.name}`, notAllowed('GET', clock))
     }
   }
@@ -131,7 +147,7 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
   const { load, ...own } = deps.own
   const publish = (topic: string, data: unknown) => void realtime.publish(topic, data)
   const stream = (request: Request, topics: readonly string[], visit: Visit) =>
-    eventStream({ realtime, keepOpen, tick }, { request, visit, topics })
+    eventStream({ realtime, keepOpen, addressOf, tick }, { request, visit, topics })
   const context = { ...own, publish, stream }
   const routesOfApp = createOwnRoutes({ clock, load, context }, options.routes ?? (() => {}))
   for (const { method, path, door } of routesOfApp) {
@@ -142,7 +158,9 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
   }
 
   on('ALL', '/*', nothingHere)
-  return routes.fetch as Fetch
+  const router: Fetch = (request) => routes.fetch(request)
+  // With origins configured Elysia adds their headers to each answer, so each goes through it.
+  return options.corsOrigins.length > 0 ? router : lane.before(router)
 }
 
 function takenFault(method: string, path: string): Fault {

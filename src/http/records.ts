@@ -1,4 +1,5 @@
 /** The REST door of collections: rows as JSON, cache states and versions as headers. */
+import type { User } from '../auth/declare.ts'
 import type { CacheRead } from '../cache/cache.ts'
 import type {
   ChangeOptions,
@@ -9,22 +10,18 @@ import type {
 import type { Clock } from '../lib/clock.ts'
 import { readJson } from './body.ts'
 import { isNamed, matchesEtag } from './etag.ts'
-import { responseTime, searchOf, visitHeaders, type Door, type Visit } from './visit.ts'
+import type { ReadyHeaders, Sharing } from './ready.ts'
+import { searchOf, visitHeaders, type Door, type ReadDoor, type Visit } from './visit.ts'
 
 export interface RecordDoors {
-  readonly list: Door
-  readonly read: Door
+  readonly list: ReadDoor
+  readonly read: ReadDoor
   readonly create: Door
   readonly update: Door
   readonly remove: Door
   /** By a unique column's property. */
-  lookup(property: string): Door
-  children(child: ChildPlan): Door
-}
-
-interface Sharing {
-  readonly cacheControl: string
-  readonly vary: string | undefined
+  lookup(property: string): ReadDoor
+  children(child: ChildPlan): ReadDoor
 }
 
 // Caches outside may keep an answer but must ask before using it: a 304 costs them no body, and no
@@ -32,76 +29,79 @@ interface Sharing {
 const shared: Sharing = { cacheControl: 'public, no-cache', vary: undefined }
 const own: Sharing = { cacheControl: 'private, no-cache', vary: 'authorization, origin' }
 
-export function createRecordDoors(
-  deps: { readonly collections: Collections; readonly clock: Clock },
-  plan: CollectionPlan,
-): RecordDoors {
-  const { collections, clock } = deps
-  const answer = (
-    request: Request,
-    visit: Visit,
-    { cacheControl, vary }: Sharing,
-    { state, isCoalesced, entry }: CacheRead,
-  ): Response => {
-    const headers: Record<string, string> = {
+export interface RecordDeps {
+  readonly collections: Collections
+  readonly clock: Clock
+  readonly ready: ReadyHeaders
+}
+
+export function createRecordDoors(deps: RecordDeps, plan: CollectionPlan): RecordDoors {
+  const { collections, clock, ready } = deps
+
+  const headersOf = (visit: Visit, sharing: Sharing, read: CacheRead): Headers => {
+    const { state, isCoalesced, entry } = read
+    // A hit is nobody's but the entry's: what it is answered with is there already.
+    if (state === 'hit') return ready(sharing, entry, visit)
+    const headers = new Headers({
       'content-type': 'application/json',
       etag: entry.etag,
-      'cache-control': cacheControl,
+      'cache-control': sharing.cacheControl,
       'x-cache': state,
       'cache-status': cacheStatus(state, isCoalesced, entry.freshUntilMs - clock.now()),
-      'x-request-id': visit.id,
-      'x-response-time': responseTime(visit, clock.tick()),
-    }
-    if (isCoalesced) headers['x-coalesced'] = '1'
-    if (vary) headers['vary'] = vary
+      ...visitHeaders(visit, clock.tick()),
+    })
+    if (isCoalesced) headers.set('x-coalesced', '1')
+    if (sharing.vary) headers.set('vary', sharing.vary)
+    return headers
+  }
+
+  const answer = (request: Request, visit: Visit, sharing: Sharing, read: CacheRead): Response => {
+    const headers = headersOf(visit, sharing, read)
+    const { etag, body } = read.entry
     const ifNoneMatch = request.headers.get('if-none-match')
-    if (ifNoneMatch !== null && matchesEtag(ifNoneMatch, entry.etag)) {
+    if (ifNoneMatch !== null && matchesEtag(ifNoneMatch, etag)) {
       return new Response(null, { status: 304, headers })
     }
-    return new Response(entry.body, { headers })
+    return new Response(body, { headers })
   }
 
   /** A hit is there already, and makes no promise. */
-  const answerTo = (
-    request: Request,
-    visit: Visit,
-    sharing: Sharing,
-    read: CacheRead | Promise<CacheRead>,
-  ): Response | Promise<Response> =>
-    read instanceof Promise
-      ? read.then((one) => answer(request, visit, sharing, one))
-      : answer(request, visit, sharing, read)
+  const reading =
+    (sharing: Sharing, ask: (user: User | null) => CacheRead | Promise<CacheRead>): Door =>
+    (request, visit) => {
+      const read = ask(visit.identity.user)
+      return read instanceof Promise
+        ? read.then((one) => answer(request, visit, sharing, one))
+        : answer(request, visit, sharing, read)
+    }
 
   const sharing = sharingOf(plan)
 
   const location = (id: string): string => `/api/${plan.path}/${id}`
 
   return {
-    list(request, visit) {
-      const search = searchOf(request)
-      const read = collections.list(plan, visit.identity.user, search)
-      return answerTo(request, visit, sharing(search), read)
+    list(url) {
+      const search = searchOf(url)
+      return reading(sharing(search), (user) => collections.list(plan, user, search))
     },
-    read(request, visit) {
-      const search = searchOf(request)
-      const read = collections.read(plan, visit.identity.user, pathPart(request), search)
-      return answerTo(request, visit, sharing(search), read)
+    read(url) {
+      const search = searchOf(url)
+      const id = pathPart(url)
+      return reading(sharing(search), (user) => collections.read(plan, user, id, search))
     },
-    lookup: (property) => (request, visit) => {
-      const search = searchOf(request)
-      const ask = { property, text: pathPart(request), search }
-      const read = collections.lookup(plan, visit.identity.user, ask)
-      return answerTo(request, visit, sharing(search), read)
+    lookup: (property) => (url) => {
+      const search = searchOf(url)
+      const ask = { property, text: pathPart(url), search }
+      return reading(sharing(search), (user) => collections.lookup(plan, user, ask))
     },
     children(child) {
       const sharingOfList = sharingOf(child.collection)
-      return (request, visit) => {
-        const search = searchOf(request)
-        const ask = { id: pathPart(request, 1), child, search }
-        const read = collections.children(plan, visit.identity.user, ask)
+      return (url) => {
+        const search = searchOf(url)
+        const ask = { id: pathPart(url, 1), child, search }
         // Whether there is a list at all depends on the parent's rule.
         const how = plan.rules.read === 'public' ? sharingOfList(search) : own
-        return answerTo(request, visit, how, read)
+        return reading(how, (user) => collections.children(plan, user, ask))
       }
     },
     async create(request, visit) {
@@ -120,7 +120,7 @@ export function createRecordDoors(
       const one = await collections.update(
         plan,
         user,
-        pathPart(request),
+        pathPart(request.url),
         body,
         expectation(request),
       )
@@ -128,7 +128,12 @@ export function createRecordDoors(
     },
     async remove(request, visit) {
       const { user } = visit.identity
-      const { seq } = await collections.remove(plan, user, pathPart(request), expectation(request))
+      const { seq } = await collections.remove(
+        plan,
+        user,
+        pathPart(request.url),
+        expectation(request),
+      )
       return written(visit, clock, 204, null, { 'x-log-seq': String(seq) })
     },
   }
@@ -156,7 +161,7 @@ function sharingOf({ rules, expand }: CollectionPlan): (search: string) => Shari
  * The path's last part, or one so many before it, as it was sent: decoded as a whole, `a%2Cb` and
  * `a,b` would be the same key.
  */
-function pathPart({ url }: Request, fromEnd = 0): string {
+function pathPart(url: string, fromEnd = 0): string {
   const query = url.indexOf('?')
   let end = query === -1 ? url.length : query
   if (url[end - 1] === '/') end--

@@ -21,7 +21,7 @@ export interface ReplayDeps {
 export function createReplayDoor({ realtime, tick }: ReplayDeps): Door {
   return async (request, visit) => {
     const topic = topicOf(request)
-    const query = readQuery(searchOf(request))
+    const query = readQuery(searchOf(request.url))
     const page = await realtime.replay(visit.identity, topic, query)
     const { publications, next, offset, epoch } = page
     const list = publications.map(

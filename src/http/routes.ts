@@ -7,7 +7,7 @@
 import { Elysia } from 'elysia'
 import { Fault, unwrapped, type FieldProblem } from '../fault.ts'
 import type { Clock } from '../lib/clock.ts'
-import { bodyBytesMax, readBytes } from './body.ts'
+import { bodyBytesMax, checkDepth, readBytes } from './body.ts'
 import type { RouteContext, RouteExtras, Routes, RouteServer } from './declare.ts'
 import { visitHeaders, type Door, type Visit } from './visit.ts'
 
@@ -90,11 +90,12 @@ function checked(method: string, path: string): string {
   return method
 }
 
-/** Elysia reads a body however long it is. */
+/** Elysia reads a body however long and however deep it is. */
 async function bounded(request: Request): Promise<Request> {
   if (request.body === null) return request
   const { url, method, headers, signal } = request
   const body = await readBytes(request, bodyBytesMax)
+  if (headers.get('content-type')?.includes('json')) checkDepth(new TextDecoder().decode(body))
   return new Request(url, { method, headers, signal, body: body as Uint8Array<ArrayBuffer> })
 }
 

@@ -30,15 +30,16 @@ export const websocket: Bun.WebSocketHandler<Connection> = {
 export type SocketServer = Pick<Bun.Server<Connection>, 'upgrade'>
 
 /**
- * `getServer`: the server exists only after its doors do. Faults: `invalid`, `unavailable`.
+ * `getServer`: the server exists only after its doors do. Faults: `invalid`, `unavailable`, `too_many`.
  */
 export function createSocketDoor(
   realtime: Pick<Realtime, 'connection'>,
   getServer: () => SocketServer,
+  addressOf: (request: Request) => string,
 ): Door {
   return (request, visit) => {
     const headers = checkHandshake(request.headers)
-    const connection = realtime.connection(visit.identity)
+    const connection = realtime.connection(visit.identity, addressOf(request))
     if (!getServer().upgrade(request, { data: connection, headers })) {
       throw new Fault('invalid', 'the WebSocket handshake is not valid')
     }

@@ -18,6 +18,12 @@ export interface Visit {
  */
 export type Door = (request: Request, visit: Visit) => Response | Promise<Response>
 
+/**
+ * A door that reads what its URL names: the part that depends on the URL alone comes first, so that it is done
+ * once for a URL that is asked for again (lane.ts). Must not throw before there is a request.
+ */
+export type ReadDoor = (url: string) => Door
+
 /** On every response. `now` is `clock.tick()`. */
 export function visitHeaders(visit: Visit, now: number): Record<string, string> {
   return {
@@ -36,8 +42,7 @@ export function responseTime({ startedAt }: Visit, now: number): string {
 }
 
 /** The query string without `?`. `new URL` would cost more than the rest of a cached read. */
-export function searchOf(request: Request): string {
-  const { url } = request
+export function searchOf(url: string): string {
   const at = url.indexOf('?')
   return at === -1 ? '' : url.slice(at + 1)
 }

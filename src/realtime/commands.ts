@@ -116,7 +116,8 @@ export function rpc(peer: Peer, id: number, { method, data }: Params): void {
   if (!call) return peer.error(id, errors.notAvailable)
   if (typeof method !== 'string') return peer.error(id, errors.badRequest)
   const [, verb, path] = callPattern.exec(method) ?? []
-  if (verb === undefined || path === undefined) return peer.error(id, errors.unknownMethod)
+  // As Centrifugo answers where no backend is behind it: 104 is for commands of the protocol.
+  if (verb === undefined || path === undefined) return peer.error(id, errors.notAvailable)
   const isEmpty = data === undefined || data === null
   if (verb === 'GET' && !isEmpty) return peer.error(id, errors.badRequest)
   if (peer.calls >= limits.callsPerConnectionMax) return peer.error(id, errors.tooMany)

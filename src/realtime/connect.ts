@@ -13,6 +13,23 @@ export function connect(peer: Peer, id: number, params: Params): Promise<void> |
     peer.end(closes.badRequest)
     return undefined
   }
+  const turn = peer.context.admission.enter(peer)
+  if (turn === 'now') return enter(peer, id, params)
+  if (turn === 'full') {
+    peer.error(id, errors.tooMany)
+    return undefined
+  }
+  return turn.then(() => {
+    let waiting: Promise<void> | undefined
+    peer.act(() => {
+      if (peer.state === 'opened') waiting = enter(peer, id, params)
+    })
+    return waiting
+  })
+}
+
+/** Its turn has come. */
+function enter(peer: Peer, id: number, params: Params): Promise<void> | undefined {
   const token = tokenOf(params)
   if (token === undefined || token === '') return arrive(peer, id, params, peer.identity)
   return identify(peer, id, token, (identity) => arrive(peer, id, params, identity))
@@ -89,6 +106,10 @@ function connected(peer: Peer, id: number, { subs }: Params, identity: Identity)
   const { clock, hub, version } = peer.context
   const lifetime = lifetimeFields(expiryOf(identity), clock.now())
   if (lifetime === undefined) return refuse(peer, id, 'expired')
+  const user = identity.user?.id
+  if (user !== undefined && peer.context.admission.users.isFull(user)) {
+    return peer.end(closes.connectionLimit)
+  }
   peer.connected(identity)
   const session = peer.socket?.session
   const emulated = session === undefined ? '' : `"session":"${session}","node":"${hub.epoch}",`

@@ -14,10 +14,12 @@ import type { Identity } from '../auth/auth.ts'
 import { detach } from '../lib/service.ts'
 import { history, presence, presenceStats, publish, rpc } from './commands.ts'
 import { connect, refresh, refreshByServer } from './connect.ts'
+import type { Guest } from './drain.ts'
 import type { Seat, Topic } from './hub.ts'
 import { noSeats, type ConnectionContext, type Grant, type Peer } from './peer.ts'
 import {
   closes,
+  disconnectPush,
   errorReply,
   errors,
   frameBytesMax,
@@ -41,7 +43,7 @@ import {
   unsubscribe,
   unsubscribeByServer,
 } from './subscribe.ts'
-import type { Swept } from './sweep.ts'
+import { pongMs } from './sweep.ts'
 
 /** Waiting for `identify`: this much, then it is not a client any more. */
 const queueFramesMax = 64
@@ -49,6 +51,9 @@ const queueBytesMax = 2 * frameBytesMax
 
 /** Room for the fields of a reply around its publications. */
 const replyOverheadBytes = 1024
+
+/** Characters written since the last pong that make a ping due: the next one proves that they were read. */
+const unprovenLengthMax = 256 * 1024
 
 interface Queue {
   commands: readonly Command[]
@@ -58,7 +63,7 @@ interface Queue {
 
 const strictUtf8 = new TextDecoder('utf-8', { fatal: true })
 
-export class Connection implements Swept, Peer {
+export class Connection implements Guest, Peer {
   bucket = -1
   slot = -1
   readonly context: ConnectionContext
@@ -69,7 +74,12 @@ export class Connection implements Swept, Peer {
   seats: Seat[] = noSeats
   grants: Map<Topic, Grant> | undefined
   calls = 0
+  #address = ''
   #awaitsPong = false
+  /** `clock.tick()`. */
+  #pingedAt = 0
+  /** Characters written since the last pong. */
+  #unproven = 0
   /** Before `connect`: `clock.tick()` by which it must come. After: `clock.now()` at which it expires. */
   #deadline = Infinity
   /** Commands it may still send at once; below zero they are refused. As of `#spareAt`. */
@@ -87,8 +97,9 @@ export class Connection implements Swept, Peer {
   }
 
   open(socket: Socket): void {
-    const { clock, counts, limits, sweep } = this.context
+    const { admission, clock, counts, limits, sweep } = this.context
     this.socket = socket
+    this.#address = admission.addresses.add(socket.remoteAddress)
     this.#spareAt = clock.tick()
     this.#deadline = this.#spareAt + limits.connectMs
     counts.sockets += 1
@@ -131,14 +142,24 @@ export class Connection implements Swept, Peer {
     socket?.close(code, reason)
   }
 
+  /** This server goes away. */
+  dismiss(reconnectAfterMs: number): void {
+    if (this.state === 'connected') this.reply(disconnectPush(closes.shutdown, reconnectAfterMs))
+    this.end(closes.shutdown)
+  }
+
   beat(): void {
-    if (this.state !== 'connected') return
+    if (this.state !== 'connected' || this.#awaitsPong) return
     this.#awaitsPong = true
+    this.#pingedAt = this.context.clock.tick()
     this.socket?.send(pingFrame)
   }
 
+  /** Who was sent much and is silent stands still or reads too slowly: what it has not read hides the ping. */
   late(): void {
-    if (this.#awaitsPong) this.end(closes.noPong)
+    if (!this.#awaitsPong || this.context.clock.tick() - this.#pingedAt < pongMs) return
+    if (this.#unproven > unprovenLengthMax) this.#endSlow()
+    else this.end(closes.noPong)
   }
 
   check(): void {
@@ -151,6 +172,8 @@ export class Connection implements Swept, Peer {
     if (clock.now() > this.#deadline + limits.expiryGraceMs) return this.end(closes.expired)
     if (this.grants) expireGrants(this)
     this.#checkReader()
+    if (this.#awaitsPong) this.late()
+    else if (this.#unproven > unprovenLengthMax) this.beat()
   }
 
   #enqueue(queue: Queue, text: string): void {
@@ -197,6 +220,7 @@ export class Connection implements Swept, Peer {
   #handle({ id, method, params }: Command): Promise<void> | undefined {
     if (method === 'pong' && this.#awaitsPong) {
       this.#awaitsPong = false
+      this.#unproven = 0
       return undefined
     }
     if (!this.#takes(id)) return undefined
@@ -257,7 +281,9 @@ export class Connection implements Swept, Peer {
     this.state = 'connected'
     this.client = crypto.randomUUID()
     this.refreshed(identity)
-    if (identity.user) this.context.users.add(identity.user.id, this)
+    if (!identity.user) return
+    this.context.users.add(identity.user.id, this)
+    this.context.admission.users.add(identity.user.id)
   }
 
   refreshed(identity: Identity): void {
@@ -315,6 +341,7 @@ export class Connection implements Swept, Peer {
   #write(): boolean {
     const text = this.#out
     this.#out = ''
+    this.#unproven += text.length
     return text === '' || (this.socket?.send(text) ?? 1) > 0
   }
 
@@ -322,19 +349,27 @@ export class Connection implements Swept, Peer {
   #checkReader(): void {
     if (this.state === 'closed') return
     if ((this.socket?.getBufferedAmount() ?? 0) <= this.context.limits.slowBytes) return
+    this.#endSlow()
+  }
+
+  #endSlow(): void {
     this.context.counts.slow += 1
     this.end(closes.slow)
   }
 
   #leave(): void {
     if (this.state === 'closed') return
-    const { counts, sweep, users } = this.context
+    const { admission, counts, sweep, users } = this.context
     leaveAll(this)
-    if (this.state === 'connected' && this.identity.user) users.remove(this.identity.user.id, this)
+    if (this.state === 'connected' && this.identity.user) {
+      users.remove(this.identity.user.id, this)
+      admission.users.remove(this.identity.user.id)
+    }
     this.state = 'closed'
     this.#queue = undefined
     this.#out = ''
     if (this.bucket === -1) return
+    admission.addresses.remove(this.#address)
     counts.sockets -= 1
     sweep.remove(this)
   }

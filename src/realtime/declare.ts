@@ -63,7 +63,11 @@ export interface PersistOptions {
 
 /** `Data`: what is published, as `message` says. */
 export interface TopicOptions<Data = unknown> {
-  /** Who may subscribe and read history. Absent: denied. */
+  /**
+   * Who may subscribe, read history and see presence. Absent: denied. Besides: who has a token of its own
+   * for this very topic (claim `channel`), whose token names it (claim `channels`: subscribed at once), and
+   * whom the server API subscribes.
+   */
   readonly subscribe?: TopicRule
   /** Who may publish as a client. The server (feeds, `live`, `POST /api/publish`) always may. Absent: denied. */
   readonly publish?: TopicRule

@@ -106,13 +106,19 @@ export class Outbox<Home, Chunk> {
     while (this.#shards.at(-1)?.size === 0) this.#shards.pop()
   }
 
-  /** Pushes one chunk to one shard. False: nothing waits any more. */
-  step(): boolean {
+  get isEmpty(): boolean {
+    return this.#frames.length === 0
+  }
+
+  /** Pushes one chunk to one shard; tells to how many. */
+  step(): number {
+    let count = 0
     while (this.#turn < this.#shards.length) {
       const shard = this.#shardAt(this.#turn)
       this.#turn += 1
       if (shard.next === this.#end) continue
       if (shard.size > 0) {
+        count = shard.size
         this.#deliver(shard)
         break
       }
@@ -122,7 +128,7 @@ export class Outbox<Home, Chunk> {
       this.#turn = 0
       this.#forget()
     }
-    return this.#frames.length > 0
+    return count
   }
 
   get #end(): number {

@@ -6,6 +6,7 @@
 import type { Identity, TopicVerdict, Verdict } from '../auth/auth.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { Log } from '../observe/log.ts'
+import type { Admission } from './admission.ts'
 import type { Attendance } from './attendance.ts'
 import type { Durable } from './durable.ts'
 import type { FrameSink, Hub, Seat, Topic } from './hub.ts'
@@ -67,6 +68,7 @@ export interface ConnectionContext {
   readonly identifyTopic: ((token: string) => TopicVerdict | Promise<TopicVerdict>) | undefined
   /** Absent: `rpc` is not served. */
   readonly call: ((call: Call) => Promise<Called>) | undefined
+  readonly admission: Admission
   readonly attendance: Attendance
   readonly users: Users
   readonly counts: { sockets: number; subscriptions: number; slow: number }

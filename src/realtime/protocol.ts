@@ -15,6 +15,8 @@
  * encoded once, and frames are put together from text. Nothing here keeps state or decides anything.
  */
 
+import { isTooDeep } from '../lib/json.ts'
+
 /** Larger frames close the connection: inbound memory is this times the number of slow senders. */
 export const frameBytesMax = 64 * 1024
 
@@ -80,6 +82,8 @@ export const closes = {
   badRequest: { code: 3501, reason: 'bad request' },
   /** No `connect` within `limits.connectMs`. */
   stale: { code: 3502, reason: 'stale' },
+  /** `limits.connectionsPerUserMax`. */
+  connectionLimit: { code: 3504, reason: 'connection limit' },
   /** By the server API: the client must not come back. */
   disconnected: { code: 3503, reason: 'force disconnect' },
 } as const
@@ -144,6 +148,7 @@ export function parseFrame(text: string): Command[] | undefined {
     for (const line of text.includes('\n') ? text.split('\n') : [text]) {
       if (line === '{}') commands.push(pong)
       else if (line.trim() !== '') {
+        if (isTooDeep(line)) return undefined
         const command = toCommand(JSON.parse(line))
         if (!command) return undefined
         commands.push(command)
@@ -236,8 +241,10 @@ export function attendancePush(topic: string, event: 'join' | 'leave', info: str
   return `{"push":{"channel":${JSON.stringify(topic)},"${event}":{"info":${info}}}}`
 }
 
-export function disconnectPush({ code, reason }: Close): string {
-  return `{"push":{"disconnect":${JSON.stringify({ code, reason })}}}`
+/** `reconnect_after_ms` is ours: a client that does not know it ignores it. */
+export function disconnectPush({ code, reason }: Close, reconnectAfterMs?: number): string {
+  const fields = { code, reason, reconnect_after_ms: reconnectAfterMs }
+  return `{"push":{"disconnect":${JSON.stringify(fields)}}}`
 }
 
 /** `result`: as in the reply to `refresh`. */

@@ -16,8 +16,10 @@ import type { Cancel, Clock } from '../lib/clock.ts'
 export interface Pumped {
   /** Set by the pump alone. */
   isQueued: boolean
-  /** Delivers some of what waits. False: nothing waits any more. */
-  step(): boolean
+  /** Nothing waits. */
+  readonly isEmpty: boolean
+  /** Delivers some of what waits; to how many. */
+  step(): number
 }
 
 /** A listener of several outboxes, which gathers what they push within a round. */
@@ -52,6 +54,12 @@ export interface PumpLimits {
 
 export const turnMsDefault = 8
 
+/**
+ * Listeners that are pushed something in one turn. A stream only takes the bytes then and writes them
+ * when the turn is over, where no clock sees it: 10 ms of writes.
+ */
+const turnPushesMax = 1_000
+
 /** Publications gather no longer than this, however long the last writes took. */
 const gatherMsMax = 10
 
@@ -73,6 +81,7 @@ export function createPump(clock: Clock, { turnMs }: PumpLimits): Pump {
   let queueAt = 0
   let gatheredAt = 0
   let waitingLength = 0
+  let pushes = 0
   let state: 'idle' | 'scheduled' | 'running' = 'idle'
   let cancel: Cancel | undefined
   let isStopped = false
@@ -92,8 +101,9 @@ export function createPump(clock: Clock, { turnMs }: PumpLimits): Pump {
     const outbox = queue[queueAt]
     if (!outbox) return false
     queueAt += 1
-    if (outbox.step()) again.push(outbox)
-    else outbox.isQueued = false
+    pushes += outbox.step()
+    if (outbox.isEmpty) outbox.isQueued = false
+    else again.push(outbox)
     return true
   }
 
@@ -119,16 +129,17 @@ export function createPump(clock: Clock, { turnMs }: PumpLimits): Pump {
     return stepNext()
   }
 
-  const run = (withinMs: number): void => {
+  const run = (withinMs: number, pushesMax = Infinity): void => {
     if (state === 'running') return
     cancel?.()
     cancel = undefined
     state = 'running'
     const startedAt = clock.tick()
     let isLeft = true
+    pushes = 0
     try {
       do isLeft = work()
-      while (isLeft && clock.tick() - startedAt < withinMs)
+      while (isLeft && pushes < pushesMax && clock.tick() - startedAt < withinMs)
     } finally {
       const now = clock.tick()
       spentMs += now - startedAt
@@ -143,7 +154,7 @@ export function createPump(clock: Clock, { turnMs }: PumpLimits): Pump {
   }
 
   const turn = (): void => {
-    if (!isStopped && state !== 'idle') run(turnMs)
+    if (!isStopped && state !== 'idle') run(turnMs, turnPushesMax)
   }
 
   const rest = (now: number): void => {

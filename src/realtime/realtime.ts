@@ -17,16 +17,18 @@
 import type { Identity, TopicVerdict, Verdict } from '../auth/auth.ts'
 import { Fault } from '../fault.ts'
 import { must } from '../lib/assert.ts'
-import type { Cancel, Clock } from '../lib/clock.ts'
+import type { Clock } from '../lib/clock.ts'
 import type { Service } from '../lib/service.ts'
 import type { Log } from '../observe/log.ts'
 import type { Publications } from '../store/store.ts'
+import { createAdmission, type AdmissionLimits } from './admission.ts'
 import { bringAlive } from './alive.ts'
 import { createAttendance } from './attendance.ts'
-import { Connection } from './connection.ts'
-import type { TopicRule } from './declare.ts'
 import type { ConflateLimits } from './conflate.ts'
+import { Connection } from './connection.ts'
 import { createControl, type Control } from './control.ts'
+import type { TopicRule } from './declare.ts'
+import { createDrain, type DrainLimits, type Guest } from './drain.ts'
 import { createDurable } from './durable.ts'
 import { Emulated, type EmulationContext, type Framing } from './emulation.ts'
 import { createHub, type HubLimits, type Topic } from './hub.ts'
@@ -34,7 +36,7 @@ import { shardSizeDefault } from './outbox.ts'
 import { isTopicName, type Matcher } from './pattern.ts'
 import type { Call, Called, ConnectionContext, ConnectionLimits } from './peer.ts'
 import { createPresence } from './presence.ts'
-import { closes, frameBytesMax } from './protocol.ts'
+import { frameBytesMax } from './protocol.ts'
 import { createPublisher, type Publisher, type PublishPlan } from './publisher.ts'
 import type { MakeLimits } from './publish-limit.ts'
 import { createPump, turnMsDefault, type PumpLimits } from './pump.ts'
@@ -49,7 +51,7 @@ import {
   type StreamContext,
   type StreamLimits,
 } from './streams.ts'
-import { createSweep, type Swept } from './sweep.ts'
+import { createSweep } from './sweep.ts'
 import { Users } from './users.ts'
 
 export { compilePattern, validatePattern } from './pattern.ts'
@@ -81,15 +83,28 @@ export interface TopicPlan extends PublishPlan {
 }
 
 export interface Limits
-  extends HubLimits, PumpLimits, ConnectionLimits, StreamLimits, ConflateLimits {
-  /** Sockets and streams. */
-  readonly connectionsMax: number
-}
+  extends
+    HubLimits,
+    PumpLimits,
+    ConnectionLimits,
+    StreamLimits,
+    AdmissionLimits,
+    DrainLimits,
+    ConflateLimits {}
 
 /** Centrifugo's defaults where it has one; the sizes are for 100,000 subscribers in 8 GB. */
 const limitsDefault: Limits = {
   /** A hundred thousand and room for a reconnect storm; more files than this the process seldom has. */
   connectionsMax: 120_000,
+  connectionsPerAddressMax: Infinity,
+  /** A sixth of all: a machine's own token may open many. */
+  connectionsPerUserMax: 20_000,
+  /** Half of what a core of a small machine serves, with a token to verify each. */
+  connectsPerSecond: 5_000,
+  connectsBurst: 1_000,
+  /** Four seconds: the stock client gives a command up after five. */
+  connectsWaitingMax: 20_000,
+  drainMs: 5_000,
   topicsPerConnectionMax: 128,
   /** What fits a frame; a client cannot send more anyway. */
   publicationBytesMax: frameBytesMax,
@@ -119,13 +134,6 @@ const limitsDefault: Limits = {
 /** The server's own read of a history: an operator's tool, so generous. */
 const serverHistoryBytesMax = 16 * 1024 * 1024
 
-/** A drain spreads what is open over this, so that not everybody reconnects at once. */
-const drainMs = 5_000
-const drainStepMs = 100
-
-/** So few that spreading them would only be waiting. */
-const drainStepLeast = 500
-
 export interface RealtimeDeps {
   readonly topics: readonly TopicPlan[]
   /** A bearer token. Synchronous when it is known. */
@@ -150,6 +158,8 @@ export interface RealtimeOptions {
 
 export interface StreamRequest {
   readonly identity: Identity
+  /** Of the peer. */
+  readonly address: string
   readonly topics: readonly string[]
   /** Last-Event-ID; undefined on a first visit. */
   readonly lastEventId: string | undefined
@@ -202,13 +212,13 @@ export interface Realtime extends Service {
   forget(topic: string): Promise<void>
   /** What the server does to who is connected, and asks about topics. */
   readonly control: Control
-  /** For one socket, before it is upgraded. Faults: `unavailable`. */
-  connection(identity: Identity): Connection
+  /** For one socket, before it is upgraded. Faults: `unavailable`, `too_many`. */
+  connection(identity: Identity, address: string): Connection
   /** Those of one user, for what the server does to it. A copy. */
   connectionsOf(user: string): readonly Connection[]
-  /** Faults: `unavailable`, `not_found`, `denied`, `invalid`, `internal`. */
+  /** Faults: `unavailable`, `too_many`, `not_found`, `denied`, `invalid`, `internal`. */
   stream(request: StreamRequest): ReadableStream<Uint8Array>
-  /** What the server says to a connection without a WebSocket. Faults: `unavailable`. */
+  /** What the server says to a connection without a WebSocket. Faults: `unavailable`, `too_many`. */
   emulate(request: EmulationRequest): ReadableStream<Uint8Array>
   /** What its client says. `gone`: it has ended. `elsewhere`: it is, or was, of another process. */
   receive(session: string, node: string, data: string): 'taken' | 'gone' | 'elsewhere'
@@ -216,7 +226,7 @@ export interface Realtime extends Service {
   start(): void
   /** What was accepted for durable topics is committed, or refused. */
   settled(): Promise<void>
-  /** No new connections; closes what is open, spread over five seconds. */
+  /** No new connections; closes what is open, spread over `limits.drainMs`. */
   drain(): Promise<void>
   stop(): void
 }
@@ -226,11 +236,12 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
   const limits: Limits = { ...limitsDefault, ...options.limits }
   const counts = { sockets: 0, streams: 0, subscriptions: 0, slow: 0 }
   let isOpen = true
-  let cancelDrain: Cancel | undefined
 
   const pump = createPump(clock, limits)
   const hub = createHub({ plans, clock, pump }, limits)
-  const sweep = createSweep<Swept>(clock, () => hub.sweep())
+  const sweep = createSweep<Guest>(clock, () => hub.sweep())
+  const admission = createAdmission(clock, limits)
+  const drain = createDrain({ clock, sweep }, limits)
   const { publications } = deps
   const durable = publications && createDurable({ hub, clock, log, publications })
   const publisher = createPublisher({ hub, durable, clock, log, limits: deps.limits }, limits)
@@ -248,22 +259,24 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
     identify,
     identifyTopic: deps.identifyTopic,
     call: deps.call,
+    admission,
     attendance,
     users,
     counts,
     version: options.version ?? '0',
   }
   const groups = new Map<string, Group>()
-  const streamContext: StreamContext = { hub, clock, sweep, limits, groups, counts }
+  const streamContext: StreamContext = { hub, clock, sweep, admission, limits, groups, counts }
 
   const sessions = new Map<string, Emulated>()
   const emulation: EmulationContext = { sessions, slowBytes: limits.slowBytes }
 
-  const admit = (): void => {
+  const admit = (address: string, user: string | undefined): void => {
     if (!isOpen) throw new Fault('unavailable', 'the server is shutting down')
     if (sweep.size >= limits.connectionsMax) {
       throw new Fault('unavailable', `more than ${limits.connectionsMax} connections`)
     }
+    admission.check(address, user)
   }
 
   const open = (name: string): Topic => {
@@ -304,16 +317,6 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
     }
   }
 
-  const closeSome = (count: number): void => {
-    let left = count
-    sweep.forEach((member) => {
-      if (left <= 0) return
-      left -= 1
-      if (member instanceof Connection) member.end(closes.shutdown)
-      else if (member instanceof EventStream) member.close()
-    })
-  }
-
   return {
     node: hub.epoch,
     publish: publisher.publish,
@@ -337,22 +340,30 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
       else topic.history.clear()
     },
     control: createControl({ hub, durable, sweep, users, attendance }),
-    connection(identity) {
-      admit()
+    connection(identity, address) {
+      // Its user is known for sure with its `connect`.
+      admit(address, undefined)
       return new Connection(connectionContext, identity)
     },
     connectionsOf: (user) => connectionContext.users.of(user),
-    stream({ identity, topics, lastEventId }) {
-      admit()
+    stream({ identity, address, topics, lastEventId }) {
+      admit(address, identity.user?.id)
       const names = [...new Set(topics)]
       checkStream(identity, names)
       const since = lastEventId === undefined ? undefined : parseEventId(lastEventId, hub)
-      const make = () => new EventStream(streamContext, groupOf(names), identity, since)
+      const make = () =>
+        new EventStream(streamContext, groupOf(names), { identity, address, since })
       const loading = bringAlive({ hub, durable }, names)
-      return new ReadableStream<Uint8Array>(loading ? new LateStream(loading, make) : make())
+      if (!loading) return new ReadableStream<Uint8Array>(make())
+      const makeLate = () => {
+        // Others have come meanwhile, or the drain.
+        admit(address, identity.user?.id)
+        return make()
+      }
+      return new ReadableStream<Uint8Array>(new LateStream(loading, makeLate))
     },
     emulate({ identity, address, framing, data }) {
-      admit()
+      admit(address, undefined)
       const connection = new Connection(connectionContext, identity)
       const source = new Emulated(emulation, connection, { framing, address, first: data })
       return new ReadableStream<Uint8Array>(source)
@@ -383,23 +394,13 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
       await durable?.settled()
       // What was accepted is told before anybody is sent away.
       pump.flush(Infinity)
-      const step = Math.max(drainStepLeast, Math.ceil(sweep.size / (drainMs / drainStepMs)))
-      closeSome(step)
-      if (sweep.size === 0) return
-      await new Promise<void>((resolve) => {
-        cancelDrain = clock.every(drainStepMs, () => {
-          closeSome(step)
-          if (sweep.size > 0) return
-          cancelDrain?.()
-          resolve()
-        })
-      })
+      await drain.run()
     },
     stop() {
       isOpen = false
-      cancelDrain?.()
       pump.flush(Infinity)
-      closeSome(Infinity)
+      drain.stop()
+      admission.stop()
       pump.stop()
       sweep.stop()
       durable?.stop()

@@ -16,6 +16,9 @@ export const pingSeconds = 25
 /** For the pong. Centrifugo's default. */
 const pongSeconds = 8
 
+/** The same for whoever was pinged out of turn; a second less some jitter of the timer. */
+export const pongMs = pongSeconds * 1_000 - 500
+
 /** Between two checks of the same member. */
 const checkSeconds = 5
 

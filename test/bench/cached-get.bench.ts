@@ -1,62 +1,112 @@
 /**
- * (a) A cached GET, against a raw `Bun.serve` handler and an Elysia handler that return the same
- * bytes. Server CPU per request, in rounds that visit every peer, so that drift hits all alike.
+ * (a) A cached GET, against a raw `Bun.serve` handler that returns the same bytes, an Elysia handler, and nginx
+ * with `proxy_cache`. Server CPU per request. Each slice of a peer has a slice of the raw handler beside it, on
+ * connections that stay open, and the ratio is the median of these pairs: what else the machine does hits both.
  */
-import { cpuSeconds, httpLoad, median } from './load.ts'
+import { readdirSync, readFileSync } from 'node:fs'
+import { httpPool, median, pinned, type HttpPool } from './load.ts'
+import { hasNginx } from './nginx.ts'
 
-const peers = ['raw', 'elysia', 'belfry'] as const
-const rounds = 7
-const requests = 40_000
+const peers = ['raw', 'elysia', 'belfry', 'belfry, token', 'nginx proxy_cache']
+const warmUp = 10_000
+const rounds = 20
+const requests = 500
 const connections = 32
 
-interface Child {
-  readonly name: (typeof peers)[number]
-  readonly process: Bun.Subprocess<'ignore', 'pipe', 'inherit'>
+/** What a peer says of itself once it serves. */
+export interface Said {
   readonly port: number
+  /** Whose CPU time counts. */
+  readonly pids: readonly number[]
   readonly path: string
+  readonly headers: Readonly<Record<string, string>>
   readonly bytes: number
-  readonly microseconds: number[]
 }
 
-async function start(name: (typeof peers)[number]): Promise<Child> {
-  const process_ = Bun.spawn([process.execPath, `${import.meta.dir}/cached-get.server.ts`, name], {
+interface Peer extends Said {
+  readonly name: string
+  readonly pool: HttpPool
+  stop(): Promise<void>
+  readonly microseconds: number[]
+  /** Of the raw handler, beside each. */
+  readonly raw: number[]
+}
+
+async function start(name: string): Promise<Peer> {
+  const server = `${import.meta.dir}/cached-get.server.ts`
+  const child = Bun.spawn([...pinned, process.execPath, server, name], {
     stdout: 'pipe',
     stderr: 'inherit',
-    stdin: 'ignore',
+    stdin: 'pipe',
   })
-  for await (const chunk of process_.stdout) {
-    const said = JSON.parse(new TextDecoder().decode(chunk)) as Omit<Child, 'name' | 'process'>
-    return { ...said, name, process: process_, microseconds: [] }
+  const stop = async (): Promise<void> => {
+    await child.stdin.end()
+    await child.exited
+  }
+  for await (const chunk of child.stdout) {
+    const said = JSON.parse(new TextDecoder().decode(chunk)) as Said
+    const pool = await httpPool({ ...said, connections })
+    await pool.run(warmUp)
+    return { ...said, name, pool, stop, microseconds: [], raw: [] }
   }
   throw new Error(`${name} did not start`)
 }
 
-export async function run(): Promise<void> {
-  const children = await Promise.all(peers.map(start))
-  try {
-    for (let round = -1; round < rounds; round++) {
-      for (const child of children) {
-        const before = await cpuSeconds(child.process.pid)
-        await httpLoad({ ...child, connections, requests })
-        const used = (await cpuSeconds(child.process.pid)) - before
-        // The first round warms up.
-        if (round >= 0) child.microseconds.push((used * 1e6) / requests)
-      }
+/** So far, with all threads; to the nanosecond, where `/proc/…/stat` counts hundredths of a second. */
+function cpuMicroseconds(pids: readonly number[]): number {
+  let nanoseconds = 0
+  for (const pid of pids) {
+    for (const task of readdirSync(`/proc/${pid}/task`)) {
+      const text = readFileSync(`/proc/${pid}/task/${task}/schedstat`, 'utf8')
+      nanoseconds += Number(text.split(' ')[0])
     }
-  } finally {
-    for (const { process: one } of children) one.kill()
   }
-  const raw = median(children[0]?.microseconds ?? [])
-  console.log(
-    `cached GET, ${children[0]?.bytes} bytes, ${connections} connections, median of ${rounds} rounds of ${requests}`,
-  )
-  console.table(
-    children.map(({ name, microseconds }) => ({
-      peer: name,
-      'server µs/request': Math.round(median(microseconds) * 10) / 10,
-      'of raw': Math.round((raw / median(microseconds)) * 100) / 100,
-    })),
-  )
+  return nanoseconds / 1000
+}
+
+async function slice({ pids, pool }: Peer): Promise<number> {
+  const before = cpuMicroseconds(pids)
+  await pool.run(requests)
+  return (cpuMicroseconds(pids) - before) / requests
+}
+
+async function round(raw: Peer, peer: Peer, isRawFirst: boolean): Promise<void> {
+  if (isRawFirst) peer.raw.push(await slice(raw))
+  peer.microseconds.push(await slice(peer))
+  if (!isRawFirst) peer.raw.push(await slice(raw))
+}
+
+const digits = (value: number, many: number): number => Number(value.toFixed(many))
+
+export async function run(): Promise<void> {
+  if (!hasNginx) console.log('no nginx here (apt-get install nginx-light): it is left out')
+  const running: Peer[] = []
+  try {
+    for (const name of peers) {
+      if (name.startsWith('nginx') && !hasNginx) continue
+      running.push(await start(name))
+    }
+    const [raw] = running
+    if (!raw) throw new Error('the raw handler is always there')
+    for (let at = 0; at < rounds; at++) {
+      for (const peer of running) await round(raw, peer, at % 2 === 0)
+    }
+    console.log(
+      `cached GET, ${raw.bytes} bytes, ${connections} connections, median of ${rounds} rounds of ${requests}`,
+    )
+    console.table(
+      running.map(({ name, bytes, microseconds, raw: beside }) => ({
+        peer: name,
+        bytes,
+        'server µs/request': digits(median(microseconds), 1),
+        'raw beside it': digits(median(beside), 1),
+        'of raw': digits(median(microseconds.map((one, at) => (beside[at] ?? 0) / one)), 3),
+      })),
+    )
+  } finally {
+    for (const { pool } of running) pool.close()
+    await Promise.all(running.map((peer) => peer.stop()))
+  }
 }
 
 if (import.meta.main) await run()

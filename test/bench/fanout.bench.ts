@@ -20,15 +20,24 @@ const deliveries = { 1: 300_000, 16: 4_800_000 } as const
 const warmUpPublications = 3_000
 const warmUpDeliveries = 4_800_000
 
-/** Header and frame of publication `offset`, as a socket receives it. */
-function frameBytes(offset: number): number {
-  return 4 + socketFrame.length + String(offset).length
+/** Publication `offset`, as a socket receives it, without the frame's header. */
+function lineBytes(offset: number): number {
+  return socketFrame.length + String(offset).length
 }
+
+/** For 126 to 65,535 bytes. */
+const frameHeaderBytes = 4
+
 const socketFrame = `{"push":{"channel":"${topicName}","pub":{"data":${JSON.stringify(sample)},"offset":}}}`
+
+/** Times that the event loop is watched: by a timer, so not while it is measured what a delivery costs. */
+const watchedTimes = 10
 
 interface Figures {
   readonly perCpuSecond: number
   readonly perSecond: number
+  /** Longest CPU time in which the server's event loop did nothing else. */
+  readonly blockMs: number
 }
 
 async function measure(name: PeerName, size: number): Promise<Figures[]> {
@@ -38,11 +47,14 @@ async function measure(name: PeerName, size: number): Promise<Figures[]> {
     const figures: Figures[] = []
     let offset = 0
     let expected = audience.bytes()
-    const bytesOf = name === 'belfry-sse' ? eventBytes : frameBytes
+    const bytesOf = name === 'belfry-sse' ? eventBytes : lineBytes
     const publish = async (count: number) => {
       let chunk = 0
       for (let n = 1; n <= count; n += 1) chunk += bytesOf(offset + n)
       if (name === 'belfry-sse') chunk += chunkBytes(chunk)
+      else if (name === 'raw') chunk += frameHeaderBytes * count
+      // What leaves together is the lines of one frame.
+      else chunk += frameHeaderBytes + count - 1
       offset += count
       expected += size * chunk
       await Promise.all([peer.publish(count), audience.reach(expected)])
@@ -57,7 +69,10 @@ async function measure(name: PeerName, size: number): Promise<Figures[]> {
       const seconds = (performance.now() - at) / 1_000
       const cpuUsed = (await peer.cpuSeconds()) - cpu
       const sent = times * perTick * size
-      figures.push({ perCpuSecond: sent / cpuUsed, perSecond: sent / seconds })
+      await peer.watch()
+      for (let n = 0; n < watchedTimes; n += 1) await publish(perTick)
+      const blockMs = await peer.watch()
+      figures.push({ perCpuSecond: sent / cpuUsed, perSecond: sent / seconds, blockMs })
     }
     audience.close()
     return figures
@@ -98,6 +113,7 @@ export async function run(): Promise<void> {
           'per second': Math.round(of(name, tick, 'perSecond') / 1_000),
           'of raw, CPU': ratio(of(name, tick, 'perCpuSecond'), of('raw', tick, 'perCpuSecond')),
           'of raw, wall': ratio(of(name, tick, 'perSecond'), of('raw', tick, 'perSecond')),
+          'longest block, CPU ms': Math.round(of(name, tick, 'blockMs')),
         })),
       ),
     )

@@ -115,6 +115,60 @@ export async function httpClient(port: number): Promise<HttpClient> {
   }
 }
 
+/** Connections that stay open between loads. */
+export interface HttpPool {
+  /** So many of the same request; resolves when all are answered. */
+  run(requests: number): Promise<void>
+  close(): void
+}
+
+export async function httpPool(
+  options: HttpRequest & { readonly port: number; readonly connections: number },
+): Promise<HttpPool> {
+  const { port, connections, ...rest } = options
+  const request = requestBytes(port, rest)
+  let done = Promise.withResolvers<void>()
+  let toSend = 0
+  let toCome = 0
+  let isOver = false
+  const fail = (error: Error): void => (isOver ? undefined : done.reject(error))
+  const send = (socket: Bun.Socket<Answers>): void => {
+    if (toSend === 0) return
+    toSend--
+    socket.write(request)
+  }
+  const open = () =>
+    Bun.connect<Answers>({
+      hostname: '127.0.0.1',
+      port,
+      data: new Answers(),
+      socket: {
+        data(socket, chunk) {
+          const answer = socket.data.read(chunk)
+          if (answer === undefined) return
+          if (!answer.isSuccess) return fail(new Error(answer.head))
+          if (--toCome === 0) done.resolve()
+          else send(socket)
+        },
+        close: () => fail(new Error(`the server on port ${port} closed a connection`)),
+        error: (_, error) => fail(error),
+      },
+    })
+  const sockets = await Promise.all(Array.from({ length: connections }, open))
+  return {
+    async run(requests) {
+      done = Promise.withResolvers()
+      toSend = toCome = requests
+      for (const socket of sockets) send(socket)
+      await done.promise
+    },
+    close() {
+      isOver = true
+      for (const socket of sockets) socket.end()
+    },
+  }
+}
+
 const headBytes = 1024
 const none = Buffer.alloc(0)
 const lastChunk = Buffer.from('\r\n0\r\n\r\n')

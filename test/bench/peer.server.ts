@@ -19,12 +19,37 @@ const report = (): Report => ({
   port: served.port,
   rssBytes: process.memoryUsage.rss(),
   subscribers: served.subscribers(),
+  blockMs,
 })
+
+/**
+ * CPU time between two turns of the loop. Not the time that passed: on a busy machine that is the
+ * scheduler's.
+ */
+let blockMs = 0
+let watcher: ReturnType<typeof setInterval> | undefined
+function watch(): void {
+  const cpuMs = (): number => {
+    const { user, system } = process.cpuUsage()
+    return (user + system) / 1_000
+  }
+  let at = cpuMs()
+  clearInterval(watcher)
+  watcher = setInterval(() => {
+    const now = cpuMs()
+    blockMs = Math.max(blockMs, now - at)
+    at = now
+  }, 1)
+}
 
 process.on('message', (order: Order) => {
   if (order.kind === 'publish') for (let n = 0; n < order.count; n += 1) served.publish()
-  else Bun.gc(true)
+  else if (order.kind === 'report') Bun.gc(true)
   process.send?.(report())
+  if (order.kind === 'watch') {
+    blockMs = 0
+    watch()
+  }
 })
 process.send?.(report())
 
@@ -92,10 +117,12 @@ function serveBelfry(): Served {
     startedAt: 0,
     identity: { kind: 'anonymous', user: null },
   }
-  const socket = createSocketDoor(realtime, () => server)
+  const addressOf = (request: Request) => server.requestIP(request)?.address ?? ''
+  const socket = createSocketDoor(realtime, () => server, addressOf)
   const events = createEventsDoor({
     realtime,
     tick: systemClock.tick,
+    addressOf,
     keepOpen: (request) => server.timeout(request, 0),
   })
   const server: Bun.Server<Connection> = Bun.serve<Connection>({

@@ -10,6 +10,8 @@ export interface Peer {
   readonly port: number
   /** Publishes `count` in one tick; resolves when the child has done it. */
   publish(count: number): Promise<void>
+  /** Watches the child's event loop from now on; tells its longest block since the last call, in ms. */
+  watch(): Promise<number>
   /** After a garbage collection in the child. */
   rssBytes(): Promise<number>
   /** Sockets or streams that hear the topic. */
@@ -21,11 +23,13 @@ export interface Peer {
 export type Order =
   | { readonly kind: 'publish'; readonly count: number }
   | { readonly kind: 'report' }
+  | { readonly kind: 'watch' }
 
 export interface Report {
   readonly port: number
   readonly rssBytes: number
   readonly subscribers: number
+  readonly blockMs: number
 }
 
 export async function startPeer(name: PeerName): Promise<Peer> {
@@ -49,6 +53,7 @@ export async function startPeer(name: PeerName): Promise<Peer> {
     name,
     port,
     publish: async (count) => void (await ask({ kind: 'publish', count })),
+    watch: async () => (await ask({ kind: 'watch' })).blockMs,
     rssBytes: async () => (await ask({ kind: 'report' })).rssBytes,
     subscribers: async () => (await ask({ kind: 'report' })).subscribers,
     cpuSeconds: () => cpuSeconds(child.pid),
@@ -113,9 +118,15 @@ export async function openAudience(peer: Peer, count: number): Promise<Audience>
     } else {
       data.step = 'open'
       open += 1
+      // Its turn to be pinged may come right after the replies.
+      if (chunk.includes(ping)) socket.write(pong)
     }
   }
   const sockets: Bun.Socket<State>[] = []
+  let isClosing = false
+  const closed = () => {
+    if (!isClosing) console.error(`${peer.name} closed a subscriber`)
+  }
   const request = Buffer.from(
     peer.name === 'belfry-sse' ? eventRequest(peer.port) : handshake(peer.port),
   )
@@ -125,7 +136,12 @@ export async function openAudience(peer: Peer, count: number): Promise<Audience>
         hostname: '127.0.0.1',
         port: peer.port,
         data: { step: 'handshake' },
-        socket: { open: (socket) => void socket.write(request), data: hear, error: () => {} },
+        socket: {
+          open: (socket) => void socket.write(request),
+          data: hear,
+          close: closed,
+          error: () => {},
+        },
       }),
     )
     sockets.push(...(await Promise.all(batch)))
@@ -147,6 +163,7 @@ export async function openAudience(peer: Peer, count: number): Promise<Audience>
       clearTimeout(timer)
     },
     close() {
+      isClosing = true
       for (const socket of sockets) socket.terminate()
     },
   }

@@ -18,6 +18,14 @@ describe('belfry', () => {
       ok: true,
       identity: { user: { id: 'ann', role: 'scraper' } },
     })
+    const own = await run(['--sub', 'ann', '--topics', 'user:ann,news'])
+    expect(await auth.identify(own.stdout.trim())).toMatchObject({
+      identity: { user: { id: 'ann', channels: ['user:ann', 'news'] } },
+    })
+    const pass = await run(['--topic', 'chat:a'])
+    expect(await auth.identifyTopic(pass.stdout.trim())).toMatchObject({
+      pass: { topic: 'chat:a', user: '' },
+    })
     expect((await run([])).stderr).toContain('say whose token: --sub <id>')
     expect((await run(['--sub', 'a'], {})).stderr).toContain('JWT_SECRET is not set')
     expect((await run(['--sub', 'a', '--ttl', 'soon'])).stderr).toContain('soon is no duration')

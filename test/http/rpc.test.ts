@@ -15,6 +15,7 @@ const notes = sqliteTable('notes', {
 
 const routes: Routes = (server, { topics }) =>
   server
+    .post('/api/echo', ({ body }) => body as object)
     .get('/api/whoami', ({ user }) => ({ id: user?.id ?? null }))
     .get('/api/plain', () => 'two\nlines')
     .get('/api/laid-out', () => new Response('{\n  "a": [1,\r\n 2]\n}', json))
@@ -235,4 +236,23 @@ test('another origin may open the fallbacks, if it is told that it may', async (
   expect(preflight.headers.get('access-control-allow-headers')?.toLowerCase()).toContain(
     'content-type',
   )
+})
+
+test('a body nested deeper than 100 levels is a 400, at collections and at own routes', async () => {
+  using folder = tempFolder()
+  await using server = await runServer({ app, folder })
+  const authorization = `Bearer ${await tokenOf({ sub: 'ann' })}`
+  const post = (path: string, body: string) =>
+    server.get(path, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json; charset=utf-8', authorization },
+      body,
+    })
+  const deep = `{"text":${'['.repeat(30_000)}${']'.repeat(30_000)}}`
+  for (const path of ['/api/notes', '/api/echo']) {
+    const response = await post(path, deep)
+    expect([path, response.status]).toEqual([path, 400])
+    expect(((await response.json()) as { detail: string }).detail).toContain('100 levels')
+  }
+  expect(await (await post('/api/echo', '{"a":[[1]]}')).json()).toEqual({ a: [[1]] })
 })

@@ -1,6 +1,7 @@
 /** The fallbacks' own edges: sessions, requests that are none, readers that stop reading or go away. */
 import { describe, expect, test } from 'bun:test'
 import { Centrifuge } from 'centrifuge'
+import { createTestClock } from '../clock.ts'
 import { RawClient, serve, until, type plansOf, type TestServer } from './serve.ts'
 import { stockClient, stockOptions, subscribed } from './stock.ts'
 
@@ -72,6 +73,7 @@ describe('a session', () => {
     await until(() => server.realtime.stats().connections === 0, 'gone')
     expect(server.realtime.stats().subscriptions).toBe(0)
     expect((await emulate(server, { session, node, data: '{}' })).status).toBe(204)
+    expect(server.realtime.receive(session, node, '{}')).toBe('gone')
     server.realtime.publish('feed:a', 'nobody there')
   })
 
@@ -132,7 +134,8 @@ test('requests that are none are refused, and end nothing', async () => {
 })
 
 test('a reader that stops reading is cut, holds a bounded buffer, and disturbs nobody', async () => {
-  await using server = serve(topics)
+  // Its clock stands: it is the write that notices, not the sweep.
+  await using server = serve(topics, { clock: createTestClock() })
   const healthy = await RawClient.connect(server.wsUrl)
   await healthy.call({ subscribe: { channel: 'feed:a' } })
   const url = `/connection/sse?cf_connect=${encodeURIComponent(`${connectLine}\n${subscribeLine}`)}`

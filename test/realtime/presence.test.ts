@@ -1,6 +1,7 @@
 /** Who is there: presence, counts, and coming and going, over each transport of the stock client. */
 import { describe, expect, test } from 'bun:test'
 import { createTestClock } from '../clock.ts'
+import { presenceContract } from '../contracts/presence.ts'
 import { createAttendance } from '../../src/realtime/attendance.ts'
 import { createPresence } from '../../src/realtime/presence.ts'
 import type { plansOf } from './serve.ts'
@@ -37,6 +38,7 @@ describe.each([...transports])('over %s', (transport) => {
     tab.disconnect()
     heard.subscription.unsubscribe()
     await until(() => server.realtime.stats().subscriptions === 1, 'two are gone')
+    expect(server.realtime.connectionsOf('ann')).toHaveLength(1)
     expect(await ann.presenceStats('room:a')).toEqual({ numClients: 1, numUsers: 1 })
     expect((await ann.presence('room:b')).clients).toEqual({})
     ann.disconnect()
@@ -137,14 +139,4 @@ test('a crowd that comes and goes is told in fewer and larger frames, and to at 
   expect(frames[1_000]).toEqual([])
 })
 
-test('the same connection again in the same topic is there once', () => {
-  const presence = createPresence()
-  const member = { client: 'a', user: 'ann', info: '{}' }
-  presence.add('t', member)
-  presence.add('t', { ...member, user: 'bob' })
-  expect(presence.stats('t')).toEqual({ clients: 1, users: 1 })
-  presence.remove('t', 'a')
-  presence.remove('t', 'a')
-  presence.remove('other', 'a')
-  expect(presence.stats('t')).toEqual({ clients: 0, users: 0 })
-})
+describe('presence in memory', () => presenceContract(createPresence))

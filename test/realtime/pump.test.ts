@@ -266,6 +266,17 @@ describe('the pump', () => {
     expect(turns.turn()).toBeFalse()
   })
 
+  test('pushes to some 1,000 in a turn, however little time they take', () => {
+    const setting = setUp({ turnMs: 1_000, shardSize: 500 })
+    let pushes = 0
+    for (let n = 0; n < 5_000; n += 1) setting.outbox.join({ push: () => void (pushes += 1) })
+    setting.outbox.append('a')
+    for (const expected of [1_000, 2_000, 3_000, 4_000, 5_000]) {
+      setting.turns.turn()
+      expect(pushes).toBe(expected)
+    }
+  })
+
   test('flush delivers all that waits at once, and nothing runs after it', () => {
     const { outbox, pump, turns } = setUp()
     const hearers = Array.from({ length: 7 }, () => new Hearer())
@@ -282,9 +293,12 @@ describe('the pump', () => {
     let isLeft = true
     const outbox: Pumped = {
       isQueued: false,
+      get isEmpty() {
+        return !isLeft
+      },
       step() {
         if (!isLeft) pump.forget(20 * 1024 * 1024)
-        return isLeft
+        return 1
       },
     }
     pump.add(outbox, 20 * 1024 * 1024)

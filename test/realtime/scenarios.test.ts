@@ -212,7 +212,7 @@ describe.each([...transports])('over %s', (transport) => {
     })
     expect(await codeOf(client.rpc('GET /bug', null))).toBe(100)
     expect(server.errors).toEqual(['realtime.command-failed'])
-    expect(await codeOf(client.rpc('getTime', null))).toBe(104)
+    expect(await codeOf(client.rpc('getTime', null))).toBe(108)
     expect(await codeOf(client.rpc('GET /api/posts', { body: 'of a GET' }))).toBe(107)
     client.disconnect()
   })

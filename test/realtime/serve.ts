@@ -107,11 +107,11 @@ export function serve(declared: Declared, options: ServeOptions = {}): TestServe
   const api = createServerApi({ realtime, health, tick, log: logTo(errors) })
   const replay = createReplayDoor({ realtime, tick })
   const doors: Record<string, Door> = {
-    '/connection/websocket': createSocketDoor(realtime, () => server),
+    '/connection/websocket': createSocketDoor(realtime, () => server, addressOf),
     '/connection/sse': emulated.sse,
     '/connection/http_stream': emulated.httpStream,
     '/emulation': emulated.emulation,
-    '/api/stream': createEventsDoor({ realtime, tick, keepOpen }),
+    '/api/stream': createEventsDoor({ realtime, tick, keepOpen, addressOf }),
     ...Object.fromEntries([...api].map(([method, door]) => [`/api/${method}`, door])),
   }
   const server: Bun.Server<Connection> = Bun.serve<Connection>({

@@ -1,5 +1,6 @@
 /** Readers that do not keep up, and what is left behind when everybody is gone. */
 import { expect, test } from 'bun:test'
+import { createTestClock } from '../clock.ts'
 import { RawClient, serve, until, type TestServer } from './serve.ts'
 
 const topics = { 'feed:{name}': { subscribe: 'public', historySize: 100 } } as const
@@ -76,6 +77,74 @@ test('a slow socket is closed with 3008 before anything is dropped; others hear 
   )
   expect(offsets).toEqual(offsets.map((_, index) => index + 1))
   expect(bytes.subarray(-8).toString('hex')).toBe('88060bc0736c6f77')
+  healthy.close()
+})
+
+test('a process that stands still costs bounded memory, gets 3008, and disturbs nobody', async () => {
+  await using server = serve(topics)
+  const healthy = await RawClient.connect(server.wsUrl)
+  await healthy.call({ subscribe: { channel: 'feed:a' } })
+  const paused = 5
+  let said: unknown
+  const fixture = `${import.meta.dir}/paused-fixture.ts`
+  const child = Bun.spawn([process.execPath, fixture, server.wsUrl, 'feed:a', String(paused)], {
+    stdio: ['ignore', 'inherit', 'inherit'],
+    ipc: (message) => {
+      said = message
+    },
+  })
+  await until(() => said === 'ready', 'they listen')
+  const connections = server.realtime.connectionsOf('ann')
+  expect(connections).toHaveLength(paused)
+  child.kill('SIGSTOP')
+
+  let published = 0
+  let waiting = 0
+  // What the kernel takes for them is a few MB each; then as much again.
+  let left = 1_000
+  while (left > 0 && published < 20_000) {
+    server.realtime.publish('feed:a', `${published}:${'x'.repeat(8_000)}`)
+    published += 1
+    if (server.realtime.stats().slow === paused) left -= 1
+    await new Promise((resolve) => setImmediate(resolve))
+    for (const { socket } of connections) {
+      waiting = Math.max(waiting, socket?.getBufferedAmount() ?? 0)
+    }
+    await until(() => healthy.publications.length > published - 32, 'the healthy one keeps up')
+  }
+  expect(server.realtime.stats()).toMatchObject({ slow: paused, sockets: 1 })
+  expect(waiting).toBeGreaterThan(64 * 1024)
+  expect(waiting).toBeLessThan(160 * 1024)
+  await until(() => healthy.publications.length === published, 'the healthy one has all')
+
+  child.kill('SIGCONT')
+  await until(() => Array.isArray(said), 'they are told')
+  expect(said).toEqual(Array.from({ length: paused }, () => 3008))
+  await child.exited
+  healthy.close()
+})
+
+test('who is sent much and answers no ping is slow, and is told within 17 s', async () => {
+  const clock = createTestClock()
+  await using server = serve(topics, { clock })
+  const [healthy, silent] = [
+    await RawClient.connect(server.wsUrl),
+    await RawClient.connect(server.wsUrl),
+  ]
+  silent.answersPings = false
+  for (const client of [healthy, silent]) await client.call({ subscribe: { channel: 'feed:a' } })
+  let n = 0
+  for (; n < 40; n += 1) server.realtime.publish('feed:a', 'x'.repeat(8_000))
+  const isHeard = (client: RawClient) => client.publications.length === n
+  await until(() => isHeard(healthy) && isHeard(silent), 'heard')
+  for (let second = 0; second < 17; second += 1) {
+    clock.advance(1_000)
+    await healthy.call({ ping: {} })
+    await healthy.call({ ping: {} })
+  }
+  await until(() => silent.closed !== undefined, 'closed')
+  expect(silent.closed).toEqual({ code: 3008, reason: 'slow' })
+  expect(healthy.closed).toBeUndefined()
   healthy.close()
 })
 

@@ -1,0 +1,61 @@
+/**
+ * The headers of a cache hit, ready made: of one entry they are the same for everybody but for the request's
+ * id, and now and then a number. Copying a `Headers` takes 0.5 µs, making one of a record of seven 2.4 (Bun 1.4.5).
+ *
+ * One object per entry and manner, changed in place for each answer: `new Response` copies it.
+ */
+import type { CacheEntry } from '../cache/cache.ts'
+import type { Clock } from '../lib/clock.ts'
+import { responseTime, type Visit } from './visit.ts'
+
+/** What others may do with an answer. */
+export interface Sharing {
+  readonly cacheControl: string
+  readonly vary: string | undefined
+}
+
+interface Ready {
+  readonly headers: Headers
+  /** As they stand in `headers`. */
+  ttlS: number
+  time: string
+}
+
+export type ReadyHeaders = (sharing: Sharing, entry: CacheEntry, visit: Visit) => Headers
+
+export function createReadyHeaders(clock: Clock): ReadyHeaders {
+  const bySharing = new Map<Sharing, WeakMap<CacheEntry, Ready>>()
+
+  const make = ({ cacheControl, vary }: Sharing, { etag }: CacheEntry): Ready => {
+    const headers = new Headers({
+      // First, because it is looked for each time.
+      'x-request-id': '',
+      'content-type': 'application/json',
+      etag,
+      'cache-control': cacheControl,
+      'x-cache': 'hit',
+    })
+    if (vary) headers.set('vary', vary)
+    return { headers, ttlS: Number.NaN, time: '' }
+  }
+
+  return (sharing, entry, visit) => {
+    let entries = bySharing.get(sharing)
+    if (!entries) bySharing.set(sharing, (entries = new WeakMap()))
+    let ready = entries.get(entry)
+    if (!ready) entries.set(entry, (ready = make(sharing, entry)))
+    const { headers } = ready
+    headers.set('x-request-id', visit.id)
+    const ttlS = Math.floor((entry.freshUntilMs - clock.now()) / 1000)
+    if (ttlS !== ready.ttlS) {
+      ready.ttlS = ttlS
+      headers.set('cache-status', `belfry; hit; ttl=${ttlS}`)
+    }
+    const time = responseTime(visit, clock.tick())
+    if (time !== ready.time) {
+      ready.time = time
+      headers.set('x-response-time', time)
+    }
+    return headers
+  }
+}

@@ -1,0 +1,197 @@
+/** How many may come, how fast, and how they are sent away. */
+import { Centrifuge } from 'centrifuge'
+import { describe, expect, test } from 'bun:test'
+import { createAdmission, type Guest } from '../../src/realtime/admission.ts'
+import { createTestClock } from '../clock.ts'
+import { RawClient, serve, until, type TestServer } from './serve.ts'
+
+const topics = { live: { subscribe: 'public', historySize: 100 } } as const
+
+describe('connects beyond the rate', () => {
+  const limits = {
+    connectionsMax: 100,
+    connectionsPerAddressMax: Infinity,
+    connectionsPerUserMax: Infinity,
+    connectsPerSecond: 100,
+    connectsBurst: 2,
+    connectsWaitingMax: 5,
+  }
+
+  test('stand in line, and who has gone home takes no place', async () => {
+    const clock = createTestClock()
+    const admission = createAdmission(clock, limits)
+    const order: number[] = []
+    const enter = (n: number): Guest & { state: Guest['state'] } => {
+      const guest: { state: Guest['state'] } = { state: 'opened' }
+      const turn = admission.enter(guest)
+      if (turn === 'now') order.push(n)
+      else if (turn !== 'full') void turn.then(() => order.push(n))
+      return guest
+    }
+    const guests = Array.from({ length: 7 }, (_, n) => enter(n))
+    expect(admission.enter({ state: 'opened' })).toBe('full')
+    expect([order, admission.waiting]).toEqual([[0, 1], 5])
+    const settle = () => new Promise((resolve) => setImmediate(resolve))
+    clock.advance(10)
+    await settle()
+    expect(order).toEqual([0, 1, 2])
+    const gone = guests[3]
+    if (gone) gone.state = 'closed'
+    clock.advance(10)
+    await settle()
+    expect([order, admission.waiting]).toEqual([[0, 1, 2, 3, 4], 2])
+    // Nobody overtakes, though the bucket has been filled meanwhile.
+    clock.advance(9)
+    enter(7)
+    clock.advance(1)
+    await settle()
+    clock.advance(30)
+    await settle()
+    expect([order, admission.waiting]).toEqual([[0, 1, 2, 3, 4, 5, 6, 7], 0])
+    clock.advance(10_000)
+    expect([enter(8).state, order.at(-1)]).toEqual(['opened', 8])
+    admission.stop()
+  })
+
+  test('are all served, each with what it sent behind its connect', async () => {
+    await using server = serve(topics, {
+      limits: { connectsPerSecond: 1_000, connectsBurst: 5, connectsWaitingMax: 1_000 },
+    })
+    const clients = await Promise.all(
+      Array.from({ length: 100 }, () => RawClient.open(server.wsUrl)),
+    )
+    for (const client of clients) {
+      client.send('{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"live"}}')
+      // Later than its `connect`, and still after it.
+      client.send('{"id":3,"ping":{}}')
+    }
+    await until(() => clients.every(({ replies }) => replies.length === 3), 'all are served')
+    for (const { replies } of clients) expect(replies.map(({ id }) => id)).toEqual([1, 2, 3])
+    expect(server.realtime.stats()).toMatchObject({ sockets: 100, subscriptions: 100 })
+    for (const client of clients) client.close()
+  })
+
+  test('a stock client that finds the line full comes back and gets in', async () => {
+    await using server = serve(topics, {
+      limits: { connectsPerSecond: 100, connectsBurst: 1, connectsWaitingMax: 1 },
+    })
+    const clients = Array.from(
+      { length: 5 },
+      () =>
+        new Centrifuge(server.wsUrl, {
+          minReconnectDelay: 1,
+          maxReconnectDelay: 20,
+          websocket: WebSocket,
+        }),
+    )
+    for (const client of clients) client.connect()
+    await Promise.all(clients.map((client) => client.ready(5_000)))
+    for (const client of clients) client.disconnect()
+  })
+})
+
+describe('connections at once', () => {
+  const stream = (server: TestServer, token?: string) =>
+    fetch(`${server.url}/api/stream?topics=live`, {
+      headers: token === undefined ? {} : { authorization: `Bearer ${token}` },
+    })
+
+  test('of one user: the next is closed with 3504, a stream gets 429', async () => {
+    await using server = serve(topics, { limits: { connectionsPerUserMax: 2 } })
+    const first = await RawClient.connect(server.wsUrl, 'user:ann')
+    const response = await stream(server, 'user:ann')
+    expect(response.status).toBe(200)
+    const third = await RawClient.open(server.wsUrl)
+    third.send('{"id":1,"connect":{"token":"user:ann"}}')
+    await until(() => third.closed !== undefined, 'closed')
+    expect(third.closed).toEqual({ code: 3504, reason: 'connection limit' })
+    expect((await stream(server, 'user:ann')).status).toBe(429)
+    const bob = await RawClient.connect(server.wsUrl, 'user:bob')
+    first.close()
+    await until(() => server.realtime.stats().sockets === 1, 'one has left')
+    const again = await RawClient.connect(server.wsUrl, 'user:ann')
+    for (const client of [bob, again]) client.close()
+    await response.body?.cancel()
+    await until(() => server.realtime.stats().connections === 0, 'all have left')
+    const two = [await stream(server, 'user:ann'), await stream(server, 'user:ann')]
+    expect(two.map(({ status }) => status)).toEqual([200, 200])
+    for (const { body } of two) await body?.cancel()
+  })
+
+  test('of one address: the next is refused with 429', async () => {
+    await using server = serve(topics, { limits: { connectionsPerAddressMax: 2 } })
+    const first = await RawClient.connect(server.wsUrl)
+    const response = await stream(server)
+    expect((await stream(server)).status).toBe(429)
+    const refused = new RawClient(server.wsUrl)
+    await until(() => refused.closed !== undefined, 'refused')
+    await response.body?.cancel()
+    await until(() => server.realtime.stats().streams === 0, 'the stream has left')
+    const next = await RawClient.connect(server.wsUrl)
+    for (const client of [first, next]) client.close()
+  })
+})
+
+describe('a drain', () => {
+  const last = ({ replies }: RawClient) =>
+    (replies.at(-1)?.push as { disconnect?: { reconnect_after_ms?: number } } | undefined)
+      ?.disconnect?.reconnect_after_ms
+
+  test('is spread, and tells each when to come back: after the restart, in turn', async () => {
+    const clock = createTestClock()
+    await using server = serve(topics, {
+      clock,
+      limits: { connectsPerSecond: 500, connectsBurst: 2_000, drainMs: 500 },
+    })
+    const clients: RawClient[] = []
+    while (clients.length < 1_200) {
+      const some = Array.from({ length: 100 }, () => RawClient.connect(server.wsUrl))
+      clients.push(...(await Promise.all(some)))
+    }
+    const drained = server.realtime.drain()
+    const gone = () => clients.filter(({ closed }) => closed).length
+    await until(() => gone() === 500, 'the first step')
+    clock.advance(100)
+    await until(() => gone() === 1_000, 'the second')
+    clock.advance(100)
+    await drained
+    await until(() => gone() === 1_200, 'the third')
+    for (const { closed } of clients) expect(closed).toEqual({ code: 3001, reason: 'shutdown' })
+    const delays = clients
+      .map(last)
+      .map(Number)
+      .toSorted((a, b) => a - b)
+    // From the end of the drain and a second for the restart, 400 a second; less what has passed.
+    expect(delays[0]).toBe(1_200)
+    expect(delays.at(-1)).toBe(1_000 + Math.round((1_199 * 1_000) / 400))
+    const backs = new Set(delays)
+    expect(backs.size).toBeGreaterThan(1_000)
+    await expect(RawClient.open(server.wsUrl)).rejects.toThrow()
+  }, 20_000)
+
+  test('what was published before it is heard first', async () => {
+    await using server = serve(topics)
+    const client = await RawClient.connect(server.wsUrl)
+    await client.call({ subscribe: { channel: 'live' } })
+    server.realtime.publish('live', 1)
+    await server.realtime.drain()
+    await until(() => client.closed !== undefined, 'closed')
+    expect(client.publications.map(({ offset }) => offset)).toEqual([1])
+  })
+
+  test('the stock client comes back by itself; a stream is told when', async () => {
+    await using server = serve(topics)
+    const client = new Centrifuge(server.wsUrl, { minReconnectDelay: 1, websocket: WebSocket })
+    const codes: number[] = []
+    client.on('connecting', ({ code }) => void codes.push(code))
+    client.connect()
+    await client.ready()
+    const response = await fetch(`${server.url}/api/stream?topics=live`)
+    const text = response.text()
+    await server.realtime.drain()
+    await until(() => codes.length === 2, 'it is connecting again')
+    expect(codes[1]).toBe(3001)
+    expect(await text).toMatch(/retry: 10\d\d\n\n$/)
+    client.disconnect()
+  })
+})
