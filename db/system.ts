@@ -6,6 +6,7 @@
 import { index, integer, primaryKey, sqliteTable, text } from 'drizzle-orm/sqlite-core'
 import log0001 from './migrations/0001_log.sql' with { type: 'text' }
 import store0002 from './migrations/0002_store.sql' with { type: 'text' }
+import topics0003 from './migrations/0003_topics.sql' with { type: 'text' }
 
 export const log = sqliteTable('log', {
   seq: integer().primaryKey({ autoIncrement: true }),
@@ -33,6 +34,26 @@ export const idempotency = sqliteTable(
   (t) => [primaryKey({ columns: [t.scope, t.key] }), index('idempotency_at').on(t.at)],
 )
 
+export const topics = sqliteTable('belfry_topics', {
+  name: text().primaryKey(),
+  offset: integer().notNull(),
+  at: integer().notNull(),
+})
+
+export const publications = sqliteTable(
+  'belfry_publications',
+  {
+    topic: text().notNull(),
+    offset: integer().notNull(),
+    at: integer().notNull(),
+    data: text().notNull(),
+  },
+  (t) => [
+    primaryKey({ columns: [t.topic, t.offset] }),
+    index('belfry_publications_at').on(t.topic, t.at),
+  ],
+)
+
 /**
  * `version` is written to `PRAGMA user_version` in the migration's own transaction. Statements end in
  * `;` and stand apart by an empty line: a remote database takes one at a time.
@@ -40,7 +61,11 @@ export const idempotency = sqliteTable(
 export const systemMigrations: readonly { readonly version: number; readonly sql: string }[] = [
   { version: 1, sql: log0001 },
   { version: 2, sql: store0002 },
+  { version: 3, sql: topics0003 },
 ]
 
 /** Names an app's table may not have. */
-export const systemTables: ReadonlySet<string> = new Set(['log', 'meta', 'idempotency'])
+export const systemTables: ReadonlySet<string> = new Set([
+  ...['log', 'meta', 'idempotency'],
+  ...['belfry_topics', 'belfry_publications'],
+])

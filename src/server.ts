@@ -37,7 +37,13 @@ import { createMetrics } from './observe/metrics.ts'
 import type { Plan } from './plan/plan.ts'
 import { createRealtime, type Connection } from './realtime/realtime.ts'
 import type { Db, TransactionOptions, Tx } from './store/declare.ts'
-import { createRedis, createStore, tableTagOf, type Redis } from './store/store.ts'
+import {
+  createPublications,
+  createRedis,
+  createStore,
+  tableTagOf,
+  type Redis,
+} from './store/store.ts'
 import { version } from './version.ts'
 
 /** Writes per user, or per address for visitors, until app files can say (`limits`). */
@@ -108,6 +114,10 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       call: (call) => callDoors(fetch, call),
       clock,
       log,
+      limits: (policy) => createLimits({ clock }, policy),
+      publications: plan.topics.some(({ persist }) => persist)
+        ? createPublications(store)
+        : undefined,
     },
     { version, limits: config.connections },
   )
@@ -242,6 +252,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       realtime.stop()
       await Promise.all([finishRequests(server(), clock), backups.stop()])
       if (local) await finishRequests(local, clock)
+      await realtime.settled()
       cache.stop()
       await warmer.stop()
       await store.stop()

@@ -45,6 +45,7 @@ function describe(checked: Plan): string {
       `topic ${one.pattern}`,
       `  subscribe ${rule(one.subscribe)}, publish ${rule(one.publish)}`,
       `  history ${one.historySize > 0 ? `${one.historySize} for ${one.historyTtlMs} ms` : 'none'}${one.last ? ', last value on subscribe' : ''}`,
+      ...topicExtras(one),
     )
   }
   for (const one of checked.feeds) {
@@ -57,6 +58,24 @@ function describe(checked: Plan): string {
     )
   }
   return lines.join('\n')
+}
+
+function topicExtras({ presence, message, limit, conflate, persist }: Plan['topics'][number]) {
+  const rates = [
+    ['user', limit?.user],
+    ['connection', limit?.connection],
+  ] as const
+  return [
+    ...(presence === true ? ['  presence'] : []),
+    ...(message ? ['  message by schema'] : []),
+    ...rates.flatMap(([who, rate]) =>
+      rate ? [`  limit ${rate.quota} in ${rate.windowMs} ms for each ${who}`] : [],
+    ),
+    ...(conflate
+      ? [`  conflate ${conflate.everyMs} ms${conflate.key ? ' for each key' : ''}`]
+      : []),
+    ...(persist ? [`  persist ${persist.size} for ${persist.ttlMs} ms`] : []),
+  ]
 }
 
 /** Rules of every room are an audience by name, a function, or absent. */

@@ -26,10 +26,11 @@ import { problemResponse } from './faults.ts'
 import { createGate } from './gates.ts'
 import { createHealthDoor, createMetricsDoor, type Health } from './operations.ts'
 import { createLane } from './lane.ts'
-import { createPublishDoors } from './publish.ts'
 import { createReadyHeaders } from './ready.ts'
 import { createRecordDoors } from './records.ts'
 import { createOwnRoutes } from './routes.ts'
+import { createReplayDoor } from './replay.ts'
+import { createServerApi } from './server-api.ts'
 import { createSocketDoor } from './socket.ts'
 import { visitHeaders, type Door, type ReadDoor, type Visit } from './visit.ts'
 
@@ -109,16 +110,18 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
     if (callerOf(request)) throw new Fault('invalid', 'a stream cannot be called: subscribe to it')
     deps.server().timeout(request, 0)
   }
-  const server = createPublishDoors({ realtime, tick })
   on('GET', '/connection/websocket', createSocketDoor(realtime, deps.server, addressOf))
   const emulated = createEmulationDoors({ realtime, keepOpen, addressOf, tick })
   on('GET', '/connection/sse', emulated.sse)
   on('POST', '/connection/http_stream', emulated.httpStream)
   on('POST', '/emulation', emulated.emulation)
   on('GET', '/api/stream', createEventsDoor({ realtime, keepOpen, addressOf, tick }))
-  on('POST', '/api/publish', server.publish)
-  on('POST', '/api/broadcast', server.broadcast)
-  on('POST', '/api/history', server.history)
+  on('GET', '/api/topics/:id/history', createReplayDoor({ realtime, tick }))
+  for (const [method, door] of createServerApi({ ...deps, tick })) {
+    on('POST', `/api/server/${method}`, door)
+    // Some methods have names that collections have: those are served under /api/server only.
+    if (!collections.plans.some(({ path }) => path === method)) on('POST', `/api/${method}`, door)
+  }
 
   const ready = createReadyHeaders(clock)
   for (const plan of collections.plans) {

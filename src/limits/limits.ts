@@ -29,6 +29,8 @@ const keysMax = 100_000
 export interface Limits {
   /** Takes one slot for `key`, or says how long until one is free. */
   take(key: string): LimitDecision
+  /** The slot that `key` took last is free again: nothing came of it. */
+  giveBack(key: string): void
   readonly policy: LimitPolicy
   readonly keys: number
 }
@@ -62,6 +64,9 @@ export function createLimits(deps: { readonly clock: Clock }, policy: LimitPolic
       return isFree
         ? { ok: true, left: policy.quota - times.length, resetMs }
         : { ok: false, left: 0, resetMs }
+    },
+    giveBack(key) {
+      taken.get(key)?.pop()
     },
   }
 }

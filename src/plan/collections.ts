@@ -22,8 +22,9 @@ type Columns = CollectionPlan['columns']
 
 /** First path segments under `/api/` that Belfry serves itself, now or by its architecture. */
 const reservedNames = new Set([
-  ...['admin', 'auth', 'broadcast', 'disconnect', 'health', 'history', 'info', 'metrics'],
-  ...['presence', 'publish', 'refresh', 'rpc', 'stream', 'subscribe', 'topics', 'unsubscribe'],
+  ...['admin', 'auth', 'batch', 'broadcast', 'disconnect', 'health', 'history', 'history_remove'],
+  ...['info', 'metrics', 'presence', 'presence_stats', 'publish', 'refresh', 'rpc', 'server'],
+  ...['stream', 'subscribe', 'topics', 'unsubscribe'],
 ])
 
 /** Query parameters of every list: a filter of that name could not be asked for. */

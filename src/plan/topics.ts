@@ -1,15 +1,28 @@
 /** Declared topics, checked and compiled to matchers. */
 import { parseDurationMs } from '../lib/duration.ts'
+import { parseRate } from '../lib/rate.ts'
+import type { LimitPolicy } from '../limits/limits.ts'
 import { compilePattern, validatePattern, type TopicPlan } from '../realtime/realtime.ts'
-import type { TopicDeclaration, TopicOptions } from '../realtime/declare.ts'
-import { checkOptions, checkRule, type Report } from './report.ts'
+import type { ConflateOptions, TopicDeclaration, TopicOptions } from '../realtime/declare.ts'
+import { compileMessage } from './message.ts'
+import { checkOptions, checkRule, durationOf, type Report } from './report.ts'
+
+/** Shorter is what the fan-out gathers by itself; longer is a feed. */
+const conflateMs = { least: 10, most: 3_600_000 } as const
 
 /** Publications of history per topic: with 1 KB each, 10 MB. */
 const historySizeMax = 10_000
 
+/** Publications of a topic on disk: with 1 KB each, 1 GB, and what is kept when only a time is said. */
+const persistSizeMax = 1_000_000
+const persistSizeDefault = 100_000
+
 const known = {
-  served: ['subscribe', 'publish', 'history', 'last', 'presence'],
-  notYet: ['limit', 'message', 'conflate', 'persist'],
+  served: [
+    ...['subscribe', 'publish', 'history', 'last', 'presence'],
+    ...['message', 'limit', 'conflate', 'persist'],
+  ],
+  notYet: [],
 }
 
 export function compileTopics(
@@ -58,7 +71,55 @@ function compileTopic(
     historyTtlMs: ttlMs,
     last: options.last ?? false,
     presence: options.presence ?? false,
+    message: options.message && compileMessage(options.message, `${at}.message`, report),
+    limit: limitOf(options, pattern, at, report),
+    conflate: conflateOf(options, at, report),
+    persist: persistOf(options, { size, ttlMs }, at, report),
   }
+}
+
+const limitOptions = { served: ['user', 'connection'], notYet: [] }
+
+function limitOf(
+  { limit }: TopicOptions,
+  pattern: string,
+  at: string,
+  report: Report,
+): TopicPlan['limit'] {
+  if (limit === undefined) return undefined
+  const policyOf = (rate: unknown, key: string): LimitPolicy | undefined => {
+    if (rate === undefined) return undefined
+    const parsed = parseRate(rate)
+    if (!parsed) report(`${at}.${key}`, `${JSON.stringify(rate)} is no rate like 5/10s, 100/min`)
+    return parsed && { name: pattern, ...parsed }
+  }
+  if (typeof limit !== 'object' || limit === null) return { user: policyOf(limit, 'limit') }
+  checkOptions(`${at}.limit.`, limit, limitOptions, report)
+  if (limit.user === undefined && limit.connection === undefined) {
+    report(`${at}.limit`, 'limits nothing: give it user, connection or both')
+  }
+  return {
+    user: policyOf(limit.user, 'limit.user'),
+    connection: policyOf(limit.connection, 'limit.connection'),
+  }
+}
+
+const conflateOptions = { served: ['every', 'key'], notYet: [] }
+
+function conflateOf({ conflate }: TopicOptions, at: string, report: Report): TopicPlan['conflate'] {
+  if (conflate === undefined) return undefined
+  const isShort = typeof conflate !== 'object' || conflate === null
+  const { every, key }: Partial<ConflateOptions<unknown>> = isShort ? { every: conflate } : conflate
+  if (!isShort) checkOptions(`${at}.conflate.`, conflate, conflateOptions, report)
+  if (key !== undefined && typeof key !== 'function') {
+    report(`${at}.conflate.key`, 'must be a function of the data')
+  }
+  const everyMs = parseDurationMs(every) ?? 0
+  if (everyMs < conflateMs.least || everyMs > conflateMs.most) {
+    const where = isShort ? 'conflate' : 'conflate.every'
+    report(`${at}.${where}`, 'must be a duration from 10ms to 1h, like 1s')
+  }
+  return { everyMs, key }
 }
 
 function historyOf(
@@ -73,4 +134,36 @@ function historyOf(
   const ttlMs = parseDurationMs(history.ttl)
   if (ttlMs === undefined) report(`${at}.history.ttl`, 'must be a duration like 24h')
   return { size: history.size, ttlMs: ttlMs ?? 0 }
+}
+
+const persistOptions = { served: ['size', 'ttl'], notYet: [] }
+
+/** On disk at least what is in memory. */
+function persistOf(
+  { persist = false, history }: TopicOptions,
+  inMemory: { readonly size: number; readonly ttlMs: number },
+  at: string,
+  report: Report,
+): TopicPlan['persist'] {
+  if (persist === false) return undefined
+  if (history === undefined) {
+    report(`${at}.persist`, 'needs history: what subscribers recover from')
+  }
+  if (persist === true) return inMemory
+  if (typeof persist !== 'object' || persist === null) {
+    report(`${at}.persist`, 'must be true, false or { size, ttl }')
+    return undefined
+  }
+  checkOptions(`${at}.persist.`, persist, persistOptions, report)
+  const { size = Math.max(inMemory.size, persistSizeDefault), ttl } = persist
+  if (!Number.isInteger(size) || size < inMemory.size || size > persistSizeMax) {
+    const least = Math.max(1, inMemory.size)
+    report(
+      `${at}.persist.size`,
+      `must be an integer from ${least} (its history) to ${persistSizeMax}`,
+    )
+  }
+  const ttlMs = durationOf(ttl, `${at}.persist.ttl`, inMemory.ttlMs, report)
+  if (ttlMs < inMemory.ttlMs) report(`${at}.persist.ttl`, 'is shorter than that of its history')
+  return { size, ttlMs }
 }

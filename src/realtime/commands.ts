@@ -1,8 +1,9 @@
 /** What a connected client asks for and does, besides listening: publish, history, presence, rpc. */
 import { detach } from '../lib/service.ts'
+import { whenAlive } from './alive.ts'
 import type { Called, Peer } from './peer.ts'
 import type { Member, PresenceStats } from './presence.ts'
-import { encodePublications, errors, reply, type Command } from './protocol.ts'
+import { encodePublications, errors, reply, type Command, type ProtocolError } from './protocol.ts'
 import { historyQueryOf, readHistory } from './recovery.ts'
 import { allowed } from './rules.ts'
 import { mayAsk } from './subscribe.ts'
@@ -15,18 +16,31 @@ export function publish(peer: Peer, id: number, { channel, data, type = 0 }: Par
   if (type !== 0) return peer.error(id, errors.notAvailable)
   const match = allowed(peer, id, channel, 'publish')
   if (!match) return
-  const { hub, log } = peer.context
-  try {
-    hub.publish(match.name, hub.encode(data))
-    peer.reply(reply(id, 'publish', '{}'))
-  } catch (error) {
-    // Too large as we write it, nested too deep, or no room for one more topic.
-    log.debug('realtime.publish-refused', { topic: channel, error })
-    peer.error(id, errors.limit)
-  }
+  const { client, context, identity, socket } = peer
+  const author = { identity, client, address: socket?.remoteAddress }
+  const refused = context.publisher.publishAs(author, match, data)
+  if (!(refused instanceof Promise)) return answerPublish(peer, id, refused)
+  // Answered when it is committed: what follows does not wait.
+  detach(
+    refused.then((known) => {
+      if (peer.state === 'connected') peer.act(() => answerPublish(peer, id, known))
+    }),
+    (error) => context.log.error('realtime.command-failed', { error }),
+  )
 }
 
-export function history(peer: Peer, id: number, params: Params): void {
+function answerPublish(peer: Peer, id: number, refused: ProtocolError | undefined): void {
+  if (refused) peer.error(id, refused)
+  else peer.reply(reply(id, 'publish', '{}'))
+}
+
+export function history(peer: Peer, id: number, params: Params): Promise<void> | undefined {
+  const { channel } = params
+  // Whoever hears it keeps it alive: it is not asked for here.
+  return whenAlive(peer, id, { channel, isGranted: false }, () => answerHistory(peer, id, params))
+}
+
+function answerHistory(peer: Peer, id: number, params: Params): void {
   const { channel } = params
   const query = historyQueryOf(params)
   if (typeof channel !== 'string' || !query) return peer.error(id, errors.badRequest)

@@ -1,8 +1,9 @@
 /** Who a connection is: `connect`, `refresh`, and how long that lasts. */
 import type { Identity, Verdict } from '../auth/auth.ts'
+import { bringAlive, goOn } from './alive.ts'
 import { lifetimeFields, objectOf, type Peer } from './peer.ts'
 import { closes, errors, isRecord, refreshPush, reply, type Command } from './protocol.ts'
-import { recheck, subscribeOwn } from './subscribe.ts'
+import { channelsOf, recheck, subscribeOwn } from './subscribe.ts'
 import { pingSeconds } from './sweep.ts'
 
 type Params = Command['params']
@@ -30,11 +31,22 @@ export function connect(peer: Peer, id: number, params: Params): Promise<void> |
 /** Its turn has come. */
 function enter(peer: Peer, id: number, params: Params): Promise<void> | undefined {
   const token = tokenOf(params)
-  if (token === undefined || token === '') {
-    connected(peer, id, params, peer.identity)
-    return undefined
-  }
-  return identify(peer, id, token, (identity) => connected(peer, id, params, identity))
+  if (token === undefined || token === '') return arrive(peer, id, params, peer.identity)
+  return identify(peer, id, token, (identity) => arrive(peer, id, params, identity))
+}
+
+/** With the token's own topics awake. */
+function arrive(
+  peer: Peer,
+  id: number,
+  params: Params,
+  identity: Identity,
+): Promise<void> | undefined {
+  const { topicsPerConnectionMax } = peer.context.limits
+  const loading = bringAlive(peer.context, channelsOf(identity, topicsPerConnectionMax))
+  if (loading) return goOn(peer, id, loading, () => connected(peer, id, params, identity))
+  connected(peer, id, params, identity)
+  return undefined
 }
 
 /** The command's own, or its `headers`: a browser's WebSocket can set none. */
@@ -50,28 +62,37 @@ function tokenOf({ token, headers }: Params): unknown {
 }
 
 export function refresh(peer: Peer, id: number, { token }: Params): Promise<void> | undefined {
-  return identify(peer, id, token, (identity) => refreshed(peer, id, identity))
+  return identify(peer, id, token, (identity) => {
+    refreshed(peer, id, identity)
+    return undefined
+  })
 }
 
 function identify(
   peer: Peer,
   id: number,
   token: unknown,
-  proceed: (identity: Identity) => void,
+  proceed: (identity: Identity) => Promise<void> | undefined,
 ): Promise<void> | undefined {
   if (typeof token !== 'string') {
     peer.error(id, errors.badRequest)
     return undefined
   }
   const verdict = peer.context.identify(token)
-  const judge = (known: Verdict): void => {
-    if (peer.state === 'closed') return
-    if (known.ok) proceed(known.identity)
-    else refuse(peer, id, known.reason)
+  const judge = (known: Verdict): Promise<void> | undefined => {
+    if (peer.state === 'closed') return undefined
+    if (known.ok) return proceed(known.identity)
+    refuse(peer, id, known.reason)
+    return undefined
   }
-  if (verdict instanceof Promise) return verdict.then((known) => peer.act(() => judge(known)))
-  judge(verdict)
-  return undefined
+  if (!(verdict instanceof Promise)) return judge(verdict)
+  return verdict.then((known) => {
+    let waiting: Promise<void> | undefined
+    peer.act(() => {
+      waiting = judge(known)
+    })
+    return waiting
+  })
 }
 
 /** Who connects is told to fetch a new token; who is connected gets it by connecting again. */

@@ -240,8 +240,7 @@ export class Connection implements Guest, Peer {
         publish(this, id, params)
         return undefined
       case 'history':
-        history(this, id, params)
-        return undefined
+        return history(this, id, params)
       case 'presence':
         return presence(this, id, params)
       case 'presence_stats':

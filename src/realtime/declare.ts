@@ -3,18 +3,32 @@
  *
  * @example
  * import { app, topic } from 'belfry'
+ * import { t } from 'elysia'
  *
  * export default app({
  *   name: 'live',
  *   topics: {
  *     'prices:{region}': topic({ subscribe: 'public', history: { size: 288, ttl: '24h' }, last: true }),
- *     'chat:{room}': topic({ subscribe: 'signed-in', publish: 'signed-in' }),
+ *     'chat:{room}': topic({
+ *       subscribe: 'signed-in',
+ *       publish: 'signed-in',
+ *       message: t.Object({ text: t.String({ minLength: 1, maxLength: 500 }) }),
+ *       limit: '5/10s',
+ *       history: { size: 200, ttl: '7d' },
+ *       persist: { ttl: '90d' },
+ *     }),
+ *     'ticker:{market}': topic({
+ *       subscribe: 'public',
+ *       conflate: { every: '1s', key: (data: { token: string }) => data.token },
+ *     }),
  *     'inbox:{user}': topic({ subscribe: ({ user, params }) => user?.id === params.user }),
  *   },
  * })
  */
+import type { TSchema } from 'elysia'
 import type { Audience, User } from '../auth/declare.ts'
 import type { Duration } from '../lib/duration.ts'
+import type { Rate } from '../lib/rate.ts'
 
 export type TopicRule =
   | Audience
@@ -23,7 +37,32 @@ export type TopicRule =
       readonly params: Readonly<Record<string, string>>
     }) => boolean | null | undefined)
 
-export interface TopicOptions {
+export interface ConflateOptions<Data> {
+  /** From 10ms to 1h. */
+  readonly every: Duration
+  /**
+   * What a publication is about, as the token of a price: each key has an interval of its own. Default: all of
+   * the topic's publications are about the same. One that throws refuses the publication.
+   */
+  key?(data: Data): string | number
+}
+
+export interface LimitOptions {
+  /** For all connections of a user, over all topics of the pattern; for visitors, of an address. */
+  readonly user?: Rate
+  /** For each connection. */
+  readonly connection?: Rate
+}
+
+export interface PersistOptions {
+  /** Not fewer than in `history`. */
+  readonly size?: number
+  /** Not shorter than that of `history`, which it is by default. */
+  readonly ttl?: Duration
+}
+
+/** `Data`: what is published, as `message` says. */
+export interface TopicOptions<Data = unknown> {
   /**
    * Who may subscribe, read history and see presence. Absent: denied. Besides: who has a token of its own
    * for this very topic (claim `channel`), whose token names it (claim `channels`: subscribed at once), and
@@ -46,19 +85,39 @@ export interface TopicOptions {
    */
   readonly presence?: boolean
 
-  /** Declared in the app file, not served yet: refused at start. */
-  readonly limit?: unknown
-  readonly message?: unknown
-  readonly conflate?: unknown
-  readonly persist?: unknown
+  /**
+   * What clients and the server API may publish, in Elysia's `t`. Anything else is refused, naming the field
+   * (error 107, or a problem). As in routes, nested fields that it does not name are left out. What `live`, feeds
+   * and your routes publish is not asked. Default: any JSON.
+   */
+  readonly message?: TSchema & { readonly static: Data }
+  /**
+   * How often a client may publish: so many in any window of that length, as `'5/10s'` or `'100/min'`. A string
+   * is the limit of a user; above it error 111, and what was refused does not count. The server is not limited.
+   */
+  readonly limit?: Rate | LimitOptions
+  /**
+   * At most one publication per interval, the latest: the first goes at once; of those that come within the
+   * interval the last one goes at its end. `'1s'`: the topic has one interval. What is replaced was never
+   * published: it has no offset, and history does not know it.
+   */
+  readonly conflate?: Duration | ConflateOptions<Data>
+
+  /**
+   * Keep it in the database: a publication is committed before anybody hears it, and offsets, epoch and `history`
+   * (which it needs) outlive the process. `true` keeps as much as `history` says; `{ ttl: '90d' }` more, for
+   * `GET /api/topics/<topic>/history?since=…`, at most `size` publications (default 100,000, most 1,000,000).
+   * It costs what a write costs; those that come at the same time share a commit. Default false.
+   */
+  readonly persist?: boolean | PersistOptions
 }
 
-export interface TopicDeclaration {
+export interface TopicDeclaration<Data = unknown> {
   readonly kind: 'topic'
-  readonly options: TopicOptions
+  readonly options: TopicOptions<Data>
 }
 
 /** Declares; opens nothing. */
-export function topic(options: TopicOptions): TopicDeclaration {
+export function topic<Data = unknown>(options: TopicOptions<Data>): TopicDeclaration<Data> {
   return { kind: 'topic', options }
 }

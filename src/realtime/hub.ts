@@ -101,6 +101,12 @@ export interface Encoded {
   readonly bytes: number
 }
 
+/** What a durable topic was, in a process before this one or before it was dropped. */
+export interface Kept extends Position {
+  /** Oldest first, up to the offset. */
+  readonly publications: readonly { readonly atMs: number; readonly data: string }[]
+}
+
 export interface Hub {
   /** Of the process: part of every epoch and of every event id. */
   readonly epoch: string
@@ -111,9 +117,14 @@ export interface Hub {
   /** The topic, alive from now on. Undefined: too many are, and none can go. */
   open(match: Match): Topic | undefined
   peek(name: string): Topic | undefined
+  alive(): Iterable<Topic>
   encode(data: unknown): Encoded
   /** Faults: `not_found`, `unavailable`. */
   publish(name: string, encoded: Encoded): Position
+  /** The same, of a topic that is alive. */
+  emit(topic: Topic, encoded: Encoded): Position
+  /** A durable topic as it is kept. Only so it comes alive. Undefined: as `open`. */
+  revive(match: Match, kept: Kept): Topic | undefined
   /** The sink hears what is published from now on; what was before, its answer must have told. */
   join(topic: Topic, sink: FrameSink): Seat
   leave(seat: Seat, sink: FrameSink): void
@@ -172,28 +183,49 @@ export function createHub({ plans, clock, pump }: HubDeps, limits: HubLimits): H
     return false
   }
 
-  const open = ({ name, plan, params }: Match): Topic | undefined => {
-    const alive = topics.get(name)
-    if (alive) return alive
+  const open = (match: Match): Topic | undefined =>
+    topics.get(match.name) ?? (match.plan.persist ? undefined : create(match))
+
+  const create = ({ name, plan, params }: Match, given?: string): Topic | undefined => {
     if (topics.size >= limits.topicsMax && !makeRoom()) return undefined
     incarnations += 1
     // `last` without history is a history of one that does not age.
     const size = plan.historySize === 0 && plan.last ? 1 : plan.historySize
     const ttlMs = plan.historySize === 0 ? 0 : plan.historyTtlMs
     const history = new History(shelf, clock, { size, ttlMs, lostSeq: forgottenSeq })
-    const incarnation = `${epoch}${incarnations.toString(36)}`
+    const incarnation = given ?? `${epoch}${incarnations.toString(36)}`
     const topic = new Topic(name, plan, params, incarnation, history, clock.tick())
     topics.set(name, topic)
     return topic
   }
 
+  const revive = (match: Match, kept: Kept): Topic | undefined => {
+    const alive = topics.get(match.name)
+    if (alive) return alive
+    const topic = create(match, kept.epoch)
+    if (!topic) return undefined
+    topic.offset = kept.offset
+    // Said before any event that can be resumed after, as far as this life of the topic knows.
+    const said = { seq: forgottenSeq }
+    for (const [index, { atMs, data }] of kept.publications.entries()) {
+      const offset = kept.offset - kept.publications.length + index + 1
+      const at = clock.tick() - (clock.now() - atMs)
+      topic.history.append({ offset, ...said, at, data, bytes: Buffer.byteLength(data) })
+    }
+    return topic
+  }
+
   const eventId = (at: number): string => `${epoch}:${at}`
 
-  const publish = (name: string, { data, bytes }: Encoded): Position => {
+  const publish = (name: string, encoded: Encoded): Position => {
     const found = match(name)
     if (!found) throw new Fault('not_found', `no declared topic matches ${name}`)
     const topic = open(found)
     if (!topic) throw new Fault('unavailable', `more than ${limits.topicsMax} topics are alive`)
+    return emit(topic, encoded)
+  }
+
+  const emit = (topic: Topic, { data, bytes }: Encoded): Position => {
     if (pump.isFull) pump.flush(relieveMs)
     if (pump.isFull) throw new Fault('unavailable', 'publications come faster than they can leave')
 
@@ -225,8 +257,11 @@ export function createHub({ plans, clock, pump }: HubDeps, limits: HubLimits): H
     match,
     open,
     peek: (name) => topics.get(name),
+    alive: () => topics.values(),
     encode: (data) => encode(data, limits.publicationBytesMax),
     publish,
+    emit,
+    revive,
     eventId,
     join(topic, sink) {
       topic.outbox ??= new Outbox(topic, pump, packing)

@@ -8,8 +8,10 @@ import type { Clock } from '../lib/clock.ts'
 import type { Log } from '../observe/log.ts'
 import type { Admission } from './admission.ts'
 import type { Attendance } from './attendance.ts'
+import type { Durable } from './durable.ts'
 import type { FrameSink, Hub, Seat, Topic } from './hub.ts'
 import type { Close, ProtocolError } from './protocol.ts'
+import type { Publisher } from './publisher.ts'
 import type { Pump } from './pump.ts'
 import type { Socket } from './socket.ts'
 import type { Sweep, Swept } from './sweep.ts'
@@ -52,6 +54,9 @@ export type Called =
 
 export interface ConnectionContext {
   readonly hub: Hub
+  readonly publisher: Publisher
+  /** Absent: no topic is durable. */
+  readonly durable: Durable | undefined
   readonly pump: Pick<Pump, 'gather'>
   readonly clock: Clock
   readonly log: Log

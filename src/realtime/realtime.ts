@@ -5,13 +5,14 @@
  * `event: gap` on a stream). Each publication carries its offset, one more than the one before it in
  * the same epoch; a subscriber that comes back with its position gets exactly what it missed.
  *
- *   publish ─► Hub ─► History (ring per topic, in memory)
- *               ├──► Outbox ──────┐ Pump, when the turn   ┌──► Connection (Centrifugo's protocol)
- *               └──► Group, Outbox ┘ is over, in slices ──┴──► EventStream (EventSource)
+ *   Publisher: message, limit, conflate, commit
+ *    └► Hub ─► History (ring per topic, in memory)
+ *        ├──► Outbox ──────┐ Pump, when the turn   ┌──► Connection (Centrifugo's protocol)
+ *        └──► Group, Outbox ┘ is over, in slices ──┴──► EventStream (EventSource)
  *   clock, each second ─► Sweep: pings, pongs, expiry, slow readers, idle topics
  *
  * Knows no HTTP and no Bun: doors hand in sockets and requests' identities. History does not outlive
- * the process; its epoch says so. Not here: conflation, several nodes.
+ * the process, but that of durable topics; its epoch says so. Not here: several nodes.
  */
 import type { Identity, TopicVerdict, Verdict } from '../auth/auth.ts'
 import { Fault } from '../fault.ts'
@@ -19,24 +20,33 @@ import { must } from '../lib/assert.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { Service } from '../lib/service.ts'
 import type { Log } from '../observe/log.ts'
+import type { Publications } from '../store/store.ts'
 import { createAdmission, type AdmissionLimits } from './admission.ts'
+import { bringAlive } from './alive.ts'
 import { createAttendance } from './attendance.ts'
+import type { ConflateLimits } from './conflate.ts'
 import { Connection } from './connection.ts'
+import { createControl, type Control } from './control.ts'
 import type { TopicRule } from './declare.ts'
 import { createDrain, type DrainLimits, type Guest } from './drain.ts'
+import { createDurable } from './durable.ts'
 import { Emulated, type EmulationContext, type Framing } from './emulation.ts'
-import { createHub, type Encoded, type HubLimits, type Topic } from './hub.ts'
+import { createHub, type HubLimits, type Topic } from './hub.ts'
 import { shardSizeDefault } from './outbox.ts'
 import { isTopicName, type Matcher } from './pattern.ts'
 import type { Call, Called, ConnectionContext, ConnectionLimits } from './peer.ts'
 import { createPresence } from './presence.ts'
 import { frameBytesMax } from './protocol.ts'
+import { createPublisher, type Publisher, type PublishPlan } from './publisher.ts'
+import type { MakeLimits } from './publish-limit.ts'
 import { createPump, turnMsDefault, type PumpLimits } from './pump.ts'
 import { readHistory, type HistoryQuery, type Position } from './recovery.ts'
+import { createReplay, type Replay } from './replay.ts'
 import { ask } from './rules.ts'
 import {
   EventStream,
   Group,
+  LateStream,
   parseEventId,
   type StreamContext,
   type StreamLimits,
@@ -45,17 +55,21 @@ import { createSweep } from './sweep.ts'
 import { Users } from './users.ts'
 
 export { compilePattern, validatePattern } from './pattern.ts'
-export { historyQueryOf } from './recovery.ts'
+export { historyQueryOf, positionOf } from './recovery.ts'
 export type { Connection } from './connection.ts'
+export type { Who } from './control.ts'
 export type { FrameSink } from './hub.ts'
 export type { Matcher } from './pattern.ts'
 export type { Framing } from './emulation.ts'
 export type { Call, Called } from './peer.ts'
+export type { Replayed, ReplayQuery } from './replay.ts'
+export { repeatKeyLengthMax } from './repeats.ts'
+export type { CheckMessage } from './publisher.ts'
 export type { HistoryQuery, Position } from './recovery.ts'
 export type { Socket } from './socket.ts'
 
 /** A declared topic, checked. Made by the plan. */
-export interface TopicPlan {
+export interface TopicPlan extends PublishPlan {
   readonly pattern: string
   readonly matcher: Matcher
   readonly subscribe?: TopicRule | undefined
@@ -69,7 +83,14 @@ export interface TopicPlan {
 }
 
 export interface Limits
-  extends HubLimits, PumpLimits, ConnectionLimits, StreamLimits, AdmissionLimits, DrainLimits {}
+  extends
+    HubLimits,
+    PumpLimits,
+    ConnectionLimits,
+    StreamLimits,
+    AdmissionLimits,
+    DrainLimits,
+    ConflateLimits {}
 
 /** Centrifugo's defaults where it has one; the sizes are for 100,000 subscribers in 8 GB. */
 const limitsDefault: Limits = {
@@ -106,6 +127,8 @@ const limitsDefault: Limits = {
   callsPerConnectionMax: 16,
   streamBufferBytesMax: 256 * 1024,
   replayBytesMax: 128 * 1024,
+  conflatedKeysMax: 100_000,
+  conflatedBytesMax: 32 * 1024 * 1024,
 }
 
 /** The server's own read of a history: an operator's tool, so generous. */
@@ -121,6 +144,10 @@ export interface RealtimeDeps {
   readonly call?: (call: Call) => Promise<Called>
   readonly clock: Clock
   readonly log: Log
+  /** Windows to count publications in. */
+  readonly limits: MakeLimits
+  /** Where durable topics are kept. Absent: none is declared. */
+  readonly publications?: Publications | undefined
 }
 
 export interface RealtimeOptions {
@@ -167,12 +194,24 @@ export interface RealtimeStats {
 }
 
 export interface Realtime extends Service {
+  /** Names this process to clients and operators. */
+  readonly node: string
   /** As the server: no rule is asked. Faults: `not_found`, `invalid`, `too_large`, `unavailable`. */
   publish(topic: string, data: unknown): Position
+  /** As the server API: the topic's `message` is asked, too. Faults: the same. */
+  readonly submit: Publisher['submit']
   /** One value to many topics, encoded once. Faults of the value are thrown, of a topic returned. */
-  broadcast(topics: readonly string[], data: unknown): (Position | Fault)[]
+  readonly broadcast: Publisher['broadcast']
   /** As the server. `data` is JSON text. Faults: `not_found`, `conflict` when `since` is not kept. */
   history(topic: string, query: HistoryQuery): HistoryPage
+  /** Durable topics among these are read from the store, if they are not yet. Faults: `unavailable`. */
+  ready(topics: readonly string[]): Promise<void>
+  /** Publications of a time, as `identity` or as the server. Faults: `not_found`, `denied`, `unavailable`. */
+  readonly replay: Replay
+  /** What the topic keeps goes; it counts on. Faults: `not_found`, `unavailable`. */
+  forget(topic: string): Promise<void>
+  /** What the server does to who is connected, and asks about topics. */
+  readonly control: Control
   /** For one socket, before it is upgraded. Faults: `unavailable`, `too_many`. */
   connection(identity: Identity, address: string): Connection
   /** Those of one user, for what the server does to it. A copy. */
@@ -185,6 +224,8 @@ export interface Realtime extends Service {
   receive(session: string, node: string, data: string): 'taken' | 'gone' | 'elsewhere'
   stats(): RealtimeStats
   start(): void
+  /** What was accepted for durable topics is committed, or refused. */
+  settled(): Promise<void>
   /** No new connections; closes what is open, spread over `limits.drainMs`. */
   drain(): Promise<void>
   stop(): void
@@ -201,8 +242,15 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
   const sweep = createSweep<Guest>(clock, () => hub.sweep())
   const admission = createAdmission(clock, limits)
   const drain = createDrain({ clock, sweep }, limits)
+  const { publications } = deps
+  const durable = publications && createDurable({ hub, clock, log, publications })
+  const publisher = createPublisher({ hub, durable, clock, log, limits: deps.limits }, limits)
+  const users = new Users()
+  const attendance = createAttendance(clock, createPresence())
   const connectionContext: ConnectionContext = {
     hub,
+    publisher,
+    durable,
     pump,
     clock,
     log,
@@ -212,8 +260,8 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
     identifyTopic: deps.identifyTopic,
     call: deps.call,
     admission,
-    attendance: createAttendance(clock, createPresence()),
-    users: new Users(),
+    attendance,
+    users,
     counts,
     version: options.version ?? '0',
   }
@@ -229,6 +277,14 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
       throw new Fault('unavailable', `more than ${limits.connectionsMax} connections`)
     }
     admission.check(address, user)
+  }
+
+  const open = (name: string): Topic => {
+    const match = hub.match(name)
+    if (!match) throw unknownTopic(name)
+    const topic = hub.open(match)
+    if (topic) return topic
+    throw new Fault('unavailable', 'too many topics are alive')
   }
 
   const groupOf = (names: readonly string[]): Group => {
@@ -262,21 +318,28 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
   }
 
   return {
-    publish: (topic, data) => hub.publish(topic, hub.encode(data)),
-    broadcast(names, data) {
-      const encoded = hub.encode(data)
-      return names.map((name) => tryPublish(name, encoded))
-    },
+    node: hub.epoch,
+    publish: publisher.publish,
+    submit: publisher.submit,
+    broadcast: publisher.broadcast,
     history(name, query) {
-      const match = hub.match(name)
-      if (!match) throw unknownTopic(name)
-      const topic = hub.open(match)
-      if (!topic) throw new Fault('unavailable', 'too many topics are alive')
+      const topic = open(name)
       const bounds = { limitMax: limits.historyLimitMax, bytesMax: serverHistoryBytesMax }
       const publications = readHistory(topic, query, bounds)
       if (!publications) throw new Fault('conflict', 'what comes after this position is not kept')
       return { publications, offset: topic.offset, epoch: topic.epoch }
     },
+    async ready(names) {
+      await bringAlive({ hub, durable }, names)
+    },
+    replay: createReplay({ hub, durable, clock, log }),
+    async forget(name) {
+      await bringAlive({ hub, durable }, [name])
+      const topic = open(name)
+      if (topic.plan.persist) await durable?.forget(topic)
+      else topic.history.clear()
+    },
+    control: createControl({ hub, durable, sweep, users, attendance }),
     connection(identity, address) {
       // Its user is known for sure with its `connect`.
       admit(address, undefined)
@@ -288,8 +351,16 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
       const names = [...new Set(topics)]
       checkStream(identity, names)
       const since = lastEventId === undefined ? undefined : parseEventId(lastEventId, hub)
-      const source = new EventStream(streamContext, groupOf(names), { identity, address, since })
-      return new ReadableStream<Uint8Array>(source)
+      const make = () =>
+        new EventStream(streamContext, groupOf(names), { identity, address, since })
+      const loading = bringAlive({ hub, durable }, names)
+      if (!loading) return new ReadableStream<Uint8Array>(make())
+      const makeLate = () => {
+        // Others have come meanwhile, or the drain.
+        admit(address, identity.user?.id)
+        return make()
+      }
+      return new ReadableStream<Uint8Array>(new LateStream(loading, makeLate))
     },
     emulate({ identity, address, framing, data }) {
       admit(address, undefined)
@@ -310,9 +381,17 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
       publications: hub.publications,
       historyBytes: hub.historyBytes,
     }),
-    start: () => sweep.start(),
+    start() {
+      sweep.start()
+      durable?.start()
+    },
+    async settled() {
+      await durable?.settled()
+    },
     async drain() {
       isOpen = false
+      publisher.drain()
+      await durable?.settled()
       // What was accepted is told before anybody is sent away.
       pump.flush(Infinity)
       await drain.run()
@@ -324,16 +403,8 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
       admission.stop()
       pump.stop()
       sweep.stop()
+      durable?.stop()
     },
-  }
-
-  function tryPublish(name: string, encoded: Encoded): Position | Fault {
-    try {
-      return hub.publish(name, encoded)
-    } catch (thrown) {
-      if (thrown instanceof Fault) return thrown
-      throw thrown
-    }
   }
 }
 

@@ -225,6 +225,36 @@ export class EventStream implements Guest, Sink<Uint8Array> {
   }
 }
 
+/** A stream whose topics come from the store first. */
+export class LateStream {
+  readonly #loading: Promise<unknown>
+  readonly #make: () => EventStream
+  #stream: EventStream | undefined
+  #isCancelled = false
+
+  constructor(loading: Promise<unknown>, make: () => EventStream) {
+    this.#loading = loading
+    this.#make = make
+  }
+
+  /** Not awaited by whoever reads: the head of the answer has left. A failure ends the stream, and browsers come back. */
+  async start(controller: Controller): Promise<void> {
+    try {
+      await this.#loading
+      if (this.#isCancelled) return
+      this.#stream = this.#make()
+      this.#stream.start(controller)
+    } catch {
+      controller.close()
+    }
+  }
+
+  cancel(): void {
+    this.#isCancelled = true
+    this.#stream?.cancel()
+  }
+}
+
 interface Said {
   readonly topic: Topic
   readonly publication: Publication

@@ -6,6 +6,7 @@
  * token's `channels`, the server API) lets in beyond the topic's rule, and is not asked about again.
  */
 import type { TopicPass } from '../auth/auth.ts'
+import { whenAlive } from './alive.ts'
 import type { Publication } from './history.ts'
 import type { Match, Seat, Topic } from './hub.ts'
 import { lifetimeFields, noSeats, objectOf, type Grant, type Peer } from './peer.ts'
@@ -53,10 +54,13 @@ export function subscribe(peer: Peer, id: number, params: Params): Promise<void>
   const mustRecover = typeof flag === 'number' && (flag & rejectUnrecovered) !== 0
   const wish: Wish = { channel, since, wantsAttendance: params['join_leave'] === true, mustRecover }
   if (token === undefined || token === '') {
-    begin(peer, id, wish)
-    return undefined
+    const isGranted = false
+    return whenAlive(peer, id, { channel, isGranted }, () => begin(peer, id, wish))
   }
-  return withPass(peer, id, { channel, token }, (pass) => begin(peer, id, wish, pass))
+  return withPass(peer, id, { channel, token }, (pass) => {
+    const isGranted = true
+    void whenAlive(peer, id, { channel, isGranted }, () => begin(peer, id, wish, pass))
+  })
 }
 
 /** Goes on with a good token for this topic and user; answers any other. */
@@ -270,6 +274,13 @@ export function expireGrants(peer: Peer): void {
   }
 }
 
+/** Topics that a token subscribes to by itself. */
+export function channelsOf({ user }: Peer['identity'], max: number): ReadonlySet<string> {
+  const names: unknown = user?.['channels']
+  const some: unknown[] = Array.isArray(names) ? names.slice(0, max) : []
+  return new Set(some.filter((name) => typeof name === 'string'))
+}
+
 export interface ServerSubscriptions {
   /** `"subs":{…},` of the reply to `connect`, or nothing. */
   readonly fields: string
@@ -279,14 +290,12 @@ export interface ServerSubscriptions {
 
 /** Topics that the token itself subscribes to (`channels`), from where the client was. */
 export function subscribeOwn(peer: Peer, positions: unknown): ServerSubscriptions {
-  const names = peer.identity.user?.['channels']
-  if (!Array.isArray(names)) return { fields: '', after: '' }
   const { hub, limits, log } = peer.context
   let room = peer.room()
   let subs = ''
   let after = ''
-  for (const name of new Set<unknown>(names.slice(0, limits.topicsPerConnectionMax))) {
-    const match = typeof name === 'string' ? hub.match(name) : undefined
+  for (const name of channelsOf(peer.identity, limits.topicsPerConnectionMax)) {
+    const match = hub.match(name)
     const topic = match && hub.open(match)
     if (!topic) {
       log.debug('realtime.channel-unknown', { topic: name })

@@ -14,6 +14,7 @@
  *
  * A database that is neither empty nor marked as a copy of this one is never touched.
  */
+import { systemTables } from '../../db/system.ts'
 import { Fault } from '../fault.ts'
 import type { Log } from '../observe/log.ts'
 import { quote, text } from './ddl.ts'
@@ -128,9 +129,9 @@ export function createShipper({ log, name, primary, open }: ShipperDeps): Shippe
   }
 
   const readTables = async (): Promise<Table[]> => {
-    const names = (await here(`${tablesSql} and name not in ('log', 'meta', 'idempotency')`)).map(
-      ([one]) => String(one),
-    )
+    const all = (await here(tablesSql)).map(([one]) => String(one))
+    // What is not in the log is not shipped: nobody reads it there.
+    const names = all.filter((one) => !systemTables.has(one))
     return await Promise.all(
       names.map(async (table) => {
         const info = await here(`select name, type, pk from pragma_table_info(${text(table)})`)

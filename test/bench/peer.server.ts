@@ -2,6 +2,7 @@
 import { createEventsDoor } from '../../src/http/events.ts'
 import { createSocketDoor, websocket } from '../../src/http/socket.ts'
 import type { Visit } from '../../src/http/visit.ts'
+import { createLimits } from '../../src/limits/limits.ts'
 import { systemClock } from '../../src/lib/clock.ts'
 import { createLog } from '../../src/observe/log.ts'
 import { compilePattern, createRealtime, type Connection } from '../../src/realtime/realtime.ts'
@@ -109,6 +110,7 @@ function serveBelfry(): Served {
     identify: () => ({ ok: false, reason: 'invalid', message: 'no tokens here' }),
     clock: systemClock,
     log: createLog({ level: 'error', now: Date.now }),
+    limits: (policy) => createLimits({ clock: systemClock }, policy),
   })
   const visit: Visit = {
     id: '',

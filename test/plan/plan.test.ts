@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'bun:test'
 import { blob, integer, primaryKey, real, sqliteTable, text } from 'drizzle-orm/sqlite-core'
+import { t } from 'elysia'
 import { Fault } from '../../src/fault.ts'
 import { app, collection, desc, feed, topic } from '../../src/kit.ts'
 import { compilePlan } from '../../src/plan/plan.ts'
@@ -61,6 +62,96 @@ describe('compilePlan', () => {
     ])
   })
 
+  test('a topic says what may be published, how often, and how often it is heard', () => {
+    const message = t.Object({ text: t.String() })
+    const key = (data: { text: string }) => data.text
+    const plan = compilePlan(
+      app({
+        name: 'a',
+        topics: {
+          chat: topic({ message, limit: '5/10s', conflate: { every: '1s', key } }),
+          level: topic({ limit: { connection: '100/min' }, conflate: '250ms' }),
+          plain: topic({}),
+        },
+      }),
+    )
+    const [chat, level, plain] = plan.topics
+    expect(chat).toMatchObject({
+      limit: { user: { name: 'chat', quota: 5, windowMs: 10_000 } },
+      conflate: { everyMs: 1_000, key },
+    })
+    expect(chat?.message?.({ text: 'a' })).toEqual({ ok: true, data: { text: 'a' } })
+    expect(message).toEqual(t.Object({ text: t.String() }))
+    expect(level?.limit).toEqual({
+      user: undefined,
+      connection: { name: 'level', quota: 100, windowMs: 60_000 },
+    })
+    expect(level?.conflate).toEqual({ everyMs: 250, key: undefined })
+    for (const part of ['message', 'limit', 'conflate'] as const) {
+      expect(plain?.[part]).toBeUndefined()
+    }
+  })
+
+  test('a durable topic keeps on disk what it keeps in memory, or more', () => {
+    const history = { size: 100, ttl: '7d' } as const
+    const day = 86_400_000
+    const { topics } = compilePlan(
+      app({
+        name: 'a',
+        topics: {
+          same: topic({ history, persist: true }),
+          longer: topic({ history, persist: { ttl: '90d' } }),
+          more: topic({ history, persist: { size: 500 } }),
+          not: topic({ history, persist: false }),
+        },
+      }),
+    )
+    expect(topics.map(({ persist }) => persist)).toEqual([
+      { size: 100, ttlMs: 7 * day },
+      { size: 100_000, ttlMs: 90 * day },
+      { size: 500, ttlMs: 7 * day },
+      undefined,
+    ])
+    const wrong = {
+      a: topic({ persist: true }),
+      b: topic({ history, persist: { size: 50, ttl: '1d' } }),
+      c: topic({ history, persist: { size: 2_000_000, tll: '1d' } as never }),
+      d: topic({ history, persist: 'yes' as never }),
+    }
+    const sizes = 'must be an integer from 100 (its history) to 1000000'
+    expect(problemsOf({ name: 'a', topics: wrong })).toEqual([
+      'topics.a.persist: needs history: what subscribers recover from',
+      `topics.b.persist.size: ${sizes}`,
+      'topics.b.persist.ttl: is shorter than that of its history',
+      'topics.c.persist.tll: is not an option (size, ttl)',
+      `topics.c.persist.size: ${sizes}`,
+      'topics.d.persist: must be true, false or { size, ttl }',
+    ])
+  })
+
+  test('a topic whose message, limit or conflate is none', () => {
+    const topics = {
+      a: topic({ message: { text: 'string' } as never, limit: '5 per s' as never }),
+      b: topic({ limit: {}, conflate: '1ms' }),
+      c: topic({ limit: { users: '5/s', connection: 5 } as never }),
+      d: topic({ conflate: { every: '2h', key: 'token' as never } }),
+      e: topic({ conflate: { evry: '1s' } as never }),
+    }
+    const interval = 'must be a duration from 10ms to 1h, like 1s'
+    expect(problemsOf({ name: 'a', topics })).toEqual([
+      'topics.a.message: must be a schema: t.Object({ … }) of elysia',
+      'topics.a.limit: "5 per s" is no rate like 5/10s, 100/min',
+      'topics.b.limit: limits nothing: give it user, connection or both',
+      `topics.b.conflate: ${interval}`,
+      'topics.c.limit.users: is not an option (user, connection)',
+      'topics.c.limit.connection: 5 is no rate like 5/10s, 100/min',
+      'topics.d.conflate.key: must be a function of the data',
+      `topics.d.conflate.every: ${interval}`,
+      'topics.e.conflate.evry: is not an option (every, key)',
+      `topics.e.conflate.every: ${interval}`,
+    ])
+  })
+
   test('what later versions will serve is refused by name, not ignored', () => {
     expect(
       problemsOf({
@@ -69,10 +160,9 @@ describe('compilePlan', () => {
         budgets: {},
         limits: { api: '100/min' },
         collections: { spot: collection(spot, { limits: {} }) },
-        topics: { chat: topic({ persist: true }) },
       }),
     ).toEqual(
-      [...['jobs', 'budgets', 'limits', 'topics.chat.persist'], 'collections.spot.limits'].map(
+      ['jobs', 'budgets', 'limits', 'collections.spot.limits'].map(
         (key) => `${key}: is not served yet by this version: remove it`,
       ),
     )

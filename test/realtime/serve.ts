@@ -3,12 +3,13 @@ import type { Identity, TopicVerdict, Verdict } from '../../src/auth/auth.ts'
 import { createEmulationDoors } from '../../src/http/emulation.ts'
 import { createEventsDoor } from '../../src/http/events.ts'
 import { problemResponse } from '../../src/http/faults.ts'
-import { createPublishDoors } from '../../src/http/publish.ts'
+import { createReplayDoor } from '../../src/http/replay.ts'
+import { createServerApi } from '../../src/http/server-api.ts'
 import { createSocketDoor, websocket } from '../../src/http/socket.ts'
 import type { Door, Visit } from '../../src/http/visit.ts'
 import { systemClock, type Clock } from '../../src/lib/clock.ts'
+import { createLimits } from '../../src/limits/limits.ts'
 import type { Log, LogFields } from '../../src/observe/log.ts'
-import type { TopicOptions } from '../../src/realtime/declare.ts'
 import {
   compilePattern,
   createRealtime,
@@ -19,6 +20,7 @@ import {
   type RealtimeOptions,
   type TopicPlan,
 } from '../../src/realtime/realtime.ts'
+import { createPublications, type Store } from '../../src/store/store.ts'
 
 export interface TestServer extends AsyncDisposable {
   readonly realtime: Realtime
@@ -30,6 +32,8 @@ export interface TestServer extends AsyncDisposable {
 }
 
 export interface ServeOptions extends RealtimeOptions {
+  /** Of durable topics. */
+  readonly store?: Pick<Store, 'identity' | 'read' | 'write'>
   readonly clock?: Clock
   readonly identify?: (token: string) => Verdict | Promise<Verdict>
   readonly identifyTopic?: (token: string) => TopicVerdict | Promise<TopicVerdict>
@@ -37,7 +41,7 @@ export interface ServeOptions extends RealtimeOptions {
   readonly port?: number
 }
 
-type Declared = Readonly<Record<string, Partial<TopicPlan> & Pick<TopicOptions, 'subscribe'>>>
+type Declared = Readonly<Record<string, Partial<TopicPlan>>>
 
 export function plansOf(declared: Declared): TopicPlan[] {
   return Object.entries(declared).map(([pattern, options]) => ({
@@ -90,6 +94,8 @@ export function serve(declared: Declared, options: ServeOptions = {}): TestServe
       ...(options.call ? { call: options.call } : {}),
       clock,
       log: logTo(errors),
+      limits: (policy) => createLimits({ clock }, policy),
+      publications: options.store && createPublications(options.store),
     },
     options,
   )
@@ -97,16 +103,16 @@ export function serve(declared: Declared, options: ServeOptions = {}): TestServe
   const keepOpen = (request: Request) => server.timeout(request, 0)
   const addressOf = (request: Request) => server.requestIP(request)?.address ?? ''
   const emulated = createEmulationDoors({ realtime, tick, keepOpen, addressOf })
-  const { publish, broadcast, history } = createPublishDoors({ realtime, tick })
+  const health = () => ({ app: 'test', version: '0', uptimeMs: clock.tick() })
+  const api = createServerApi({ realtime, health, tick, log: logTo(errors) })
+  const replay = createReplayDoor({ realtime, tick })
   const doors: Record<string, Door> = {
     '/connection/websocket': createSocketDoor(realtime, () => server, addressOf),
     '/connection/sse': emulated.sse,
     '/connection/http_stream': emulated.httpStream,
     '/emulation': emulated.emulation,
     '/api/stream': createEventsDoor({ realtime, tick, keepOpen, addressOf }),
-    '/api/publish': publish,
-    '/api/broadcast': broadcast,
-    '/api/history': history,
+    ...Object.fromEntries([...api].map(([method, door]) => [`/api/${method}`, door])),
   }
   const server: Bun.Server<Connection> = Bun.serve<Connection>({
     hostname: '127.0.0.1',
@@ -119,7 +125,9 @@ export function serve(declared: Declared, options: ServeOptions = {}): TestServe
         identity: whoAsks(request, identify),
       }
       try {
-        const door = doors[new URL(request.url).pathname]
+        const { pathname } = new URL(request.url)
+        const door =
+          pathname.endsWith('/history') && request.method === 'GET' ? replay : doors[pathname]
         return door ? await door(request, visit) : new Response('no door', { status: 404 })
       } catch (thrown) {
         return problemResponse(thrown, visit, clock.tick())
@@ -161,9 +169,13 @@ function logTo(errors: string[]): Log {
 }
 
 /** Waits for a condition, not for time. */
-export async function until(isSo: () => boolean, what: string, withinMs = 5_000): Promise<void> {
+export async function until(
+  isSo: () => boolean | Promise<boolean>,
+  what: string,
+  withinMs = 5_000,
+): Promise<void> {
   const end = performance.now() + withinMs
-  while (!isSo()) {
+  while (!(await isSo())) {
     if (performance.now() > end) throw new Error(`never came true: ${what}`)
     await new Promise((resolve) => setTimeout(resolve, 1))
   }

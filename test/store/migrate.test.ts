@@ -258,31 +258,38 @@ describe('the log’s triggers', () => {
   })
 })
 
+const dropNew = `drop table meta; drop table idempotency; drop table belfry_topics;
+  drop table belfry_publications; pragma user_version = 1`
+
 describe('belfry’s own tables', () => {
-  test('come to version 2, and their names are taken', async () => {
+  test('come to version 3, and their names are taken', async () => {
     using shop = openWorkshop()
     await shop.start()
-    expect(shop.rows('pragma user_version')).toEqual([[2]])
-    expect([...systemTables].toSorted()).toEqual(['idempotency', 'log', 'meta'])
+    expect(shop.rows('pragma user_version')).toEqual([[3]])
+    expect([...systemTables].toSorted()).toEqual([
+      ...['belfry_publications', 'belfry_topics', 'idempotency', 'log', 'meta'],
+    ])
     const names = "select name from pragma_table_list where schema = 'main' and strict order by 1"
-    expect(shop.rows(names).flat()).toEqual(['idempotency', 'log', 'meta'])
+    expect(shop.rows(names).flat()).toEqual([
+      ...['belfry_publications', 'belfry_topics', 'idempotency', 'log', 'meta'],
+    ])
   })
 
   test('of version 1 are brought up, with what is in them', async () => {
     using shop = openWorkshop()
     await shop.start(users)
     shop.sql("insert into users values (1, 'ann')")
-    shop.sql('drop table meta; drop table idempotency; pragma user_version = 1')
-    expect((await shop.plan([users])).system).toEqual({ version: 1, newest: 2 })
+    shop.sql(dropNew)
+    expect((await shop.plan([users])).system).toEqual({ version: 1, newest: 3 })
     await shop.start(users)
-    expect(shop.rows('pragma user_version')).toEqual([[2]])
+    expect(shop.rows('pragma user_version')).toEqual([[3]])
     expect(shop.rows('select count(*) from log')).toEqual([[1]])
   })
 
   test('are not migrated by a start that is refused', async () => {
     using shop = openWorkshop()
     await shop.start(users)
-    shop.sql('drop table meta; drop table idempotency; pragma user_version = 1')
+    shop.sql(dropNew)
     const before = shop.dump()
     await expect(shop.start(handles)).rejects.toThrow('could lose data')
     expect(shop.dump()).toEqual(before)

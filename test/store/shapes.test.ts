@@ -1,4 +1,5 @@
 import { describe } from 'bun:test'
+import { publicationsContract } from '../contracts/publications.ts'
 import { retentionContract, sharedRetentionContract } from '../contracts/retention.ts'
 import { sharedStoreContract, storeContract, storeTables, type Shape } from '../contracts/store.ts'
 import { openStore, tempFolder } from '../harness.ts'
@@ -14,6 +15,7 @@ const ownFile = async (): Promise<Shape> => {
 
 describe('a file', () => {
   storeContract(ownFile)
+  publicationsContract(ownFile)
   retentionContract(ownFile)
 })
 
@@ -36,6 +38,7 @@ const shipped = async (): Promise<Shape> => {
 
 describe.skipIf(!requireService('sqld'))('a file with a shipped copy', () => {
   storeContract(shipped)
+  publicationsContract(shipped)
   retentionContract(shipped)
 })
 
@@ -54,6 +57,7 @@ const remote = async (): Promise<Shape> => {
 
 describe.skipIf(!requireService('sqld'))('a remote primary', () => {
   storeContract(remote)
+  publicationsContract(remote)
   sharedStoreContract(remote)
   retentionContract(remote)
   sharedRetentionContract(remote)
@@ -84,6 +88,7 @@ const embedded = async (): Promise<Shape> => {
 
 describe.skipIf(!requireService('sqld'))('a remote primary with an embedded replica', () => {
   storeContract(embedded)
+  publicationsContract(embedded)
   sharedStoreContract(embedded)
   retentionContract(embedded)
   sharedRetentionContract(embedded)

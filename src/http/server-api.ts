@@ -1,0 +1,366 @@
+/**
+ * The server API, in the shapes of Centrifugo's HTTP API: `POST /api/<method>` with `X-API-Key`, answered with
+ * `{"result":…}` or a problem. No topic rule is asked. What is done to a user is done to each of the user's
+ * connections, or to the one that `client` names; the empty user is every visitor.
+ *
+ *   publish broadcast batch · subscribe unsubscribe disconnect refresh · presence presence_stats
+ *   history history_remove · channels connections info
+ */
+import { Fault, toFault, type FaultCode } from '../fault.ts'
+import {
+  historyQueryOf,
+  positionOf,
+  repeatKeyLengthMax,
+  type Position,
+  type Realtime,
+  type Who,
+} from '../realtime/realtime.ts'
+import type { Log } from '../observe/log.ts'
+import { readJson } from './body.ts'
+import { readFields, type Fields } from './fields.ts'
+import type { Health } from './operations.ts'
+import { visitHeaders, type Door } from './visit.ts'
+
+/** Topics of one broadcast: each is a publish of its own, in one turn of the event loop. */
+const broadcastTopicsMax = 1_000
+
+/** Commands of one batch, and the topics of all its broadcasts: about 50 ms at a stretch. */
+const batchCommandsMax = 1_000
+const batchTopicsMax = 10_000
+
+/** 64 KB of data and a thousand names. */
+const requestBytesMax = 512 * 1024
+const batchBytesMax = 4 * 1024 * 1024
+
+/** Connections and topics of one answer. */
+const listMax = 10_000
+const connectionsDefault = 1_000
+
+/** A reason is part of a close frame, which holds 123 bytes. */
+const reasonLengthMax = 100
+
+/** 3000 to 3499 and 4000 to 4499: the client comes back. The rest of each thousand: it does not. */
+const closeCodes = { least: 3_000, most: 4_999 } as const
+
+/** 31 December 9999, in seconds. */
+const expireAtMax = 253_402_300_799
+
+export interface ServerApiDeps {
+  readonly realtime: Pick<
+    Realtime,
+    'submit' | 'broadcast' | 'ready' | 'history' | 'forget' | 'control' | 'stats' | 'node'
+  >
+  readonly health: () => Pick<Health, 'app' | 'version' | 'uptimeMs'>
+  readonly log: Log
+  /** `clock.tick()`. */
+  readonly tick: () => number
+}
+
+interface Method {
+  readonly fields: readonly string[]
+  /** JSON text of the result. */
+  readonly run: (body: Fields) => string | Promise<string>
+}
+
+/** By the method's name. Faults of each: `unauthenticated`, `invalid`; and what the room throws. */
+export function createServerApi(deps: ServerApiDeps): ReadonlyMap<string, Door> {
+  const { log, tick } = deps
+  const methods = new Map([
+    ...Object.entries(publishing(deps)),
+    ...Object.entries(controlling(deps)),
+    ...Object.entries(asking(deps)),
+  ])
+
+  const doorOf =
+    (bytesMax: number, answerTo: (body: unknown) => string | Promise<string>): Door =>
+    async (request, visit) => {
+      if (visit.identity.kind !== 'key') {
+        throw new Fault('unauthenticated', 'the server API needs the API key in X-API-Key')
+      }
+      const text = await answerTo(await readJson(request, bytesMax))
+      return new Response(text, {
+        headers: {
+          ...visitHeaders(visit, tick()),
+          'content-type': 'application/json',
+          'cache-control': 'no-store',
+        },
+      })
+    }
+
+  const doors = new Map<string, Door>()
+  for (const [name, { fields, run }] of methods) {
+    const answer = async (body: unknown) => `{"result":${await run(readFields(body, fields))}}`
+    doors.set(name, doorOf(requestBytesMax, answer))
+  }
+  doors.set(
+    'batch',
+    doorOf(batchBytesMax, (body) => batch({ methods, log }, body)),
+  )
+  return doors
+}
+
+type Methods = Readonly<Record<string, Method>>
+
+function publishing({ realtime }: ServerApiDeps): Methods {
+  const keyOf = (body: Fields) => ({ key: body.text('idempotency_key', repeatKeyLengthMax) })
+  return {
+    publish: {
+      fields: ['channel', 'data', 'idempotency_key'],
+      async run(body) {
+        const [topic, data, key] = [body.name('channel'), body.value('data'), keyOf(body)]
+        body.done(undefined)
+        return positionJson(await realtime.submit(topic, data, key))
+      },
+    },
+    /** One value to many topics; what came of each is answered in its place. */
+    broadcast: {
+      fields: ['channels', 'data', 'idempotency_key'],
+      async run(body) {
+        const topics = body.names('channels', broadcastTopicsMax)
+        const [data, key] = [body.value('data'), keyOf(body)]
+        body.done(undefined)
+        const outcomes = await realtime.broadcast(topics, data, key)
+        return `{"responses":[${outcomes.map(outcomeJson).join(',')}]}`
+      },
+    },
+    history: {
+      fields: ['channel', 'limit', 'since', 'reverse'],
+      async run(body) {
+        const topic = body.name('channel')
+        const query = historyQueryOf({
+          limit: body.whole('limit', -1, listMax),
+          since: body.object('since'),
+          reverse: body.flag('reverse'),
+        })
+        if (!query) body.problem('since', 'must be { offset, epoch }')
+        body.done(undefined)
+        if (!query) return '{}'
+        await realtime.ready([topic])
+        const { publications, offset, epoch } = realtime.history(topic, query)
+        const list = publications.map((one) => `{"data":${one.data},"offset":${one.offset}}`)
+        return `{"publications":[${list.join(',')}],"offset":${offset},"epoch":"${epoch}"}`
+      },
+    },
+    /** What the topic keeps goes; its offset and epoch stay. */
+    history_remove: {
+      fields: ['channel'],
+      async run(body) {
+        await realtime.forget(body.done(body.name('channel')))
+        return '{}'
+      },
+    },
+  }
+}
+
+function controlling({ realtime: { control } }: ServerApiDeps): Methods {
+  const whoFields = ['user', 'client']
+  return {
+    subscribe: {
+      fields: [...whoFields, 'channel', 'recover_since'],
+      async run(body) {
+        const [who, topic] = [whoOf(body), body.name('channel')]
+        const given = body.object('recover_since')
+        const since = given && positionOf(given)
+        if (given && !since) body.problem('recover_since', 'must be { offset, epoch }')
+        await control.subscribe(body.done(who), topic, since)
+        return '{}'
+      },
+    },
+    unsubscribe: {
+      fields: [...whoFields, 'channel'],
+      run(body) {
+        const [who, topic] = [whoOf(body), body.name('channel')]
+        control.unsubscribe(body.done(who), topic)
+        return '{}'
+      },
+    },
+    disconnect: {
+      fields: [...whoFields, 'whitelist', 'disconnect'],
+      run(body) {
+        const who = whoOf(body)
+        const except = body.names('whitelist', listMax, 'optional')
+        const close = closeOf(body)
+        control.disconnect(body.done(who), close, except)
+        return '{}'
+      },
+    },
+    /** `expire_at` in seconds since 1970; without it the connection does not expire. */
+    refresh: {
+      fields: [...whoFields, 'expired', 'expire_at'],
+      run(body) {
+        const [who, isExpired] = [whoOf(body), body.flag('expired')]
+        const atS = body.whole('expire_at', 0, expireAtMax)
+        body.done(undefined)
+        if (isExpired) control.refresh(who, 0)
+        else control.refresh(who, atS === undefined ? undefined : atS * 1000)
+        return '{}'
+      },
+    },
+  }
+}
+
+function asking({ realtime, health }: ServerApiDeps): Methods {
+  const { control } = realtime
+  return {
+    presence: {
+      fields: ['channel'],
+      async run(body) {
+        const members = await control.presence(body.done(body.name('channel')))
+        const each = members.map(({ client, info }) => `${JSON.stringify(client)}:${info}`)
+        return `{"presence":{${each.join(',')}}}`
+      },
+    },
+    presence_stats: {
+      fields: ['channel'],
+      async run(body) {
+        const { clients, users } = await control.presenceStats(body.done(body.name('channel')))
+        return JSON.stringify({ num_clients: clients, num_users: users })
+      },
+    },
+    /** Topics that somebody hears. */
+    channels: {
+      fields: ['pattern'],
+      run(body) {
+        const found = control.channels(body.done(body.text('pattern') ?? ''), listMax)
+        const named = found.map(({ name, clients }) => [name, { num_clients: clients }])
+        return JSON.stringify({ channels: Object.fromEntries(named) })
+      },
+    },
+    /** As in Centrifugo PRO. Of a user, or of all; 1,000 unless told otherwise. */
+    connections: {
+      fields: ['user', 'client', 'limit'],
+      run(body) {
+        const who = { user: body.text('user'), client: body.text('client') }
+        const max = body.whole('limit', 1, listMax) ?? connectionsDefault
+        body.done(undefined)
+        const isAll = who.user === undefined && who.client === undefined
+        const found = control.connections(isAll ? undefined : who, max)
+        const named = found.map(({ client, user, address, topics, expiresAtMs }) => [
+          client,
+          {
+            user,
+            address,
+            ...(expiresAtMs === undefined ? {} : { expire_at: Math.ceil(expiresAtMs / 1000) }),
+            state: { channels: Object.fromEntries(topics.map((name) => [name, {}])) },
+          },
+        ])
+        return JSON.stringify({ connections: Object.fromEntries(named) })
+      },
+    },
+    info: {
+      fields: [],
+      run(body) {
+        body.done(undefined)
+        const { connections, subscriptions, topics } = realtime.stats()
+        const { app, version, uptimeMs } = health()
+        const node = {
+          uid: realtime.node,
+          name: app,
+          version,
+          num_clients: connections,
+          num_users: control.users,
+          num_subs: subscriptions,
+          num_channels: topics,
+          uptime: Math.floor(uptimeMs / 1000),
+        }
+        return JSON.stringify({ nodes: [node] })
+      },
+    },
+  }
+}
+
+function whoOf(body: Fields): Who {
+  const who = { user: body.text('user'), client: body.text('client') }
+  if (who.user === undefined && who.client === undefined) {
+    body.problem('user', 'is missing: name a user, a client or both')
+  }
+  return who
+}
+
+function closeOf(body: Fields): { code: number; reason: string } | undefined {
+  const given = body.object('disconnect')
+  if (!given) return undefined
+  const { code, reason = '' } = given
+  const { least, most } = closeCodes
+  const isCode = typeof code === 'number' && Number.isInteger(code) && code >= least && code <= most
+  const isReason = typeof reason === 'string' && Buffer.byteLength(reason) <= reasonLengthMax
+  if (isCode && isReason) return { code, reason }
+  const text = `must be { code, reason }: ${least} to ${most}, and at most ${reasonLengthMax} bytes`
+  body.problem('disconnect', text)
+  return undefined
+}
+
+interface BatchServer {
+  readonly methods: ReadonlyMap<string, Method>
+  readonly log: Log
+}
+
+/** `{"commands":[{"publish":{…}},…],"parallel":false}`: one after the other, or all at once. */
+async function batch(server: BatchServer, body: unknown): Promise<string> {
+  const fields = readFields(body, ['commands', 'parallel'])
+  const commands = fields.value('commands')
+  const isParallel = fields.flag('parallel')
+  if (!Array.isArray(commands) || commands.length === 0 || commands.length > batchCommandsMax) {
+    fields.problem('commands', `must be 1 to ${batchCommandsMax} commands`)
+  } else if (topicsIn(commands) > batchTopicsMax) {
+    fields.problem('commands', `publishes to more than ${batchTopicsMax} topics`)
+  }
+  fields.done(undefined)
+
+  const replies: string[] = []
+  if (isParallel) {
+    replies.push(...(await Promise.all((commands as unknown[]).map((one) => reply(server, one)))))
+  } else {
+    for (const one of commands as unknown[]) replies.push(await reply(server, one))
+  }
+  return `{"replies":[${replies.join(',')}]}`
+}
+
+async function reply({ methods, log }: BatchServer, command: unknown): Promise<string> {
+  try {
+    const [[name, body] = [''], ...more] = Object.entries(command ?? {})
+    const method = more.length === 0 ? methods.get(name) : undefined
+    if (!method) {
+      const error = { code: 104, message: 'method not found' }
+      return JSON.stringify({ error })
+    }
+    return `{"${name}":${await method.run(readFields(body, method.fields))}}`
+  } catch (thrown) {
+    const fault = toFault(thrown)
+    if (fault.code === 'internal') log.error('http.batch-failed', { error: thrown })
+    return JSON.stringify({ error: apiError(fault) })
+  }
+}
+
+function topicsIn(commands: readonly unknown[]): number {
+  let count = 0
+  for (const one of commands) {
+    const topics = (one as { readonly broadcast?: { readonly channels?: unknown } } | null)
+      ?.broadcast?.channels
+    count += Array.isArray(topics) ? topics.length : 1
+  }
+  return count
+}
+
+function positionJson({ offset, epoch }: Position): string {
+  return `{"offset":${offset},"epoch":"${epoch}"}`
+}
+
+function outcomeJson(outcome: Position | Fault): string {
+  if (outcome instanceof Fault) return JSON.stringify({ error: apiError(outcome) })
+  return `{"result":${positionJson(outcome)}}`
+}
+
+/** Centrifugo's numbers, for one command of a batch or one topic of a broadcast; 100 for the rest. */
+const apiCodes: Partial<Record<FaultCode, number>> = {
+  not_found: 102,
+  too_large: 106,
+  invalid: 107,
+  too_many: 111,
+  conflict: 112,
+}
+
+function apiError({ code, message, fields = [] }: Fault): { code: number; message: string } {
+  const said = [message, ...fields.map((one) => `${one.field}: ${one.message}`)].join('; ')
+  return { code: apiCodes[code] ?? 100, message: said }
+}

@@ -1,0 +1,30 @@
+/** Rates as people write them in an app file: `5/10s`, `100/min`, `1000/h`: so many in any window of that length. */
+import { parseDurationMs, type Duration } from './duration.ts'
+
+const words = { sec: 1_000, min: 60_000, hour: 3_600_000, day: 86_400_000 } as const
+
+/** Whoever counts keeps a number for each of these and each who is counted. */
+const quotaMax = 100_000
+
+/** Longer windows forget with the process. */
+const windowMsMax = 7 * words.day
+
+export type Rate = `${number}/${Duration | 's' | 'm' | 'h' | 'd' | keyof typeof words}`
+
+export interface ParsedRate {
+  readonly quota: number
+  readonly windowMs: number
+}
+
+/** Undefined when the text is no rate of 1 to 100,000 in at most 7 days. */
+export function parseRate(text: unknown): ParsedRate | undefined {
+  if (typeof text !== 'string') return undefined
+  const match = /^(\d{1,6})\/([a-z0-9.]+)$/.exec(text)
+  const [, count, window = ''] = match ?? []
+  const quota = Number(count)
+  const windowMs = Object.hasOwn(words, window)
+    ? words[window as keyof typeof words]
+    : parseDurationMs(/^\d/.test(window) ? window : `1${window}`)
+  if (!(quota >= 1 && quota <= quotaMax)) return undefined
+  return windowMs !== undefined && windowMs <= windowMsMax ? { quota, windowMs } : undefined
+}
