@@ -99,11 +99,11 @@ const limitsDefault: Limits = {
   connectionsPerAddressMax: Infinity,
   /** A sixth of all: a machine's own token may open many. */
   connectionsPerUserMax: 20_000,
-  /** Half of what a core of a small machine serves, with a token to verify each. */
-  connectsPerSecond: 5_000,
+  /** With a subscription 65 to 100 µs of a core each, with a token to verify twice that: room is left. */
+  connectsPerSecond: 4_000,
   connectsBurst: 1_000,
   /** Four seconds: the stock client gives a command up after five. */
-  connectsWaitingMax: 20_000,
+  connectsWaitingMax: 16_000,
   drainMs: 5_000,
   topicsPerConnectionMax: 128,
   /** What fits a frame; a client cannot send more anyway. */
