@@ -116,7 +116,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       log,
       limits: (policy) => createLimits({ clock }, policy),
       publications: plan.topics.some(({ persist }) => persist)
-        ? createPublications(store)
+        ? createPublications(store, { isShared: config.database.kind === 'remote' })
         : undefined,
     },
     { version, limits: config.connections },

@@ -36,7 +36,7 @@ import { shardSizeDefault } from './outbox.ts'
 import { isTopicName, type Matcher } from './pattern.ts'
 import type { Call, Called, ConnectionContext, ConnectionLimits } from './peer.ts'
 import { createPresence } from './presence.ts'
-import { frameBytesMax } from './protocol.ts'
+import { frameBytesMax, unsubscribes } from './protocol.ts'
 import { createPublisher, type Publisher, type PublishPlan } from './publisher.ts'
 import type { MakeLimits } from './publish-limit.ts'
 import { createPump, turnMsDefault, type PumpLimits } from './pump.ts'
@@ -243,7 +243,13 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
   const admission = createAdmission(clock, limits)
   const drain = createDrain({ clock, sweep }, limits)
   const { publications } = deps
-  const durable = publications && createDurable({ hub, clock, log, publications })
+  /** Sockets subscribe again, streams come back: both find that they cannot recover. */
+  const onGap = (topic: string): void =>
+    sweep.forEach((guest) => {
+      if (guest instanceof Connection) guest.unsubscribe(topic, unsubscribes.insufficient)
+      else if (guest instanceof EventStream && guest.hears(topic)) guest.close()
+    })
+  const durable = publications && createDurable({ hub, clock, log, publications, onGap })
   const publisher = createPublisher({ hub, durable, clock, log, limits: deps.limits }, limits)
   const users = new Users()
   const attendance = createAttendance(clock, createPresence())

@@ -157,6 +157,10 @@ export class EventStream implements Guest, Sink<Uint8Array> {
     else if (queued === 1) this.#queuedBytes = this.#lastBytes
   }
 
+  hears(topic: string): boolean {
+    return this.#group.topics.some(({ name }) => name === topic)
+  }
+
   /** Ends it in good order; the browser reconnects after its `retry`. */
   close(): void {
     const controller = this.#controller
