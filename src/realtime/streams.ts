@@ -33,7 +33,8 @@ const retryMs = { least: 1_000, most: 5_000 } as const
 /** Given to a stream without a look at its queue. */
 const askBytes = 32 * 1024
 
-interface Controller {
+/** As much of a stream's as is used. */
+export interface Controller {
   enqueue(chunk: Uint8Array): void
   close(): void
   error(reason?: unknown): void
