@@ -191,6 +191,8 @@ export interface RealtimeStats {
   readonly historyBytes: number
   /** Readers cut because they did not keep up. */
   readonly slow: number
+  /** `connect` commands in line. */
+  readonly waiting: number
 }
 
 export interface Realtime extends Service {
@@ -383,6 +385,7 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
     stats: () => ({
       connections: counts.sockets + counts.streams,
       ...counts,
+      waiting: admission.waiting,
       topics: hub.topics,
       publications: hub.publications,
       historyBytes: hub.historyBytes,
