@@ -48,6 +48,8 @@ export async function buildBinary({
   const startedAt = performance.now()
   const path = resolve(root, outfile)
   await mkdir(dirname(path), { recursive: true })
+  // Before the other: a bundler that waits for a bundler waits forever.
+  const client = await clientBundle()
   await Bun.build({
     entrypoints: [entry, ...threads].map((path) => resolve(root, path)),
     root,
@@ -57,7 +59,7 @@ export async function buildBinary({
     // The folder of the binary's user is not ours: no settings are picked up from it.
     compile: { outfile: path, autoloadBunfig: false, autoloadDotenv: false },
     minify: { whitespace: true, syntax: true, identifiers: false },
-    plugins: [embedLibsql(), embedClient()],
+    plugins: [embedLibsql(), embedClient(client)],
   })
   const { size } = await stat(path)
   return { path, bytes: size, ms: performance.now() - startedAt }
@@ -86,12 +88,12 @@ function embedLibsql(): BunPlugin {
   }
 }
 
-function embedClient(): BunPlugin {
+function embedClient(text: string): BunPlugin {
   return {
     name: 'embed-client',
     setup(build) {
-      build.onLoad({ filter: /[\\/]src[\\/]http[\\/]client-bundle\.ts$/ }, async () => ({
-        contents: `export const clientBundle = async () => ${JSON.stringify(await clientBundle())}`,
+      build.onLoad({ filter: /[\\/]src[\\/]http[\\/]client-bundle\.ts$/ }, () => ({
+        contents: `export const clientBundle = async () => ${JSON.stringify(text)}`,
         loader: 'js',
       }))
     },

@@ -147,7 +147,12 @@ describe('subscribe()', () => {
     using folder = tempFolder()
     const first = await runRadio(folder)
     const { port } = first
-    const client = clientOf(first.url)
+    // Back at once, whatever the server says.
+    const atOnce = (_: number, run: () => void) => {
+      const id = setImmediate(run)
+      return () => clearImmediate(id)
+    }
+    const client = clientOf(first.url, { after: atOnce })
     const gaps: unknown[] = []
     let subscribed = 0
     client.subscribe('live-stream', {
@@ -160,6 +165,31 @@ describe('subscribe()', () => {
     expect(second.port).toBe(port)
     await until(() => subscribed === 2, 'it listens again')
     expect(gaps).toEqual([{ reason: 'epoch', missed: undefined }])
+    client.close()
+  })
+
+  test('a server that is stopped says when to come back, and the client does', async () => {
+    using folder = tempFolder()
+    const first = await runRadio(folder)
+    const waits: number[] = []
+    let comeBack = () => {}
+    const after = (ms: number, run: () => void) => {
+      waits.push(ms)
+      comeBack = run
+      return () => {}
+    }
+    const client = clientOf(first.url, { after })
+    const titles: string[] = []
+    client.subscribe('live-stream', { message: ({ row }) => titles.push(row.title) })
+    await until(() => titles.length > 0, 'what is on is heard')
+    await first.stop()
+    await until(() => waits.length === 1, 'it was told')
+    expect(waits[0]).toBeGreaterThanOrEqual(1_000)
+    await using second = await runRadio(folder, { PORT: String(first.port) })
+    expect([client.state, second.rooms.realtime.stats().connections]).toEqual(['connecting', 0])
+    const before = titles.length
+    comeBack()
+    await until(() => titles.length > before, 'it hears again')
     client.close()
   })
 
