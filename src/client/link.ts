@@ -47,10 +47,15 @@ export class Link extends Centrifuge {
     this.#waitMs = undefined
     this.#release = this.#after(waitMs, () => {
       this.#release = undefined
-      this.connect()
+      super.connect()
     })
     // Subscriptions stay, each with its position; only the stock client's own timer is not started.
     super.disconnect()
+  }
+
+  /** Whoever is held waits, whatever is asked for meanwhile. */
+  override connect(): void {
+    if (!this.isHeld) super.connect()
   }
 
   /** For good. */

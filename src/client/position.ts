@@ -24,12 +24,14 @@ export interface Subscribed {
   readonly recovered: boolean
   /** Where the topic stands; after a recovery, where the subscriber was. */
   readonly position: Position | undefined
+  /** Not recovered, but the topic's latest publication follows (`last: true`). */
+  readonly hasLatest: boolean
 }
 
 export class Tracker {
   #position: Position | undefined
-  /** The topic's latest publication may come with the reply (`last: true`). */
-  #mayHearLatest = false
+  /** The publication at the position itself is still to come. */
+  #awaitsLatest = false
 
   /** `since`: where an earlier subscriber was, to go on from. */
   constructor(since?: Position) {
@@ -40,28 +42,27 @@ export class Tracker {
     return this.#position
   }
 
-  subscribed({ recovered, position }: Subscribed): Gap | undefined {
+  subscribed({ recovered, position, hasLatest }: Subscribed): Gap | undefined {
     const before = this.#position
-    this.#mayHearLatest = false
+    this.#awaitsLatest = false
     // What was missed follows, from where this subscriber was.
     if (recovered || !position) return undefined
     this.#position = position
     const isSame = before?.epoch === position.epoch && before.offset === position.offset
-    this.#mayHearLatest = !isSame
+    this.#awaitsLatest = hasLatest && !isSame
     if (!before || isSame) return undefined
     if (before.epoch !== position.epoch) return { reason: 'epoch', missed: undefined }
-    return { reason: 'missed', missed: position.offset - before.offset }
+    const missed = position.offset - before.offset - (hasLatest ? 1 : 0)
+    return missed === 0 ? undefined : { reason: 'missed', missed }
   }
 
   /** `again`: it was heard before. */
   heard(offset: number | undefined): Gap | 'next' | 'again' {
     const at = this.#position
     if (offset === undefined || !at) return 'next'
-    if (offset === at.offset && this.#mayHearLatest) {
-      this.#mayHearLatest = false
-      return 'next'
-    }
-    this.#mayHearLatest = false
+    const isLatest = this.#awaitsLatest && offset === at.offset
+    this.#awaitsLatest = false
+    if (isLatest) return 'next'
     if (offset <= at.offset) return 'again'
     const missed = offset - at.offset - 1
     this.#position = { epoch: at.epoch, offset }

@@ -6,7 +6,7 @@ import type {
   SubscribedContext,
 } from 'centrifuge'
 import type { Link } from './link.ts'
-import { Tracker, type Gap, type Position } from './position.ts'
+import { Tracker, type Gap, type Position, type Subscribed } from './position.ts'
 
 export interface Message {
   /** Its number in the topic. */
@@ -113,10 +113,11 @@ export function createSubscription<Data>(
   }
 }
 
-function replyOf({ recovered, streamPosition }: SubscribedContext) {
+function replyOf(context: SubscribedContext): Subscribed {
+  const { recovered, streamPosition, hasRecoveredPublications } = context
   const position = streamPosition && {
     epoch: streamPosition.epoch,
     offset: Number(streamPosition.offset),
   }
-  return { recovered, position }
+  return { recovered, position, hasLatest: !recovered && hasRecoveredPublications }
 }

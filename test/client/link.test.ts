@@ -91,6 +91,24 @@ describe('reconnect_after_ms', () => {
     expect(fake.opened).toBe(1)
   })
 
+  test('what is asked for meanwhile waits, too', async () => {
+    const clock = createTestClock()
+    using fake = server(standsAt(0), standsAt(0, { recovered: true, was_recovering: true }))
+    const { client, states } = listen(fake.url, clock.after)
+    await until(() => fake.commands.length === 2, 'subscribed')
+    fake.push(sentAway(10))
+    await until(() => states.length === 3, 'sent away')
+    const called = client.rpc('GET /api/posts')
+    client.subscribe('other', {})
+    for (let trip = 0; trip < 50; trip += 1) await fetch(fake.url)
+    expect(fake.opened).toBe(1)
+    clock.advance(10)
+    await called
+    expect(fake.commands.slice(2).map((command) => Object.keys(command)[0])).toContain('rpc')
+    expect(fake.opened).toBe(2)
+    client.close()
+  })
+
   test('without one the stock client comes back by its own measure', async () => {
     using fake = server(standsAt(0), standsAt(0, { recovered: true, was_recovering: true }))
     const { client } = listen(fake.url, () => {
