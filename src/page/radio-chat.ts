@@ -26,7 +26,8 @@ export function enterRoom({ client, show, fail }: RoomDeps, name: string): Room 
   const shouts = new Map<number, Shout>()
   const removed = new Set<number>()
   let isOpen = true
-  let isLoaded = false
+  /** The list, since the room was entered or something was missed. */
+  let isAsked = false
 
   const draw = (): void => {
     const all = [...shouts.values()].toSorted((a, b) => a.id - b.id)
@@ -37,11 +38,16 @@ export function enterRoom({ client, show, fail }: RoomDeps, name: string): Room 
   const load = async (): Promise<void> => {
     const query = { room: name, order: 'newest', limit: shoutsMax } as const
     const { items } = await client.collection('shouts').list(query)
-    isLoaded = true
     for (const shout of items) if (!removed.has(shout.id)) shouts.set(shout.id, shout)
     draw()
   }
-  const reload = (): void => void load().catch(fail)
+  const reload = (): void => {
+    isAsked = true
+    load().catch((why: unknown) => {
+      isAsked = false
+      fail(why)
+    })
+  }
 
   const subscription = client.subscribe(`chat:${name}`, {
     message({ op, row }) {
@@ -54,10 +60,10 @@ export function enterRoom({ client, show, fail }: RoomDeps, name: string): Room 
     gap() {
       // Some of what is held may be gone.
       shouts.clear()
-      isLoaded = false
+      reload()
     },
     subscribed() {
-      if (!isLoaded) reload()
+      if (!isAsked) reload()
     },
   })
 
