@@ -28,7 +28,7 @@ const declareLevel = 5
 
 /** External package → the rooms that may import its values; `declare.ts` files stand for a room. */
 const homes: Readonly<Record<string, readonly string[]>> = {
-  elysia: ['http', 'plan'],
+  elysia: ['http', 'plan', 'apps'],
   '@elysiajs/cors': ['http'],
   jose: ['auth'],
   ioredis: ['store'],

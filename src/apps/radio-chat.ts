@@ -4,7 +4,7 @@
  * One transaction counts what the user said lately, stores the shout and gives what it earns; `live` of the
  * collections then tells `chat:{room}` and `user:{id}`. So a message that is acknowledged is committed, and a
  * room's list and its topic have the same messages in the same order, whichever node and door they came by:
- * HTTP, or `rpc('POST /api/chat/lobby', …)` over the socket that listens.
+ * HTTP, `rpc('POST /api/chat/lobby', …)`, or a publication on `chat:lobby`, which goes through this (`radio.ts`).
  */
 import { desc, eq } from 'drizzle-orm'
 import type { Db, Routes, Tx, User } from '../kit.ts'

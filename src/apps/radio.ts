@@ -6,12 +6,21 @@
  * what: whoever is signed in, in their own name; what is on air is the station's (and `editor`s' events);
  * a `moderator` removes shouts. Data: db/samples/radio/SOURCE.md.
  */
+import { t } from 'elysia'
 import { app, asc, collection, desc, feed, topic } from '../kit.ts'
 import type { User } from '../kit.ts'
 import page from '../page/radio.html'
 import { radioRoutes } from './radio-chat.ts'
 import { loadRadio } from './radio-replay.ts'
-import { achievements, events, mixes, plays, profiles, shouts } from './radio-tables.ts'
+import {
+  achievements,
+  events,
+  mixes,
+  plays,
+  profiles,
+  shoutLengthMax,
+  shouts,
+} from './radio-tables.ts'
 
 type Asker = { readonly user: User | null }
 
@@ -105,8 +114,13 @@ export default app({
       last: true,
       presence: true,
     }),
+    // Who publishes says it as `POST /api/chat/:room` does; the room hears the row, once it is stored.
     'chat:{room}': topic({
       subscribe: 'public',
+      publish: 'signed-in',
+      message: t.Object({ text: t.String({ minLength: 1, maxLength: shoutLengthMax }) }),
+      limit: '5/10s',
+      through: 'POST /api/chat/{room}',
       history: { size: 200, ttl: '1d' },
       presence: true,
     }),

@@ -21,10 +21,10 @@
 import type { Centrifuge, Options, TransportEndpoint } from 'centrifuge'
 import { Link, type After } from './link.ts'
 import type { Position } from './position.ts'
-import { Problem } from './problem.ts'
+import { Problem, refused } from './problem.ts'
 import { createCollection, createRequest, type Collection, type Request } from './rest.ts'
 import { createSubscription, type Handlers, type Subscription } from './subscription.ts'
-import type { AnyApp, CollectionName, DataOf, TopicName } from './types.ts'
+import type { AnyApp, CollectionName, DataOf, Published, TopicName } from './types.ts'
 
 export { Problem } from './problem.ts'
 export type { Gap, Position } from './position.ts'
@@ -60,7 +60,7 @@ export interface Client<App> {
     topic: Name,
     handlers: Handlers<DataOf<App, Name>>,
     options?: SubscribeOptions,
-  ): Subscription<DataOf<App, Name>>
+  ): Subscription<DataOf<App, Name>, Published<App, Name>>
   /** `rpc('POST /api/chat/lobby', { text })`: a route or collection of the app, over the socket. */
   rpc<T = unknown>(method: `${string} /${string}`, data?: unknown): Promise<T>
   /** The same over HTTP, for routes that are no collection. */
@@ -170,16 +170,6 @@ function guarded(report: (error: unknown) => void, run: () => void): void {
     run()
   } catch (error) {
     report(error)
-  }
-}
-
-/** A call's error has the HTTP status as its code (`src/realtime/protocol.ts`). */
-async function refused<T>(call: Promise<T>): Promise<T> {
-  try {
-    return await call
-  } catch (cause) {
-    const { code = 0, message = 'no answer' } = cause as { code?: number; message?: string }
-    throw new Problem({ status: code, code: 'refused', detail: message }, { cause })
   }
 }
 

@@ -1,7 +1,7 @@
 /** What a request was refused with: the server's `application/problem+json`, or no answer at all. */
 
 export interface ProblemDetails {
-  /** 0: there was no answer. */
+  /** Of HTTP; over the socket also a code of the protocol. 0: there was no answer. */
   readonly status: number
   readonly code: string
   readonly detail: string
@@ -46,5 +46,15 @@ export async function problemOf(response: Response): Promise<Problem> {
   } catch {
     // A proxy's page, or nothing: the status is all there is.
     return new Problem(unknown, { retryAfterMs })
+  }
+}
+
+/** Over the socket: a code of the protocol, or of a call the HTTP status (`src/realtime/protocol.ts`). */
+export async function refused<T>(call: Promise<T>): Promise<T> {
+  try {
+    return await call
+  } catch (cause) {
+    const { code = 0, message = 'no answer' } = cause as { code?: number; message?: string }
+    throw new Problem({ status: code, code: 'refused', detail: message }, { cause })
   }
 }

@@ -6,6 +6,7 @@ import type {
   SubscribedContext,
 } from 'centrifuge'
 import type { Link } from './link.ts'
+import { refused } from './problem.ts'
 import { Tracker, type Gap, type Position, type Subscribed } from './position.ts'
 
 export interface Message {
@@ -31,12 +32,12 @@ export interface Handlers<Data> {
   readonly ended?: (why: { readonly code: number; readonly reason: string }) => void
 }
 
-export interface Subscription<Data> {
+export interface Subscription<Data, Published = unknown> {
   readonly topic: string
   /** The last publication that was heard; to be given as `since` by whoever goes on later. */
   readonly position: Position | undefined
-  /** As a client, where the topic's rule lets in. */
-  publish(data: unknown): Promise<void>
+  /** As a client, where the topic's rule lets in. Problems: `refused`. */
+  publish(data: Published): Promise<void>
   /** The newest first with `reverse`. */
   history(
     options: HistoryOptions,
@@ -91,19 +92,19 @@ export function createSubscription<Data>(
       return tracker.position
     },
     async publish(data) {
-      await subscription.publish(data)
+      await refused(subscription.publish(data))
     },
     async history({ limit, since: from, reverse = false }) {
       const given = { limit, reverse, ...(from ? { since: from } : {}) }
-      const { publications }: HistoryResult = await subscription.history(given)
+      const { publications }: HistoryResult = await refused(subscription.history(given))
       return publications.map(({ data, offset = 0 }) => ({ data: data as Data, offset }))
     },
     async presence() {
-      const { clients }: PresenceResult = await subscription.presence()
+      const { clients }: PresenceResult = await refused(subscription.presence())
       return Object.values(clients)
     },
     async presenceStats() {
-      const { numClients, numUsers } = await subscription.presenceStats()
+      const { numClients, numUsers } = await refused(subscription.presenceStats())
       return { clients: numClients, users: numUsers }
     },
     close() {

@@ -5,7 +5,7 @@
 import type { SQLiteTable } from 'drizzle-orm/sqlite-core'
 import type { CollectionDeclaration } from '../collections/declare.ts'
 import type { AppDeclaration } from '../plan/declare.ts'
-import type { TopicDeclaration } from '../realtime/declare.ts'
+import type { TopicOptions } from '../realtime/declare.ts'
 
 /** Any app: names are strings and rows are records. */
 export type AnyApp = AppDeclaration
@@ -112,16 +112,41 @@ type Meets<A, B> = [A] extends [never]
       ? true
       : false
 
+type MessageIn<Declared> = Declared extends { readonly options: TopicOptions<infer Data> }
+  ? unknown extends Data
+    ? never
+    : Wire<Data>
+  : never
+
+/** What goes `through` a route is not heard as it was published. */
+type IsHeard<Declared> = Declared extends { readonly names?: { readonly through: infer Through } }
+  ? [Through] extends [never]
+    ? true
+    : false
+  : true
+
 /** What the topic's `message` or `topic<Data>(…)` says is published there. */
 type MessageOf<App, Name> = {
   [Pattern in keyof TopicsOf<App> & string]: Meets<Name, Template<Pattern>> extends true
-    ? TopicsOf<App>[Pattern] extends TopicDeclaration<infer Data>
-      ? unknown extends Data
-        ? never
-        : Wire<Data>
+    ? MessageIn<TopicsOf<App>[Pattern]>
+    : never
+}[keyof TopicsOf<App> & string]
+
+type HeardMessageOf<App, Name> = {
+  [Pattern in keyof TopicsOf<App> & string]: IsHeard<TopicsOf<App>[Pattern]> extends true
+    ? Meets<Name, Template<Pattern>> extends true
+      ? MessageIn<TopicsOf<App>[Pattern]>
       : never
     : never
 }[keyof TopicsOf<App> & string]
+
+/** What a client may publish on a topic. */
+export type Published<App, Name> =
+  string extends CollectionName<App>
+    ? unknown
+    : [MessageOf<App, Name>] extends [never]
+      ? unknown
+      : MessageOf<App, Name>
 
 /** Changes of the collections that are `live` there. */
 type ChangesOf<App, Name> = {
@@ -130,7 +155,7 @@ type ChangesOf<App, Name> = {
     : never
 }[CollectionName<App>]
 
-type Known<App, Name> = MessageOf<App, Name> | ChangesOf<App, Name>
+type Known<App, Name> = HeardMessageOf<App, Name> | ChangesOf<App, Name>
 
 /** What is heard on a topic; unknown where neither `message` nor `live` tells, and of an app without a type. */
 export type DataOf<App, Name> =

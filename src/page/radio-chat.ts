@@ -12,6 +12,8 @@ export type Shout = Row<Radio, 'shouts'>
 const shoutsMax = 100
 
 export interface Room {
+  /** Problems: too often, too long, not signed in. */
+  say(text: string): Promise<void>
   close(): void
 }
 
@@ -68,6 +70,7 @@ export function enterRoom({ client, show, fail }: RoomDeps, name: string): Room 
   })
 
   return {
+    say: (text) => subscription.publish({ text }),
     close() {
       isOpen = false
       subscription.close()

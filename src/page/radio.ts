@@ -136,7 +136,7 @@ function fail(why: unknown): void {
 // Whoever signs in or out is another client.
 
 interface Session {
-  readonly client: Client<Radio>
+  say(text: string): Promise<void>
   /** Another room instead of this one. */
   enter(name: string): void
   end(): void
@@ -162,7 +162,9 @@ function begin(token: string | null): Session {
   at('say', HTMLFormElement).hidden = token === null
   at('enter', HTMLFormElement).hidden = token !== null
   return {
-    client,
+    async say(said) {
+      await room?.say(said)
+    },
     enter(name) {
       room?.close()
       show([])
@@ -209,8 +211,8 @@ at('say', HTMLFormElement).addEventListener('submit', (event) => {
   const field = at('text', HTMLInputElement)
   const said = field.value
   text('refusal', '')
-  session.client
-    .rpc(`POST /api/chat/${chosen.value}`, { text: said })
+  session
+    .say(said)
     .then(() => {
       if (field.value === said) field.value = ''
     })

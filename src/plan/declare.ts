@@ -20,7 +20,7 @@ import type { TopicDeclaration } from '../realtime/declare.ts'
 export type CollectionsDeclared = Readonly<
   Record<string, Pick<CollectionDeclaration, 'kind' | 'table' | 'options'>>
 >
-export type TopicsDeclared = Readonly<Record<string, TopicDeclaration>>
+export type TopicsDeclared = Readonly<Record<string, Pick<TopicDeclaration, 'kind' | 'options'>>>
 
 export interface AppOptions<
   Collections extends CollectionsDeclared = CollectionsDeclared,

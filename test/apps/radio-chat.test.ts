@@ -52,7 +52,7 @@ describe('POST /api/chat/:room', () => {
     client.disconnect()
   })
 
-  test('by rpc over the socket that listens; a publication past it is denied', async () => {
+  test('by rpc over the socket that listens', async () => {
     using folder = tempFolder()
     await using server = await runRadio(folder)
     const client = stockClient(server, 'websocket', { token: await tokenOf('bob') })
@@ -60,7 +60,6 @@ describe('POST /api/chat/:room', () => {
     const { data } = await client.rpc('POST /api/chat/lobby', { text: 'over the socket' })
     expect(data).toMatchObject({ userId: 'bob', name: 'bob', text: 'over the socket' })
     await until(() => room.publications.length === 1, 'it is heard')
-    expect(await codeOf(room.subscription.publish({ text: 'past it' }))).toBe(103)
     expect(await room.subscription.presenceStats()).toEqual({ numClients: 1, numUsers: 1 })
     client.disconnect()
   })
@@ -129,6 +128,53 @@ describe('POST /api/chat/:room', () => {
     const moderator = await as(server, 'mo', { role: 'moderator' })
     expect((await ann.send('DELETE', '/api/shouts/1')).status).toBe(403)
     expect((await moderator.send('DELETE', '/api/shouts/1')).status).toBe(204)
+  })
+})
+
+describe('a publication on chat:{room}', () => {
+  test('is stored before it is acknowledged, in its author’s name, and heard as its row', async () => {
+    using folder = tempFolder()
+    await using server = await runRadio(folder)
+    const client = stockClient(server, 'websocket', { token: await tokenOf('ann') })
+    const room = await subscribed(client, 'chat:lobby')
+    await room.subscription.publish({ text: 'hello' })
+    const listed = await json<Page<Shout>>(server, '/api/shouts?room=lobby')
+    expect(listed.items).toMatchObject([{ userId: 'ann', text: 'hello' }])
+    await until(() => room.publications.length === 1, 'it is heard')
+    expect(dataOf(room)).toMatchObject([{ collection: 'shouts', row: listed.items[0] }])
+    client.disconnect()
+  })
+
+  test('is refused without a name, as no message, in no room, or after five in ten seconds', async () => {
+    using folder = tempFolder()
+    await using server = await runRadio(folder)
+    const visitor = stockClient(server, 'websocket')
+    const unknown = await subscribed(visitor, 'chat:lobby')
+    expect(await codeOf(unknown.subscription.publish({ text: 'hi' }))).toBe(103)
+
+    const client = stockClient(server, 'websocket', { token: await tokenOf('ann') })
+    const room = await subscribed(client, 'chat:lobby')
+    for (const data of [
+      {},
+      { text: 'hi', userId: 'bob' },
+      { text: 5 },
+      { text: '' },
+      { text: 'x'.repeat(501) },
+      'text',
+    ]) {
+      expect(await codeOf(room.subscription.publish(data))).toBe(107)
+    }
+    // Passes the schema, and is refused by the route.
+    expect(await codeOf(room.subscription.publish({ text: '   ' }))).toBe(400)
+    expect(await codeOf(client.publish('chat:No Room', { text: 'hi' }))).toBe(102)
+    expect(await codeOf(client.publish('chat:NoRoom', { text: 'hi' }))).toBe(404)
+    const said = Array.from({ length: 6 }, (_, at) => room.subscription.publish({ text: `${at}` }))
+    const codes = await Promise.all(said.map(codeOf))
+    expect(codes).toEqual([...Array.from({ length: 5 }, () => undefined), 111])
+    await until(() => room.publications.length === 5, 'five are heard')
+    const texts = dataOf(room).map((data) => (data as { row: Shout }).row.text)
+    expect(texts).toEqual(['0', '1', '2', '3', '4'])
+    for (const one of [visitor, client]) one.disconnect()
   })
 })
 

@@ -28,7 +28,7 @@ const declared = app({
       create: ({ user }) => user !== null,
       filters: ['blog'],
       orders: { newest: desc(posts.at), oldest: asc(posts.at) },
-      live: (row) => [`blog:${row.blog}`, 'all'],
+      live: (row) => [`blog:${row.blog}`, `said:${row.blog}`, 'all'],
     }),
     'posts/archive': collection(posts, { read: 'public' }),
   },
@@ -41,6 +41,10 @@ const declared = app({
       message: t.Object({ text: t.String() }),
     }),
     'load:{node}': topic<{ readonly cpu: number; readonly at: Date }>({ subscribe: 'public' }),
+    'said:{blog}': topic({
+      ...{ subscribe: 'public', publish: 'signed-in', through: 'POST /api/posts' },
+      message: t.Object({ title: t.String() }),
+    }),
     anything: topic({ subscribe: 'public' }),
   },
 })
@@ -69,6 +73,11 @@ function use(client: Client<Blog>): void {
       expectTypeOf(row.at).toEqualTypeOf<string>()
     },
   })
+  // Through a route: published as its message, heard as what that stores.
+  const said = client.subscribe('said:mine', { message: ({ row }) => void row.title })
+  void said.publish({ title: 'x' })
+  // @ts-expect-error: no message
+  void said.publish({ text: 'x' })
   const room: string = 'lobby'
   client.subscribe(`chat:${room}`, { message: (data) => void data.text })
 }
@@ -85,10 +94,11 @@ test('collections and topics have the types of the app', () => {
     readonly note: string | null
   }>()
   expectTypeOf<TopicName<Blog>>().toEqualTypeOf<
-    `blog:${string}` | 'all' | `chat:${string}` | `load:${string}` | 'anything'
+    `blog:${string}` | 'all' | `chat:${string}` | `load:${string}` | `said:${string}` | 'anything'
   >()
   expectTypeOf<DataOf<Blog, 'blog:mine'>>().toEqualTypeOf<Change<'posts', Post>>()
   expectTypeOf<DataOf<Blog, 'all'>>().toEqualTypeOf<Change<'posts', Post>>()
+  expectTypeOf<DataOf<Blog, 'said:mine'>>().toEqualTypeOf<Change<'posts', Post>>()
   expectTypeOf<DataOf<Blog, 'chat:lobby'>>().toEqualTypeOf<{ readonly text: string }>()
   expectTypeOf<DataOf<Blog, 'load:a'>>().toEqualTypeOf<{
     readonly cpu: number
