@@ -1,4 +1,5 @@
 /** Belfry as its users start it: a process of its own, spoken to through its port. */
+import { readdirSync, readFileSync } from 'node:fs'
 import { must } from '../src/lib/assert.ts'
 
 export interface BelfryProcess extends AsyncDisposable {
@@ -82,4 +83,14 @@ async function announcedUrl(stdout: ReadableStream<Uint8Array>): Promise<string 
     if (match) return must(match[1], () => 'the pattern has a group')
   }
   return undefined
+}
+
+/** Of a process, those it started itself. Linux. */
+export function childrenOf(pid: number): number[] {
+  return readdirSync(`/proc/${pid}/task`).flatMap((task) =>
+    readFileSync(`/proc/${pid}/task/${task}/children`, 'utf8')
+      .split(' ')
+      .filter((child) => child !== '')
+      .map(Number),
+  )
 }
