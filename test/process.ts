@@ -22,7 +22,12 @@ export interface SpawnOptions {
   readonly env?: Readonly<Record<string, string>>
 }
 
-const source = [process.execPath, 'run', `${import.meta.dir}/../src/main.ts`]
+/** The command in front of the arguments. */
+export const source: readonly string[] = [
+  process.execPath,
+  'run',
+  `${import.meta.dir}/../src/main.ts`,
+]
 
 /** Only what a program needs to start: nothing of this machine's settings leaks into a test. */
 const bareEnv = { PATH: process.env['PATH'] ?? '', HOME: process.env['HOME'] ?? '/' }
