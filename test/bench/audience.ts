@@ -3,6 +3,9 @@ import { until } from '../harness.ts'
 import type { Peer } from './peer.ts'
 import { mark, type Protocol } from './wire.ts'
 
+/** As much of a peer as is heard. */
+export type Heard = Pick<Peer, 'name' | 'port' | 'protocol' | 'subscribers'>
+
 export interface Audience {
   /** Resolves when so many deliveries have come in all; fails after `withinMs`. */
   reach(deliveries: number, withinMs?: number): Promise<void>
@@ -45,7 +48,7 @@ function count(data: State, chunk: Buffer): number {
   return found
 }
 
-export async function openAudience(peer: Peer, size: number): Promise<Audience> {
+export async function openAudience(peer: Heard, size: number): Promise<Audience> {
   const protocol: Protocol = peer.protocol
   const { steps, ping, pong } = protocol
   let delivered = 0

@@ -142,7 +142,7 @@ async function startScript(
 }
 
 /** Of a process and those it started, as Linux counts them. */
-function costsOf(pid: number): Pick<Peer, 'cpuSeconds' | 'rssBytes'> {
+export function costsOf(pid: number): Pick<Peer, 'cpuSeconds' | 'rssBytes'> {
   const pids = [pid, ...childrenOf(pid)]
   const sum = async (of: (one: number) => Promise<number>): Promise<number> =>
     (await Promise.all(pids.map(of))).reduce((a, b) => a + b, 0)
