@@ -1,6 +1,7 @@
 /** `bun run bench`: every bench, one after the other, each prints its table. `bun run bench fanout` runs one. */
 import { run as cacheMemory } from './cache-memory.bench.ts'
 import { run as cachedGet } from './cached-get.bench.ts'
+import { run as churn } from './churn.bench.ts'
 import { run as fanout } from './fanout.bench.ts'
 import { run as hitRate } from './hit-rate.bench.ts'
 import { run as httpStore } from './http-store.bench.ts'
@@ -22,6 +23,7 @@ const benches: Readonly<Record<string, () => Promise<void>>> = {
   'hit-rate': hitRate,
   memory,
   restart,
+  churn,
   policy,
   latency,
   store,
