@@ -92,7 +92,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   const metrics = createMetrics()
   const startedAt = clock.tick()
 
-  const auth = await createAuth({ clock }, config.auth)
+  const auth = await createAuth({ clock, log }, config.auth)
   const redis = config.redis && createRedis({ clock, log }, { target: config.redis })
   const store = createStore(
     { clock, log, observe: metrics.query, announce: () => redis?.publish(newsOf(plan), '') },
@@ -226,6 +226,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       { socket: adminSocket(config.database), database: databaseName(config.database) },
     )
   } catch (cause) {
+    auth.stop()
     await store.stop()
     await redis?.stop()
     throw cause
@@ -253,6 +254,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       await Promise.all([finishRequests(server(), clock), backups.stop()])
       if (local) await finishRequests(local, clock)
       await realtime.settled()
+      auth.stop()
       cache.stop()
       await warmer.stop()
       await store.stop()

@@ -7,9 +7,10 @@
  */
 import { createHash, timingSafeEqual } from 'node:crypto'
 import type { Clock } from '../lib/clock.ts'
+import type { Log } from '../observe/log.ts'
 import type { User } from './declare.ts'
 import { createTokenCache } from './token-cache.ts'
-import { createVerify, tokenLengthMax, type TokenConfig } from './token.ts'
+import { createVerifier, neither, refused, type TokenConfig } from './token.ts'
 
 export { signToken } from './token.ts'
 
@@ -50,35 +51,35 @@ export interface AuthConfig extends TokenConfig {
 }
 
 export interface Auth {
-  /** A bearer token. Synchronous when it is known. */
+  /** A bearer token. Synchronous when it is known. Faults: `unavailable` while its issuer's keys cannot be had. */
   identify(token: string): Verdict | Promise<Verdict>
   /** A subscription token. It identifies nobody: `identify` refuses it. */
   identifyTopic(token: string): TopicVerdict | Promise<TopicVerdict>
   /** The `X-API-Key` header. Compared in constant time. */
   identifyKey(key: string): Verdict
   stats(): { readonly verifications: number }
+  stop(): void
+}
+
+export interface AuthDeps {
+  readonly clock: Clock
+  readonly log: Pick<Log, 'info' | 'warn'>
 }
 
 /** Faults: `invalid` for keys in the configuration that cannot be used. */
-export async function createAuth(
-  deps: { readonly clock: Clock },
-  config: AuthConfig,
-): Promise<Auth> {
-  const verify = await createVerify(config)
-  const cache = verify && createTokenCache(deps, verify)
+export async function createAuth(deps: AuthDeps, config: AuthConfig): Promise<Auth> {
+  const { clock, log } = deps
+  const verifier = await createVerifier({ clock, log }, config)
+  const cache = verifier && createTokenCache({ clock, malformed }, verifier)
   const apiKeyHash = config.apiKey === undefined ? undefined : sha256(config.apiKey)
 
   return {
     identify(token) {
-      if (!cache) return refused('this server accepts no tokens: no key is configured')
-      if (token.length > tokenLengthMax) return refused('the token is too long')
-      const known = cache.verify(token)
+      const known = cache ? cache.verify(token) : noTokens
       return known instanceof Promise ? known.then(({ verdict }) => verdict) : known.verdict
     },
     identifyTopic(token) {
-      if (!cache) return refused('this server accepts no tokens: no key is configured')
-      if (token.length > tokenLengthMax) return refused('the token is too long')
-      const known = cache.verify(token)
+      const known = cache ? cache.verify(token) : noTokens
       return known instanceof Promise ? known.then(({ topic }) => topic) : known.topic
     },
     identifyKey(key) {
@@ -86,12 +87,12 @@ export async function createAuth(
       return isRight ? { ok: true, identity: keyHolder } : refused('the API key is not valid')
     },
     stats: () => ({ verifications: cache?.verifications ?? 0 }),
+    stop: () => verifier?.stop(),
   }
 }
 
-function refused(message: string): Verdict & TopicVerdict & { readonly ok: false } {
-  return { ok: false, reason: 'invalid', message }
-}
+const noTokens = neither('this server accepts no tokens: no key is configured')
+const malformed = neither('the token is malformed, or too long')
 
 /** Of equal length whatever is given, as a constant-time compare needs. */
 function sha256(text: string): Buffer {

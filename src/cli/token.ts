@@ -22,7 +22,8 @@ export const token: Verb = {
         ttl: { type: 'string', default: '1h' },
       },
     })
-    const { secret, issuer, audience } = readConfig('belfry').auth
+    const { secret, issuers, audiences } = readConfig('belfry').auth
+    const [[issuer], [audience]] = [issuers ?? [], audiences ?? []]
     if (secret === undefined) throw new Fault('invalid', 'JWT_SECRET is not set')
     const { sub, role, topic, topics } = values
     if (!sub && topic === undefined) throw new Fault('invalid', 'say whose token: --sub <id>')
