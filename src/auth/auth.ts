@@ -8,10 +8,14 @@
 import { createHash, timingSafeEqual } from 'node:crypto'
 import type { Clock } from '../lib/clock.ts'
 import type { Log } from '../observe/log.ts'
+import type { Notice } from '../store/store.ts'
 import type { User } from './declare.ts'
+import { createEviction, type Sockets } from './eviction.ts'
+import { createRevocations, type Revocation, type RevocationDeps } from './revocations.ts'
 import { createTokenCache } from './token-cache.ts'
-import { createVerifier, neither, refused, type TokenConfig } from './token.ts'
+import { createVerifier, neither, refused, type TokenConfig, type Verified } from './token.ts'
 
+export type { Revocation } from './revocations.ts'
 export { signToken } from './token.ts'
 
 /** Who asks, decided once per request or connection. */
@@ -57,11 +61,19 @@ export interface Auth {
   identifyTopic(token: string): TopicVerdict | Promise<TopicVerdict>
   /** The `X-API-Key` header. Compared in constant time. */
   identifyKey(key: string): Verdict
-  stats(): { readonly verifications: number }
+  /** From now on these tokens are refused and their sockets closed, on every node. Faults: `unavailable`. */
+  revoke(revocation: Revocation): Promise<void>
+  /** What the log says to this room; the rest is passed over. */
+  hear(notice: Notice): void
+  /** What is written down is read; again when entries of the log are gone. After the store's start. */
+  load(): Promise<void>
+  /** Whom to close when a token is revoked. */
+  evictFrom(sockets: Sockets): void
+  stats(): { readonly verifications: number; readonly revocations: number }
   stop(): void
 }
 
-export interface AuthDeps {
+export interface AuthDeps extends RevocationDeps {
   readonly clock: Clock
   readonly log: Pick<Log, 'info' | 'warn'>
 }
@@ -70,7 +82,10 @@ export interface AuthDeps {
 export async function createAuth(deps: AuthDeps, config: AuthConfig): Promise<Auth> {
   const { clock, log } = deps
   const verifier = await createVerifier({ clock, log }, config)
-  const cache = verifier && createTokenCache({ clock, malformed }, verifier)
+  const revocations = createRevocations(deps)
+  const eviction = createEviction({ clock, revocations })
+  const seen = ({ marks }: Verified): void => marks && eviction.seen(marks)
+  const cache = verifier && createTokenCache({ clock, malformed, revocations, seen }, verifier)
   const apiKeyHash = config.apiKey === undefined ? undefined : sha256(config.apiKey)
 
   return {
@@ -86,8 +101,19 @@ export async function createAuth(deps: AuthDeps, config: AuthConfig): Promise<Au
       const isRight = apiKeyHash !== undefined && timingSafeEqual(sha256(key), apiKeyHash)
       return isRight ? { ok: true, identity: keyHolder } : refused('the API key is not valid')
     },
-    stats: () => ({ verifications: cache?.verifications ?? 0 }),
-    stop: () => verifier?.stop(),
+    revoke: revocations.revoke,
+    hear: revocations.hear,
+    async load() {
+      await revocations.load()
+      revocations.start()
+    },
+    evictFrom: eviction.from,
+    stats: () => ({ verifications: cache?.verifications ?? 0, revocations: revocations.size }),
+    stop() {
+      revocations.stop()
+      eviction.stop()
+      verifier?.stop()
+    },
   }
 }
 

@@ -12,6 +12,7 @@ import { Fault } from '../fault.ts'
 import { hasTwins, isTooDeep } from '../lib/json.ts'
 import type { User } from './declare.ts'
 import type { TopicVerdict, Verdict } from './auth.ts'
+import { marksOf, type Marks } from './revocations.ts'
 import { fixedKeys, openJwks, type JwksDeps, type KeySource } from './jwks.ts'
 import { algorithmsKnown, pemKey, pickKey, secretBytes, secretKey, type Picked } from './keys.ts'
 
@@ -50,6 +51,8 @@ export interface Verified {
   readonly expiresAtMs: number | undefined
   /** Of a refusal: it may be good from then on. */
   readonly notBeforeMs: number | undefined
+  /** Of a good token: by what it can be revoked. */
+  readonly marks?: Marks
 }
 
 export interface Verifier {
@@ -242,15 +245,17 @@ function read(claims: Claims): Omit<Verified, 'notBeforeMs'> {
   const { sub = '', channel, info, exp } = claims
   const expiresAtMs = typeof exp === 'number' ? exp * 1000 : undefined
   if (typeof sub !== 'string') return neither('"sub" is no text')
+  const marks = marksOf(claims, sub)
   if (typeof channel === 'string') {
     return {
       verdict: refused('the token is for one topic only (it has a channel)'),
       topic: { ok: true, pass: { topic: channel, user: sub, expiresAtMs, info } },
       expiresAtMs,
+      marks,
     }
   }
   const topic = refused('the token is for no topic (no channel)')
-  return { verdict: userOf(claims, sub, expiresAtMs), topic, expiresAtMs }
+  return { verdict: userOf(claims, sub, expiresAtMs), topic, expiresAtMs, marks }
 }
 
 function userOf(claims: Claims, id: string, expiresAtMs: number | undefined): Verdict {

@@ -4,8 +4,10 @@
  * who they are; and faults tell their hints, which are for operators.
  *
  *   GET /status · POST /backup {folder?, keep?} · POST /import/<collection path> (JSON lines)
+ *   POST /revoke (as /api/admin/revoke)
  */
 import { chmodSync, lstatSync, rmSync } from 'node:fs'
+import type { Auth } from '../auth/auth.ts'
 import type { Backups } from '../backup/backup.ts'
 import { importLines, type Collections } from '../collections/collections.ts'
 import { Fault, faultCodes, toFault, type FieldProblem } from '../fault.ts'
@@ -13,6 +15,7 @@ import type { Log } from '../observe/log.ts'
 import { readBytes, readJson } from './body.ts'
 import { statusOf } from './faults.ts'
 import type { Health } from './operations.ts'
+import { revocationOf } from './revoke.ts'
 
 /** What `GET /status` answers. */
 export interface LocalStatus extends Health {
@@ -23,6 +26,9 @@ export interface LocalStatus extends Health {
 }
 
 export interface LocalDeps {
+  readonly auth: Pick<Auth, 'revoke'>
+  /** `clock.now()`. */
+  readonly now: () => number
   readonly backups: Pick<Backups, 'run' | 'stats'>
   readonly collections: Pick<Collections, 'plans' | 'upsert'>
   readonly health: () => Health
@@ -84,7 +90,7 @@ function isSocket(path: string): boolean {
 }
 
 function createLocalDoors(
-  { backups, collections, health, log }: LocalDeps,
+  { auth, backups, collections, health, log, now }: LocalDeps,
   { database }: LocalOptions,
 ): (request: Request) => Promise<Response> {
   const status = (): LocalStatus => ({
@@ -104,11 +110,18 @@ function createLocalDoors(
     return await importLines(collections, plan, body, { firstLine, skipInvalid })
   }
 
+  const revoke = async (body: unknown): Promise<unknown> => {
+    const revocation = revocationOf(body, now())
+    await auth.revoke(revocation)
+    return { revoked: revocation }
+  }
+
   const answer = async (request: Request): Promise<unknown> => {
     const url = new URL(request.url)
     const route = `${request.method} ${url.pathname}`
     if (route === 'GET /status') return status()
     if (route === 'POST /backup') return await backups.run(backupOptions(await readJson(request)))
+    if (route === 'POST /revoke') return await revoke(await readJson(request))
     if (route.startsWith('POST /import/')) return await importInto(request, url)
     throw new Fault('not_found', `the admin socket has no ${route}`)
   }

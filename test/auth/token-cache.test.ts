@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'bun:test'
 import { createTokenCache } from '../../src/auth/token-cache.ts'
+import type { Marks } from '../../src/auth/revocations.ts'
 import { neither, type Verified } from '../../src/auth/token.ts'
 import { createTestClock } from '../clock.ts'
 import { faultOf } from '../harness.ts'
@@ -9,6 +10,7 @@ const token = (n: number): string => `aaaa.${String(n).padStart(8, '0')}.aaaa`
 const good = (id: string): Verified => ({
   ...neither(''),
   verdict: { ok: true, identity: { kind: 'user', user: { id }, expiresAtMs: undefined } },
+  marks: { user: id, token: `of ${id}`, session: undefined, issuedAtMs: undefined },
 })
 
 /** Verification waits until it is let go. */
@@ -25,8 +27,14 @@ function setUp() {
       new Promise<Verified>((settle, fail) => waiting.push({ token: given, settle, fail })),
   }
   const malformed = neither('malformed')
-  const cache = createTokenCache({ clock, malformed }, verifier)
-  return { clock, cache, verifier, waiting, malformed }
+  const revocations = { revision: 0, has: ({ token: id }: Marks) => revoked.has(id ?? '') }
+  const revoked = new Set<string>()
+  const revoke = (id: string): void => {
+    revoked.add(id)
+    revocations.revision++
+  }
+  const cache = createTokenCache({ clock, malformed, revocations }, verifier)
+  return { clock, cache, verifier, waiting, malformed, revoke }
 }
 
 describe('the token cache', () => {
@@ -90,5 +98,31 @@ describe('the token cache', () => {
     // Whoever asks for one of them waits with the others.
     void cache.verify(token(5))
     expect(cache.verifications).toBe(10_000)
+  })
+
+  test('revoked during verification: whoever waits for it is refused, and whoever comes later', async () => {
+    const { cache, waiting, revoke } = setUp()
+    const asked = [cache.verify(token(1)), cache.verify(token(1))]
+    revoke('of ann')
+    asked.push(cache.verify(token(1)))
+    waiting[0]?.settle(good('ann'))
+    for (const one of asked) expect((await one).verdict).toMatchObject({ ok: false })
+    expect(await cache.verify(token(1))).toMatchObject({ verdict: { ok: false } })
+  })
+
+  test('revoked while cached: refused at once, and still when it is verified again', async () => {
+    const { cache, clock, waiting, revoke } = setUp()
+    for (const [n, id] of ['ann', 'bob'].entries()) {
+      const asked = cache.verify(token(n))
+      waiting[n]?.settle(good(id))
+      await asked
+    }
+    revoke('of ann')
+    expect(cache.verify(token(0))).toMatchObject({ verdict: { ok: false, reason: 'invalid' } })
+    expect(cache.verify(token(1))).toMatchObject({ verdict: { ok: true } })
+    clock.advance(10_000)
+    const again = cache.verify(token(0))
+    waiting[2]?.settle(good('ann'))
+    expect((await again).verdict.ok).toBe(false)
   })
 })
