@@ -233,7 +233,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       { socket: adminSocket(config.database), database: databaseName(config.database) },
     )
   } catch (cause) {
-    auth.stop()
+    await auth.stop()
     await store.stop()
     await redis?.stop()
     throw cause
@@ -261,7 +261,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       await Promise.all([finishRequests(server(), clock), backups.stop()])
       if (local) await finishRequests(local, clock)
       await realtime.settled()
-      auth.stop()
+      await auth.stop()
       cache.stop()
       await warmer.stop()
       await store.stop()

@@ -1,20 +1,22 @@
 /**
- * Who asks: a bearer token (JWT) makes a user, the API key makes the server's own operator, nothing
- * makes a visitor. What is given and wrong is refused; it never falls back to "visitor".
+ * Who asks: a bearer token (JWT) makes a user, an API key makes another server, with all rights or with
+ * those of its scopes, nothing makes a visitor. What is given and wrong is refused; it never falls back to "visitor".
  *
  * Invariants: a token counts only in its canonical spelling, only under the key's own algorithm, only
  * until its `exp`; neither token nor key is ever logged or kept, hashes are.
  */
-import { createHash, timingSafeEqual } from 'node:crypto'
+import { timingSafeEqual } from 'node:crypto'
 import type { Clock } from '../lib/clock.ts'
 import type { Log } from '../observe/log.ts'
 import type { Notice } from '../store/store.ts'
+import { createApiKeys, sha256, type ApiKeys, type KeyAct } from './api-keys.ts'
 import type { User } from './declare.ts'
 import { createEviction, type Sockets } from './eviction.ts'
 import { createRevocations, type Revocation, type RevocationDeps } from './revocations.ts'
 import { createTokenCache } from './token-cache.ts'
 import { createVerifier, neither, refused, type TokenConfig, type Verified } from './token.ts'
 
+export type { ApiKey, KeyAct } from './api-keys.ts'
 export type { Revocation } from './revocations.ts'
 export { signToken } from './token.ts'
 
@@ -22,12 +24,20 @@ export { signToken } from './token.ts'
 export type Identity =
   | { readonly kind: 'anonymous'; readonly user: null }
   | { readonly kind: 'user'; readonly user: User; readonly expiresAtMs: number | undefined }
-  /** Holder of the server's API key: may use the server API; is nobody in rules. */
-  | { readonly kind: 'key'; readonly user: null }
+  /** Holder of the server's API key, or of one with the scope `admin`: may use the server API; is nobody in rules. */
+  | { readonly kind: 'key'; readonly user: null; readonly key?: string }
+  /** Holder of an API key that may do some of it. `key`: its id. */
+  | {
+      readonly kind: 'scoped'
+      readonly user: null
+      readonly key: string
+      readonly may: (act: KeyAct, topic: string) => boolean
+    }
 
 export const anonymous: Identity = { kind: 'anonymous', user: null }
 
-const keyHolder: Identity = { kind: 'key', user: null }
+/** Of API_KEY. */
+export const keyHolder: Identity = { kind: 'key', user: null }
 
 /** What came of a credential. `expired` is told apart because clients answer it by refreshing. */
 export type Verdict =
@@ -59,8 +69,9 @@ export interface Auth {
   identify(token: string): Verdict | Promise<Verdict>
   /** A subscription token. It identifies nobody: `identify` refuses it. */
   identifyTopic(token: string): TopicVerdict | Promise<TopicVerdict>
-  /** The `X-API-Key` header. Compared in constant time. */
+  /** The `X-API-Key` header: API_KEY, or one that was made. Compared in constant time. */
   identifyKey(key: string): Verdict
+  readonly keys: Pick<ApiKeys, 'create' | 'list' | 'revoke'>
   /** From now on these tokens are refused and their sockets closed, on every node. Faults: `unavailable`. */
   revoke(revocation: Revocation): Promise<void>
   /** What the log says to this room; the rest is passed over. */
@@ -70,7 +81,8 @@ export interface Auth {
   /** Whom to close when a token is revoked. */
   evictFrom(sockets: Sockets): void
   stats(): { readonly verifications: number; readonly revocations: number }
-  stop(): void
+  /** Before the store's. */
+  stop(): Promise<void>
 }
 
 export interface AuthDeps extends RevocationDeps {
@@ -86,6 +98,7 @@ export async function createAuth(deps: AuthDeps, config: AuthConfig): Promise<Au
   const eviction = createEviction({ clock, revocations })
   const seen = ({ marks }: Verified): void => marks && eviction.seen(marks)
   const cache = verifier && createTokenCache({ clock, malformed, revocations, seen }, verifier)
+  const keys = createApiKeys(deps)
   const apiKeyHash = config.apiKey === undefined ? undefined : sha256(config.apiKey)
 
   return {
@@ -99,28 +112,30 @@ export async function createAuth(deps: AuthDeps, config: AuthConfig): Promise<Au
     },
     identifyKey(key) {
       const isRight = apiKeyHash !== undefined && timingSafeEqual(sha256(key), apiKeyHash)
-      return isRight ? { ok: true, identity: keyHolder } : refused('the API key is not valid')
+      const identity = isRight ? keyHolder : keys.identify(key)
+      return identity ? { ok: true, identity } : refused('the API key is not valid')
     },
+    keys,
     revoke: revocations.revoke,
-    hear: revocations.hear,
+    hear(notice) {
+      revocations.hear(notice)
+      keys.hear(notice)
+    },
     async load() {
-      await revocations.load()
+      await Promise.all([revocations.load(), keys.load()])
       revocations.start()
+      keys.start()
     },
     evictFrom: eviction.from,
     stats: () => ({ verifications: cache?.verifications ?? 0, revocations: revocations.size }),
-    stop() {
+    async stop() {
       revocations.stop()
       eviction.stop()
       verifier?.stop()
+      await keys.stop()
     },
   }
 }
 
 const noTokens = neither('this server accepts no tokens: no key is configured')
 const malformed = neither('the token is malformed, or too long')
-
-/** Of equal length whatever is given, as a constant-time compare needs. */
-function sha256(text: string): Buffer {
-  return createHash('sha256').update(text).digest()
-}

@@ -80,7 +80,7 @@ async function measure(algorithm: string, kind: Kind) {
     verified.push(usSince(from) / verifiedPerRound)
   }
   if (auth.stats().verifications !== 1) throw new Error('it was verified again')
-  auth.stop()
+  await auth.stop()
   return { algorithm, cachedUs: median(cached), verifiedUs: median(verified) }
 }
 
