@@ -92,7 +92,6 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   const metrics = createMetrics()
   const startedAt = clock.tick()
 
-  const auth = await createAuth({ clock }, config.auth)
   const redis = config.redis && createRedis({ clock, log }, { target: config.redis })
   const store = createStore(
     { clock, log, observe: metrics.query, announce: () => redis?.publish(newsOf(plan), '') },
@@ -102,6 +101,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       ...(options.readers === undefined ? {} : { readers: options.readers }),
     },
   )
+  const auth = await createAuth({ clock, log, store }, config.auth)
   // Known once the store is started; nobody reads before.
   const shares = { namespace: '' }
   const shared = redis && createRedisTier({ redis, clock }, shares)
@@ -136,6 +136,12 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   )
   const warmer = createWarmer({ collections, store, clock, log }, hottest)
 
+  auth.evictFrom({
+    of: (user) => realtime.connectionsOf(user),
+    users: () => realtime.control.connections(undefined, Infinity).map(({ user }) => user),
+  })
+  store.onChange(({ notice }) => notice && auth.hear(notice))
+  store.onGap(() => loadAgain(auth, { clock, log }))
   // The log's followers, in the order that keeps promises: first nobody can hit the old entry any
   // more, then the event goes out, so that a client who refetches on it sees the new row.
   store.onChange((change) => cache.apply(change.seq, change.tags, change))
@@ -218,14 +224,16 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       database: store.identity(),
     })
     listenToNews(redis, store, plan)
+    await auth.load()
     await knowRecent(cache, store, redis !== undefined)
     await warmer.start()
     bun = listen(plan, config, fetch)
     local = listenLocal(
-      { backups, collections, health, log },
+      { auth, backups, collections, health, log, now: clock.now },
       { socket: adminSocket(config.database), database: databaseName(config.database) },
     )
   } catch (cause) {
+    await auth.stop()
     await store.stop()
     await redis?.stop()
     throw cause
@@ -253,6 +261,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       await Promise.all([finishRequests(server(), clock), backups.stop()])
       if (local) await finishRequests(local, clock)
       await realtime.settled()
+      await auth.stop()
       cache.stop()
       await warmer.stop()
       await store.stop()
@@ -268,6 +277,17 @@ async function adviseIndexes(store: Rooms['store'], plan: Plan, log: Log): Promi
     log.warn('collections.index_missing', { table, add, serves })
   }
   log.debug('collections.indexes_checked')
+}
+
+/** Between two tries. */
+const loadAgainMs = 1_000
+
+/** What was revoked or given out meanwhile is not to be missed, however long the database cannot be read. */
+function loadAgain(auth: Rooms['auth'], { clock, log }: { clock: Clock; log: Log }): void {
+  detach(auth.load(), (error) => {
+    log.warn('auth.not_loaded', { error })
+    clock.after(loadAgainMs, () => loadAgain(auth, { clock, log }))
+  })
 }
 
 /** Changes that a start looks back at. */
@@ -415,6 +435,7 @@ function gauges({
     belfry_connects_waiting: live.waiting,
     belfry_slow_readers_total: live.slow,
     belfry_token_verifications_total: auth.stats().verifications,
+    belfry_revocations: auth.stats().revocations,
   }
 }
 

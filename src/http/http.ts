@@ -29,6 +29,7 @@ import { createHealthDoor, createMetricsDoor, type Health } from './operations.t
 import { createLane } from './lane.ts'
 import { createReadyHeaders } from './ready.ts'
 import { createRecordDoors } from './records.ts'
+import { createRevokeDoor } from './revoke.ts'
 import { createOwnRoutes } from './routes.ts'
 import { createReplayDoor } from './replay.ts'
 import { createServerApi } from './server-api.ts'
@@ -107,7 +108,8 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
   const { cache, follow } = deps
   on('GET', '/api/admin/cache/stats', createCacheStatsDoor({ cache, follow, tick: clock.tick }))
 
-  const { tick } = clock
+  const { tick, now } = clock
+  on('POST', '/api/admin/revoke', createRevokeDoor({ auth: deps.auth, now, tick }))
   const keepOpen = (request: Request) => {
     if (callerOf(request)) throw new Fault('invalid', 'a stream cannot be called: subscribe to it')
     deps.server().timeout(request, 0)

@@ -13,6 +13,7 @@ import { run as redisDown } from './redis-down.bench.ts'
 import { run as restart } from './restart.bench.ts'
 import { run as store } from './store.bench.ts'
 import { run as tieredGet } from './tiered-get.bench.ts'
+import { run as tokens } from './tokens.bench.ts'
 import { run as writeLive } from './write-live.bench.ts'
 
 const benches: Readonly<Record<string, () => Promise<void>>> = {
@@ -31,6 +32,7 @@ const benches: Readonly<Record<string, () => Promise<void>>> = {
   'write-live': writeLive,
   million,
   'redis-down': redisDown,
+  tokens,
 }
 
 const wanted = process.argv.slice(2)
