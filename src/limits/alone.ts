@@ -10,6 +10,9 @@ export interface Alone {
   blocked(asks: readonly Ask[]): LimitsDecision | undefined
 }
 
+/** Until an answer has come, or its time is over. */
+const soonMs = 1000
+
 export function createAlone(deps: { readonly clock: Clock }, windows: Windows): Alone {
   const { clock } = deps
   return {
@@ -22,8 +25,10 @@ export function createAlone(deps: { readonly clock: Clock }, windows: Windows): 
       const ok = seen.every(({ policy, slot }) => policy.isShadow === true || hasRoom(policy, slot))
       const verdicts = seen.map(({ policy, key, slot }): Verdict => {
         if (!hasRoom(policy, slot)) {
-          const resetMs = slot ? freeAt(policy, slot) - now : 0
-          if (policy.isShadow !== true) windows.block(key, now + resetMs)
+          const untilMs = slot && freeAt(policy, slot)
+          if (untilMs === undefined) return { policy, ok: false, left: 0, resetMs: soonMs }
+          const resetMs = untilMs - now
+          if (policy.isShadow !== true) windows.block(key, untilMs)
           return { policy, ok: false, left: 0, resetMs }
         }
         if (!ok) return { policy, ok: true, left: policy.quota - takenOf(slot), resetMs: 0 }
@@ -51,7 +56,7 @@ export function createAlone(deps: { readonly clock: Clock }, windows: Windows): 
 }
 
 function takenOf(slot: Slot | undefined): number {
-  return slot ? slot.runs.total + slot.foreign : 0
+  return slot ? slot.runs.total + slot.foreign + slot.pending : 0
 }
 
 function hasRoom({ quota }: LimitPolicy, slot: Slot | undefined): boolean {
@@ -63,10 +68,14 @@ function nextLeaves({ windowMs }: LimitPolicy, { runs, foreign, foreignAt }: Slo
   return (foreign > 0 ? Math.min(own, foreignAt) : own) + windowMs
 }
 
-/** When there is room for one: own ones leave one by one, those of others all at once. */
-function freeAt({ quota, windowMs }: LimitPolicy, slot: Slot): number {
+/**
+ * When there is room for one: own ones leave one by one, those of others all at once. Undefined: as soon as it is
+ * known what became of those under way.
+ */
+function freeAt({ quota, windowMs }: LimitPolicy, slot: Slot): number | undefined {
   const { runs, foreign, foreignAt } = slot
-  const tooMany = takenOf(slot) - quota + 1
+  const tooMany = runs.total + foreign - quota + 1
+  if (tooMany <= 0) return undefined
   const byOwn = runs.total >= tooMany ? runs.takenBy(tooMany) : Infinity
   const byAll =
     foreign >= tooMany ? foreignAt : Math.max(foreignAt, runs.takenBy(tooMany - foreign))

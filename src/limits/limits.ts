@@ -9,9 +9,12 @@
  *
  * A request asks for all its policies at once, and takes one of each or of none. Whoever is refused is refused
  * again from memory until the reset. Time is monotonic, never the wall clock.
+ *
+ * With Redis all nodes count in one place (`shared.ts`); without, and while it is away, each by itself (`alone.ts`).
  */
 import type { Clock } from '../lib/clock.ts'
 import { createAlone } from './alone.ts'
+import { createShared, type SharedOptions, type SharedPort } from './shared.ts'
 import { slotKey, type Ask, type LimitPolicy, type LimitsDecision } from './policy.ts'
 import { Windows, type WindowsOptions } from './windows.ts'
 
@@ -59,6 +62,8 @@ export interface LimiterStats {
   /** By policy; a shadow's would have been. */
   readonly refused: ReadonlyMap<string, number>
   readonly keys: number
+  /** Decisions made here because the shared counter was away. */
+  readonly alone: number
 }
 
 /** All policies of the server. */
@@ -70,14 +75,23 @@ export interface Limiter {
   stats(): LimiterStats
 }
 
+export interface LimiterDeps {
+  readonly clock: Clock
+  readonly shared?: SharedPort | undefined
+}
+
 export function createLimiter(
-  deps: { readonly clock: Clock },
-  options: WindowsOptions = {},
+  { clock, shared }: LimiterDeps,
+  options: WindowsOptions & Partial<SharedOptions> = {},
 ): Limiter {
+  const { namespace = 'belfry' } = options
   const windows = new Windows(options)
-  const alone = createAlone(deps, windows)
+  const alone = createAlone({ clock }, windows)
+  const asking =
+    shared && createShared({ clock, windows, alone, shared }, { ...options, namespace })
   const taken = new Map<string, number>()
   const refused = new Map<string, number>()
+  let decidedAlone = 0
 
   const noted = (decision: LimitsDecision): LimitsDecision => {
     for (const { policy, ok } of decision.verdicts) {
@@ -89,11 +103,23 @@ export function createLimiter(
   }
 
   return {
-    take: (asks) => noted(alone.blocked(asks) ?? alone.take(asks)),
+    take(asks) {
+      const known = alone.blocked(asks)
+      if (known) return noted(known)
+      if (!asking) return noted(alone.take(asks))
+      if (!shared.isUp) {
+        decidedAlone++
+        return noted(alone.take(asks))
+      }
+      return asking(asks).then(({ decision, isAlone }) => {
+        if (isAlone) decidedAlone++
+        return noted(decision)
+      })
+    },
     blocked(asks) {
       const decision = alone.blocked(asks)
       return decision && noted(decision)
     },
-    stats: () => ({ taken, refused, keys: windows.keys }),
+    stats: () => ({ taken, refused, keys: windows.keys, alone: decidedAlone }),
   }
 }

@@ -25,6 +25,9 @@ export interface Slot {
   born: number | undefined
   /** What was taken since then the shared counter does not know. */
   unsentFrom: number | undefined
+  isForeignUnsent: boolean
+  /** Questions under way: each may have taken one. */
+  pending: number
 }
 
 export interface WindowsOptions {
@@ -133,5 +136,7 @@ function newSlot(): Slot {
     foreignAt: -Infinity,
     born: undefined,
     unsentFrom: undefined,
+    isForeignUnsent: false,
+    pending: 0,
   }
 }
