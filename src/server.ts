@@ -116,7 +116,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       log,
       limits: (policy) => createLimits({ clock }, policy),
       publications: plan.topics.some(({ persist }) => persist)
-        ? createPublications(store)
+        ? createPublications(store, { isShared: config.database.kind === 'remote' })
         : undefined,
     },
     { version, limits: config.connections },
@@ -412,6 +412,8 @@ function gauges({
     belfry_connections: live.connections,
     belfry_subscriptions: live.subscriptions,
     belfry_publications_total: live.publications,
+    belfry_connects_waiting: live.waiting,
+    belfry_slow_readers_total: live.slow,
     belfry_token_verifications_total: auth.stats().verifications,
   }
 }

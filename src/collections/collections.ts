@@ -22,9 +22,10 @@ import { decodeRow, idOf, parseId, parseIdPart, type Columns, type RowData } fro
 import { createCursors } from './cursor.ts'
 import type { CollectionOptions, Order } from './declare.ts'
 import type { Within } from './depends.ts'
-import { createPages, ListSource, RowSource, type ScopedExpand } from './page.ts'
+import { createPages, type ScopedExpand } from './page.ts'
 import { parseListQuery, parseRowQuery, type RowQuery } from './query.ts'
 import { readScope, readScopeOrNever, scopeKey } from './rules.ts'
+import { ListSource, RowSource } from './sources.ts'
 import { matches, type Where } from './where.ts'
 import { createWrites, type Writes } from './write.ts'
 

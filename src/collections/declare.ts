@@ -238,7 +238,7 @@ export interface CachedOptions {
   readonly scope: CacheScope
 }
 
-/** The cache, for custom routes. Values are JSON; each caller gets its own copy. */
+/** The cache, for custom routes. Values are JSON, shared by all who ask and frozen: copy what you change. */
 export interface RouteCache {
   /**
    * The value under this key and scope, loaded if need be, once for all who ask. `undefined` (there is none)

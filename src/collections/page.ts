@@ -4,16 +4,14 @@
  */
 import { and, sql, type SQL } from 'drizzle-orm'
 import type { SQLiteColumn } from 'drizzle-orm/sqlite-core'
-import type { CacheEntry, Loaded, Source } from '../cache/cache.ts'
-import { tableTag, type Change, type RawRow, type Store } from '../store/store.ts'
+import type { Loaded } from '../cache/cache.ts'
+import type { RawRow, Store } from '../store/store.ts'
 import type { CollectionPlan, ExpandPlan } from './collections.ts'
 import { decodeRow, type RowData } from './columns.ts'
 import { orderOf, type Cursors, type CursorValue } from './cursor.ts'
-import { createTags, entersPage, entersValue, positionsOf, rangeOf } from './depends.ts'
-import type { ListOf, Tags } from './depends.ts'
+import { createTags, positionsOf, rangeOf, type ListOf, type Tags } from './depends.ts'
 import { createBatches } from './loader.ts'
 import { listSql, named, rowIs, type ListQuery } from './query.ts'
-import { othersOf, repairPage, repairRow } from './repair.ts'
 import { selectQuery } from './statement.ts'
 import { toSql, type Where } from './where.ts'
 
@@ -41,73 +39,6 @@ export interface Pages {
   list(request: ListRequest, minSeq: number): Promise<Loaded>
   /** Without a body if there is none that the reader may see. */
   row(request: RowRequest, minSeq: number): Promise<Loaded>
-}
-
-/** Made for each read, hit or not: fields and methods, no closure. */
-export class ListSource implements Source {
-  readonly #pages: Pages
-  readonly #request: ListRequest
-
-  constructor(pages: Pages, request: ListRequest) {
-    this.#pages = pages
-    this.#request = request
-  }
-
-  get group(): string {
-    return tableTag(this.#request.plan.tableName)
-  }
-
-  load(minSeq: number): Promise<Loaded> {
-    return this.#pages.list(this.#request, minSeq)
-  }
-
-  touches(change: Change, range: string): boolean {
-    return entersPage(this.#request, change, range)
-  }
-
-  others(tags: readonly string[]): readonly string[] {
-    return othersOf(this.#request.plan, tags)
-  }
-
-  repair({ body, tags, range }: CacheEntry, changes: readonly Change[]): Uint8Array | undefined {
-    const isEntered = (change: Change) => this.touches(change, range ?? '')
-    // Its own rows are within, too: only of others it says that they have come.
-    return range === undefined
-      ? undefined
-      : repairPage(this.#request, body, tags, changes, isEntered)
-  }
-}
-
-export class RowSource implements Source {
-  readonly #pages: Pages
-  readonly #request: RowRequest
-
-  constructor(pages: Pages, request: RowRequest) {
-    this.#pages = pages
-    this.#request = request
-  }
-
-  get group(): string {
-    return tableTag(this.#request.plan.tableName)
-  }
-
-  load(minSeq: number): Promise<Loaded> {
-    return this.#pages.row(this.#request, minSeq)
-  }
-
-  touches(change: Change): boolean {
-    const { plan, columns, values } = this.#request
-    const [column] = columns
-    return column === undefined || entersValue(plan, column, values[0], change)
-  }
-
-  others(tags: readonly string[]): readonly string[] {
-    return othersOf(this.#request.plan, tags)
-  }
-
-  repair({ body, isAbsent }: CacheEntry, changes: readonly Change[]): Uint8Array | undefined {
-    return isAbsent ? undefined : repairRow(this.#request, body, changes)
-  }
 }
 
 const encoder = new TextEncoder()

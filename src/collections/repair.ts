@@ -8,11 +8,12 @@
  * comes or goes, an end of the page that moves, another row referred to, it leaves to a load: `undefined`.
  */
 import type { SQLiteColumn } from 'drizzle-orm/sqlite-core'
+import type { CacheEntry } from '../cache/cache.ts'
 import { anyRowTag, keyOf, rowTag, type Change, type RawRow } from '../store/store.ts'
 import type { CollectionPlan } from './collections.ts'
 import { decodeRow, parseOwnValue, toDriver, type RowData } from './columns.ts'
 import { orderOf } from './cursor.ts'
-import { positionsOf, type ListOf } from './depends.ts'
+import { entersPage, positionsOf, type ListOf } from './depends.ts'
 import type { ScopedExpand } from './page.ts'
 import { compareAsSqlite, matches, propertyOf, type Where } from './where.ts'
 
@@ -30,16 +31,14 @@ const changesMax = 256
 const encoder = new TextEncoder()
 const decoder = new TextDecoder()
 
-/** `tags`: of the answer. `changes`: all of its table since it was good, in their order; `isEntered`: by another row. */
+/** `changes`: all of its table since it was good, in their order. */
 export function repairPage(
   of: ListOf & Of,
-  body: Uint8Array,
-  tags: readonly string[],
+  { body, tags, range }: CacheEntry,
   changes: readonly Change[],
-  isEntered: (change: Change) => boolean,
 ): Uint8Array | undefined {
   const { plan, query, within } = of
-  if (!isRepairable(of, changes)) return undefined
+  if (range === undefined || !isRepairable(of, changes)) return undefined
   const page = JSON.parse(decoder.decode(body)) as { readonly items: Item[] }
   const { items } = page
   const keys = items.map((item) => keyOfItem(plan, item))
@@ -54,7 +53,8 @@ export function repairPage(
   }
   for (const change of changes) {
     if (!named.has(rowTag(plan.tableName, change.key))) {
-      if (isEntered(change)) return undefined
+      // Its own rows are within the range, too: only of others it says that they have come.
+      if (entersPage(of, change, range)) return undefined
       continue
     }
     const at = keys.indexOf(change.key)

@@ -3,9 +3,10 @@
  * for goes on then, and its later commands wait, so that they are done in the order they came.
  */
 import type { Durable } from './durable.ts'
-import type { Hub, Match } from './hub.ts'
+import type { Hub } from './hub.ts'
 import type { Peer } from './peer.ts'
 import { errors } from './protocol.ts'
+import type { Position } from './recovery.ts'
 import { askOf } from './rules.ts'
 
 interface Context {
@@ -27,26 +28,28 @@ export function bringAlive(
   return loads.length === 0 ? undefined : Promise.all(loads)
 }
 
+interface Wanted {
+  readonly channel: unknown
+  readonly isGranted: boolean
+  readonly since?: Position | undefined
+}
+
 /** For whoever may subscribe to the topic, or is let in by a grant; for any other `run` will say so. */
 export function whenAlive(
   peer: Peer,
   id: number,
-  { channel, isGranted }: { readonly channel: unknown; readonly isGranted: boolean },
+  { channel, isGranted, since }: Wanted,
   run: () => void,
 ): Promise<void> | undefined {
-  const { hub } = peer.context
+  const { durable, hub } = peer.context
   const match = typeof channel === 'string' ? hub.match(channel) : undefined
-  const isNeeded = match && isAsleep(hub, match)
+  const isNeeded = match?.plan.persist && (since !== undefined || !hub.peek(match.name))
   if (isNeeded && (isGranted || askOf(peer, match, 'subscribe') === 'allowed')) {
-    const loading = bringAlive(peer.context, [match.name])
+    const loading = durable?.ready(match, since)
     if (loading) return goOn(peer, id, loading, run)
   }
   run()
   return undefined
-}
-
-function isAsleep(hub: Hub, { name, plan }: Match): boolean {
-  return plan.persist !== undefined && hub.peek(name) === undefined
 }
 
 export function goOn(

@@ -323,14 +323,17 @@ export class Connection implements Guest, Peer {
     this.#out = this.#out === '' ? text : `${this.#out}\n${text}`
   }
 
-  /** From the pump. Who hears several topics gathers what they say in one round to one write. */
+  /** From the pump. Most hear one topic: the fast path. Several gather, one write for what a round brings. */
   push(frame: string): void {
+    if (this.#out === '' && this.seats.length === 1) {
+      if (!this.#send(frame)) this.#checkReader()
+      return
+    }
     if (this.#out.length + frame.length > chunkLengthMax) this.flush()
     if (this.state === 'closed') return
     const isFirst = this.#out === ''
     this.reply(frame)
-    if (this.seats.length === 1) this.flush()
-    else if (isFirst) this.context.pump.gather(this)
+    if (isFirst) this.context.pump.gather(this)
   }
 
   flush(): void {
@@ -341,8 +344,12 @@ export class Connection implements Guest, Peer {
   #write(): boolean {
     const text = this.#out
     this.#out = ''
+    return text === '' || this.#send(text)
+  }
+
+  #send(text: string): boolean {
     this.#unproven += text.length
-    return text === '' || (this.socket?.send(text) ?? 1) > 0
+    return (this.socket?.send(text) ?? 1) > 0
   }
 
   /** At the write itself: nothing is dropped, because nobody gets as far as the socket's own limit. */

@@ -25,7 +25,7 @@ export interface Guest extends Swept {
 const stepMs = 100
 
 /** So few that spreading them would only be waiting. */
-const stepLeast = 500
+const stepLeast = 100
 
 /** What a restart takes, generously. */
 const restartMs = 1_000

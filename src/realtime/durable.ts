@@ -9,8 +9,10 @@
  * A topic comes alive from the store when it is first needed (`ready`), with its newest history in memory;
  * from then on reads and recovery are those of any other topic. Its epoch is the database's life.
  *
- * Limits: what waits is bounded (`unavailable` beyond); one commit is, too. Publications of another node are
- * heard here when this one publishes to the same topic.
+ * Several nodes share the offsets, because the database gives them. What another node has published is heard
+ * here within half a second (`followMs`), at once by whoever publishes, or comes with a later position.
+ *
+ * Limits: what waits is bounded (`unavailable` beyond); one commit is, too.
  */
 import { Fault, toFault } from '../fault.ts'
 import { assert } from '../lib/assert.ts'
@@ -28,8 +30,11 @@ export interface DurablePlan {
 }
 
 export interface Durable {
-  /** Undefined: it is alive. Faults: `unavailable`. */
-  ready(match: Match): Promise<void> | undefined
+  /**
+   * Undefined: it is alive, and not behind `since`, which somebody may have from another node.
+   * Faults: `unavailable`.
+   */
+  ready(match: Match, since?: Position): Promise<void> | undefined
   /** Settles when it is committed and on its way. Faults: `unavailable`, and those of the store. */
   publish(match: Match, encoded: Encoded): Promise<Position>
   /** What is kept goes; the topic counts on. */
@@ -62,6 +67,13 @@ const commitBytesMax = 1024 * 1024
 /** Another node may be faster; not forever. */
 const triesMax = 5
 
+/** Between two looks at where other nodes are, and topics asked for at once. */
+const followMs = 500
+const followTopics = 5_000
+
+/** Topics read back at the same time. */
+const mendsAtOnce = 32
+
 /** After a commit of which nobody knows whether it happened. */
 const mendMs = 1_000
 
@@ -85,6 +97,12 @@ interface Group {
   readonly publications: readonly StoredPublication[]
 }
 
+/** Somebody says that the store knows more. */
+interface Asked {
+  readonly match: Match
+  readonly done: () => void
+}
+
 /** Of a topic that is alive. */
 interface State {
   /** Of its last publication. */
@@ -98,17 +116,24 @@ export interface DurableDeps {
   readonly clock: Clock
   readonly log: Log
   readonly publications: Publications
+  /** Who hears the topic has missed something for good, and must be told before it hears on. */
+  readonly onGap: (topic: string) => void
 }
 
-export function createDurable({ hub, clock, log, publications: store }: DurableDeps): Durable {
+export function createDurable(deps: DurableDeps): Durable {
+  const { hub, clock, log, publications: store, onGap } = deps
   const loading = new Map<string, Promise<void>>()
   const states = new WeakMap<Topic, State>()
   /** By name: the store may know more of them than the hub. */
   const uncertain = new Map<string, Match>()
+  const asked: Asked[] = []
   let queue: Waiting[] = []
   let queuedBytes = 0
   let pumping: Promise<void> | undefined
   let cursor = ''
+  let followed = 0
+  let isFollowing = false
+  let cancelFollow: Cancel | undefined
   let cancelTidy: Cancel | undefined
   let cancelMend: Cancel | undefined
 
@@ -126,8 +151,12 @@ export function createDurable({ hub, clock, log, publications: store }: DurableD
     states.set(topic, { atMs: kept.atMs, unpruned: pruneEvery })
   }
 
-  const ready = (match: Match): Promise<void> | undefined => {
-    if (hub.peek(match.name)) return undefined
+  const ready = (match: Match, since?: Position): Promise<void> | undefined => {
+    const topic = hub.peek(match.name)
+    if (topic) {
+      const isBehind = since && since.epoch === topic.epoch && since.offset > topic.offset
+      return isBehind ? catchUp(match) : undefined
+    }
     const known = loading.get(match.name)
     if (known) return known
     const flight = load(match).finally(() => loading.delete(match.name))
@@ -157,11 +186,11 @@ export function createDurable({ hub, clock, log, publications: store }: DurableD
     uncertain.delete(match.name)
   }
 
-  /** What was between is not kept any more: subscribers see it by the offset, and recovery knows. */
+  /** What was between is not kept any more, and who listens cannot have it. */
   const skip = (topic: Topic, offset: number): void => {
     log.warn('realtime.topic-gap', { topic: topic.name, from: topic.offset, to: offset })
-    topic.history.clear()
-    topic.offset = offset
+    hub.skip(topic, offset)
+    onGap(topic.name)
   }
 
   const stateOf = (topic: Topic): State => {
@@ -262,8 +291,34 @@ export function createDurable({ hub, clock, log, publications: store }: DurableD
     }
   }
 
+  const catchUp = (match: Match): Promise<void> =>
+    new Promise((done) => {
+      asked.push({ match, done })
+      if (!pumping) pump(run)
+    })
+
+  const mendAsked = async (): Promise<void> => {
+    // Two that read back the same topic at the same time would tell it twice.
+    const byName = Map.groupBy(asked.splice(0, mendsAtOnce), ({ match }) => match.name)
+    const mended = [...byName].map(async ([name, some]) => {
+      const [first] = some
+      assert(first, () => 'somebody asked')
+      uncertain.set(name, first.match)
+      try {
+        await mend(first.match)
+      } catch (error) {
+        log.debug('realtime.not-mended', { topic: name, error: toFault(error) })
+      }
+      for (const { done } of some) done()
+    })
+    await Promise.all(mended)
+  }
+
   const run = async (): Promise<void> => {
-    while (queue.length > 0) await commit(takeBatch())
+    while (asked.length > 0 || queue.length > 0) {
+      if (asked.length > 0) await mendAsked()
+      else await commit(takeBatch())
+    }
     if (uncertain.size > 0) cancelMend ??= clock.after(mendMs, mendAll)
   }
 
@@ -271,26 +326,33 @@ export function createDurable({ hub, clock, log, publications: store }: DurableD
   const pump = (work: () => Promise<void>): void => {
     pumping = work().finally(() => {
       pumping = undefined
-      if (queue.length > 0) pump(run)
+      if (queue.length > 0 || asked.length > 0) pump(run)
     })
     detach(pumping, (error) => log.error('realtime.durable-failed', { error }))
   }
 
   const mendAll = (): void => {
     cancelMend = undefined
-    // Whoever pumps arms it again.
-    if (pumping) return
-    pump(async () => {
-      for (const match of [...uncertain.values()]) {
-        try {
-          await mend(match)
-        } catch (error) {
-          log.debug('realtime.not-mended', { topic: match.name, error: toFault(error) })
-          break
-        }
-      }
-      await run()
-    })
+    for (const match of uncertain.values()) detach(catchUp(match), () => {})
+  }
+
+  /** Where other nodes are: some of the topics that are alive, in turn. */
+  const follow = async (): Promise<void> => {
+    const names: string[] = []
+    let skipped = 0
+    let isMore = false
+    for (const { name, plan } of hub.alive()) {
+      if (!plan.persist || skipped++ < followed) continue
+      isMore = names.length === followTopics
+      if (isMore) break
+      names.push(name)
+    }
+    followed = isMore ? followed + names.length : 0
+    if (names.length === 0) return
+    for (const [name, offset] of await store.offsets(names)) {
+      const topic = hub.peek(name)
+      if (topic && topic.offset < offset) detach(catchUp(topic), () => {})
+    }
   }
 
   /** Topics nobody publishes to. */
@@ -344,9 +406,19 @@ export function createDurable({ hub, clock, log, publications: store }: DurableD
       const onTidy = () =>
         detach(tidy(), (error) => log.warn('realtime.not-tidied', { error: toFault(error) }))
       cancelTidy ??= clock.every(tidyMs, onTidy)
+      if (!store.isShared) return
+      const onFollow = () => {
+        if (isFollowing) return
+        isFollowing = true
+        const done = follow().finally(() => (isFollowing = false))
+        // The store says that it cannot be read, and topics are not told anything wrong.
+        detach(done, (error) => log.debug('realtime.not-followed', { error: toFault(error) }))
+      }
+      cancelFollow ??= clock.every(followMs, onFollow)
     },
     stop() {
       cancelTidy?.()
+      cancelFollow?.()
       cancelMend?.()
     },
   }

@@ -13,6 +13,7 @@
 import type { Connection } from './connection.ts'
 import { disconnectPush } from './protocol.ts'
 import type { Socket } from './socket.ts'
+import type { Controller } from './streams.ts'
 
 export type Framing = 'sse' | 'http_stream'
 
@@ -20,13 +21,6 @@ export interface EmulationContext {
   readonly sessions: Map<string, Emulated>
   /** Above it the reader is slow. */
   readonly slowBytes: number
-}
-
-interface Controller {
-  enqueue(chunk: Uint8Array): void
-  close(): void
-  error(reason?: unknown): void
-  readonly desiredSize: number | null
 }
 
 const encoder = new TextEncoder()

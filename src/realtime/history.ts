@@ -134,6 +134,12 @@ export class History {
     return this.#slice(0)
   }
 
+  /** Publications were made that nobody here has had: from `seq` back nothing is complete. */
+  lose(seq: number): void {
+    this.clear()
+    this.#lostSeq = seq
+  }
+
   clear(): void {
     while (this.#items.length > this.#head) this.evict()
   }

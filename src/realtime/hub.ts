@@ -125,6 +125,8 @@ export interface Hub {
   emit(topic: Topic, encoded: Encoded): Position
   /** A durable topic as it is kept. Only so it comes alive. Undefined: as `open`. */
   revive(match: Match, kept: Kept): Topic | undefined
+  /** Goes on after this offset: what was between is nowhere any more, and who resumes is told so. */
+  skip(topic: Topic, offset: number): void
   /** The sink hears what is published from now on; what was before, its answer must have told. */
   join(topic: Topic, sink: FrameSink): Seat
   leave(seat: Seat, sink: FrameSink): void
@@ -262,6 +264,12 @@ export function createHub({ plans, clock, pump }: HubDeps, limits: HubLimits): H
     publish,
     emit,
     revive,
+    skip(topic, offset) {
+      seq += 1
+      topic.seq = seq
+      topic.offset = offset
+      topic.history.lose(seq)
+    },
     eventId,
     join(topic, sink) {
       topic.outbox ??= new Outbox(topic, pump, packing)

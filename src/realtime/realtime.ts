@@ -36,7 +36,7 @@ import { shardSizeDefault } from './outbox.ts'
 import { isTopicName, type Matcher } from './pattern.ts'
 import type { Call, Called, ConnectionContext, ConnectionLimits } from './peer.ts'
 import { createPresence } from './presence.ts'
-import { frameBytesMax } from './protocol.ts'
+import { frameBytesMax, unsubscribes } from './protocol.ts'
 import { createPublisher, type Publisher, type PublishPlan } from './publisher.ts'
 import type { MakeLimits } from './publish-limit.ts'
 import { createPump, turnMsDefault, type PumpLimits } from './pump.ts'
@@ -99,11 +99,11 @@ const limitsDefault: Limits = {
   connectionsPerAddressMax: Infinity,
   /** A sixth of all: a machine's own token may open many. */
   connectionsPerUserMax: 20_000,
-  /** Half of what a core of a small machine serves, with a token to verify each. */
-  connectsPerSecond: 5_000,
+  /** With a subscription 65 to 100 µs of a core each, with a token to verify twice that: room is left. */
+  connectsPerSecond: 4_000,
   connectsBurst: 1_000,
   /** Four seconds: the stock client gives a command up after five. */
-  connectsWaitingMax: 20_000,
+  connectsWaitingMax: 16_000,
   drainMs: 5_000,
   topicsPerConnectionMax: 128,
   /** What fits a frame; a client cannot send more anyway. */
@@ -191,6 +191,8 @@ export interface RealtimeStats {
   readonly historyBytes: number
   /** Readers cut because they did not keep up. */
   readonly slow: number
+  /** `connect` commands in line. */
+  readonly waiting: number
 }
 
 export interface Realtime extends Service {
@@ -243,7 +245,13 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
   const admission = createAdmission(clock, limits)
   const drain = createDrain({ clock, sweep }, limits)
   const { publications } = deps
-  const durable = publications && createDurable({ hub, clock, log, publications })
+  /** Sockets subscribe again, streams come back: both find that they cannot recover. */
+  const onGap = (topic: string): void =>
+    sweep.forEach((guest) => {
+      if (guest instanceof Connection) guest.unsubscribe(topic, unsubscribes.insufficient)
+      else if (guest instanceof EventStream && guest.hears(topic)) guest.close()
+    })
+  const durable = publications && createDurable({ hub, clock, log, publications, onGap })
   const publisher = createPublisher({ hub, durable, clock, log, limits: deps.limits }, limits)
   const users = new Users()
   const attendance = createAttendance(clock, createPresence())
@@ -377,6 +385,7 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
     stats: () => ({
       connections: counts.sockets + counts.streams,
       ...counts,
+      waiting: admission.waiting,
       topics: hub.topics,
       publications: hub.publications,
       historyBytes: hub.historyBytes,

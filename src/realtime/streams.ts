@@ -33,7 +33,8 @@ const retryMs = { least: 1_000, most: 5_000 } as const
 /** Given to a stream without a look at its queue. */
 const askBytes = 32 * 1024
 
-interface Controller {
+/** As much of a stream's as is used. */
+export interface Controller {
   enqueue(chunk: Uint8Array): void
   close(): void
   error(reason?: unknown): void
@@ -155,6 +156,10 @@ export class EventStream implements Guest, Sink<Uint8Array> {
     const queued = 1 - (controller.desiredSize ?? 1)
     if (queued <= 0) this.#queuedBytes = 0
     else if (queued === 1) this.#queuedBytes = this.#lastBytes
+  }
+
+  hears(topic: string): boolean {
+    return this.#group.topics.some(({ name }) => name === topic)
   }
 
   /** Ends it in good order; the browser reconnects after its `retry`. */

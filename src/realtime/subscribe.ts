@@ -55,11 +55,11 @@ export function subscribe(peer: Peer, id: number, params: Params): Promise<void>
   const wish: Wish = { channel, since, wantsAttendance: params['join_leave'] === true, mustRecover }
   if (token === undefined || token === '') {
     const isGranted = false
-    return whenAlive(peer, id, { channel, isGranted }, () => begin(peer, id, wish))
+    return whenAlive(peer, id, { channel, isGranted, since }, () => begin(peer, id, wish))
   }
   return withPass(peer, id, { channel, token }, (pass) => {
     const isGranted = true
-    void whenAlive(peer, id, { channel, isGranted }, () => begin(peer, id, wish, pass))
+    void whenAlive(peer, id, { channel, isGranted, since }, () => begin(peer, id, wish, pass))
   })
 }
 

@@ -52,6 +52,10 @@ export interface StoredRange {
 export interface Publications {
   /** Changes when a backup is put back: offsets then have gone back. After the store's start. */
   identity(): string
+  /** Whether other nodes publish to the same topics. */
+  readonly isShared: boolean
+  /** How far these topics are, those that were ever published to. */
+  offsets(topics: readonly string[]): Promise<ReadonlyMap<string, number>>
   /** How far the topic is, and of its newest `max` publications what is younger and fits. */
   load(topic: string, max: number, sinceMs: number): Promise<StoredTopic>
   /** Those after an offset, in order. */
@@ -73,11 +77,18 @@ export const loadBytesMax = 4_000_000
 
 export function createPublications(
   store: Pick<Store, 'identity' | 'read' | 'write'>,
+  options: { readonly isShared: boolean },
 ): Publications {
   const read = (query: Query) => store.read(query, { from: 'primary' })
 
   return {
     identity: store.identity,
+    isShared: options.isShared,
+    async offsets(topics) {
+      const params = [JSON.stringify(topics)]
+      const rows = await read({ name: 'topic offsets', sql: selectOffsets, params })
+      return new Map(rows.map(([name, offset]) => [String(name), Number(offset)]))
+    },
     async load(topic, max, sinceMs) {
       const rows = await read({
         name: 'load topic',
@@ -179,6 +190,8 @@ left join (
   )
 ) p on p.sofar <= ${loadBytesMax}
 where t.name = ?1 order by p."offset" desc`
+
+const selectOffsets = `select t.name, t."offset" from json_each(?) cross join belfry_topics t on t.name = value`
 
 const selectAfter = `select "offset", at, data from (
   select *, sum(bytes) over (order by "offset") - bytes as before from (

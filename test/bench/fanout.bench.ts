@@ -3,7 +3,15 @@
  * `Bun.serve` publish of the same frames. One publication outstanding, and sixteen published in a tick.
  */
 import { median } from './load.ts'
-import { openAudience, peerNames, sample, startPeer, topicName, type PeerName } from './peer.ts'
+import {
+  openAudience,
+  peerNames,
+  sample,
+  startPeer,
+  topicName,
+  type Peer,
+  type PeerName,
+} from './peer.ts'
 
 const sizes = (process.env['SIZES'] ?? '1000,5000,15000').split(',').map(Number)
 const ticks = [1, 16] as const
@@ -30,6 +38,12 @@ const frameHeaderBytes = 4
 
 const socketFrame = `{"push":{"channel":"${topicName}","pub":{"data":${JSON.stringify(sample)},"offset":}}}`
 
+/** Slices of a round: the peers take turns. */
+const turns = 10
+
+/** Sockets that this process may have open. Above it one peer is measured after the other. */
+const socketsMax = 18_000
+
 /** Times that the event loop is watched: by a timer, so not while it is measured what a delivery costs. */
 const watchedTimes = 10
 
@@ -40,15 +54,25 @@ interface Figures {
   readonly blockMs: number
 }
 
-async function measure(name: PeerName, size: number): Promise<Figures[]> {
+/** A peer with its audience. */
+interface Subject {
+  readonly name: PeerName
+  readonly peer: Peer
+  /** So many in one tick; resolves when all have all. */
+  publish(count: number): Promise<void>
+  close(): void
+}
+
+async function open(name: PeerName, size: number): Promise<Subject> {
   const peer = await startPeer(name)
-  try {
-    const audience = await openAudience(peer, size)
-    const figures: Figures[] = []
-    let offset = 0
-    let expected = audience.bytes()
-    const bytesOf = name === 'belfry-sse' ? eventBytes : lineBytes
-    const publish = async (count: number) => {
+  const audience = await openAudience(peer, size)
+  let offset = 0
+  let expected = audience.bytes()
+  const bytesOf = name === 'belfry-sse' ? eventBytes : lineBytes
+  return {
+    name,
+    peer,
+    async publish(count) {
       let chunk = 0
       for (let n = 1; n <= count; n += 1) chunk += bytesOf(offset + n)
       if (name === 'belfry-sse') chunk += chunkBytes(chunk)
@@ -58,27 +82,45 @@ async function measure(name: PeerName, size: number): Promise<Figures[]> {
       offset += count
       expected += size * chunk
       await Promise.all([peer.publish(count), audience.reach(expected)])
-    }
-    const warmUps = Math.min(warmUpPublications, warmUpDeliveries / size)
-    for (let n = 0; n < warmUps; n += 16) await publish(16)
-    for (const perTick of ticks) {
-      const times = Math.max(3, Math.ceil(deliveries[perTick] / size / perTick))
-      const cpu = await peer.cpuSeconds()
-      const at = performance.now()
-      for (let n = 0; n < times; n += 1) await publish(perTick)
-      const seconds = (performance.now() - at) / 1_000
-      const cpuUsed = (await peer.cpuSeconds()) - cpu
-      const sent = times * perTick * size
-      await peer.watch()
-      for (let n = 0; n < watchedTimes; n += 1) await publish(perTick)
-      const blockMs = await peer.watch()
-      figures.push({ perCpuSecond: sent / cpuUsed, perSecond: sent / seconds, blockMs })
-    }
-    audience.close()
-    return figures
-  } finally {
-    peer.stop()
+    },
+    close() {
+      audience.close()
+      peer.stop()
+    },
   }
+}
+
+/** Each tick's figures of each, measured in turns: whatever else the machine does, it does to all. */
+async function measure(subjects: readonly Subject[], size: number): Promise<Figures[][]> {
+  const warmUps = Math.min(warmUpPublications, warmUpDeliveries / size)
+  for (const { publish } of subjects) {
+    for (let n = 0; n < warmUps; n += 16) await publish(16)
+  }
+  const figures: Figures[][] = subjects.map(() => [])
+  for (const perTick of ticks) {
+    const times = Math.max(1, Math.ceil(deliveries[perTick] / size / perTick / turns))
+    const spent = subjects.map(() => ({ cpu: 0, wall: 0 }))
+    for (let turn = 0; turn < turns; turn += 1) {
+      for (const [n, { peer, publish }] of subjects.entries()) {
+        const cpu = await peer.cpuSeconds()
+        const at = performance.now()
+        for (let time = 0; time < times; time += 1) await publish(perTick)
+        const sums = spent[n]
+        if (!sums) continue
+        sums.wall += (performance.now() - at) / 1_000
+        sums.cpu += (await peer.cpuSeconds()) - cpu
+      }
+    }
+    const sent = turns * times * perTick * size
+    for (const [n, { peer, publish }] of subjects.entries()) {
+      await peer.watch()
+      for (let time = 0; time < watchedTimes; time += 1) await publish(perTick)
+      const blockMs = await peer.watch()
+      const { cpu = Number.NaN, wall = Number.NaN } = spent[n] ?? {}
+      figures[n]?.push({ perCpuSecond: sent / cpu, perSecond: sent / wall, blockMs })
+    }
+  }
+  return figures
 }
 
 /** An event, as a stream receives it. */
@@ -99,7 +141,16 @@ export async function run(): Promise<void> {
   for (const size of sizes) {
     const results = new Map<PeerName, Figures[][]>(names.map((name) => [name, []]))
     for (let round = 0; round < rounds; round += 1) {
-      for (const name of names) results.get(name)?.push(await measure(name, size))
+      const together = size * names.length <= socketsMax
+      for (const group of together ? [names] : names.map((name) => [name])) {
+        const subjects: Subject[] = []
+        for (const name of group) subjects.push(await open(name, size))
+        const figures = await measure(subjects, size)
+        for (const [n, { name, close }] of subjects.entries()) {
+          results.get(name)?.push(figures[n] ?? [])
+          close()
+        }
+      }
     }
     console.log(`fan-out to ${size} subscribers, thousand deliveries, median of ${rounds} rounds`)
     const of = (name: PeerName, tick: number, key: keyof Figures) =>

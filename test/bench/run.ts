@@ -10,6 +10,7 @@ import { run as memory } from './memory.bench.ts'
 import { run as million } from './million.bench.ts'
 import { run as policy } from './policy.bench.ts'
 import { run as redisDown } from './redis-down.bench.ts'
+import { run as restart } from './restart.bench.ts'
 import { run as store } from './store.bench.ts'
 import { run as tieredGet } from './tiered-get.bench.ts'
 import { run as writeLive } from './write-live.bench.ts'
@@ -21,6 +22,7 @@ const benches: Readonly<Record<string, () => Promise<void>>> = {
   fanout,
   'hit-rate': hitRate,
   memory,
+  restart,
   policy,
   'limit-flood': limitFlood,
   latency,

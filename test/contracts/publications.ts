@@ -19,7 +19,7 @@ export function publicationsContract(start: () => Promise<Shape>): void {
   test('publications: appended from where the topic is, in one commit or not at all', async () => {
     await using shape = await start()
     await using store = await shape.open()
-    const kept = createPublications(store)
+    const kept = createPublications(store, { isShared: false })
     const changes: unknown[] = []
     store.onChange((change) => void changes.push(change))
     expect(await kept.load('a', 10, 0)).toEqual({ offset: 0, atMs: 0, publications: [] })
@@ -57,7 +57,7 @@ export function publicationsContract(start: () => Promise<Shape>): void {
   test('publications: of a time, forwards and back; pruned by offset and age', async () => {
     await using shape = await start()
     await using store = await shape.open()
-    const kept = createPublications(store)
+    const kept = createPublications(store, { isShared: false })
     await kept.append(
       [
         { topic: 'a', publications: from(1, 50) },
@@ -98,7 +98,7 @@ export function publicationsContract(start: () => Promise<Shape>): void {
   test('publications: an answer is bounded in bytes, from the end that counts', async () => {
     await using shape = await start()
     await using store = await shape.open()
-    const kept = createPublications(store)
+    const kept = createPublications(store, { isShared: false })
     const large = JSON.stringify('é'.repeat(300_000))
     for (let offset = 1; offset <= 10; offset++) {
       await kept.append([{ topic: 'a', publications: [{ offset, atMs: offset, data: large }] }], [])

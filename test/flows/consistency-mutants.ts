@@ -73,7 +73,7 @@ const mutants: readonly Mutant[] = [
   },
   {
     ...{ name: 'what enters a page does not stop its being mended', file: 'collections/repair.ts' },
-    ...{ from: 'if (isEntered(change)) return undefined', to: '' },
+    ...{ from: 'if (entersPage(of, change, range)) return undefined', to: '' },
   },
   inCache(
     'promotion begins a new life',

@@ -1,19 +1,12 @@
 /** Topics that outlive the process: what was acknowledged is there, where it was, and is heard once. */
 import { describe, expect, test } from 'bun:test'
 import { Fault } from '../../src/fault.ts'
-import type { TopicPlan } from '../../src/realtime/realtime.ts'
 import { createPublications, type Store } from '../../src/store/store.ts'
 import { createTestClock } from '../clock.ts'
 import { openStore, tempFolder } from '../harness.ts'
 import { createRandom } from '../lib/random.ts'
+import { fragile, room, subscribe } from './durable.ts'
 import { RawClient, serve, until, type Subscribed } from './serve.ts'
-
-const room = {
-  subscribe: 'public',
-  publish: 'public',
-  historySize: 100,
-  persist: { size: 100, ttlMs: 3_600_000 },
-} as const satisfies Partial<TopicPlan>
 
 const topics = {
   'chat:{room}': room,
@@ -23,32 +16,8 @@ const topics = {
 
 const everything = { limit: -1, since: undefined, reverse: false }
 
-const subscribe = async (client: RawClient, command: Record<string, unknown> = {}) => {
-  const reply = await client.call({ subscribe: { channel: 'chat:a', ...command } })
-  return reply.subscribe as Subscribed
-}
-
 const dataOf = (list: readonly { readonly data: unknown }[] | undefined) =>
   list?.map(({ data }) => data) ?? []
-
-/** A store whose writes can be stopped, fail before they happen or after. */
-function fragile(store: Store) {
-  const state = { next: (): 'pass' | 'refuse' | 'forget' => 'pass', writes: 0, held: false }
-  return {
-    state,
-    identity: store.identity,
-    read: store.read,
-    async write(ops: Parameters<Store['write']>[0]) {
-      state.writes += 1
-      while (state.held) await new Promise((resolve) => setImmediate(resolve))
-      const how = state.next()
-      if (how === 'refuse') throw new Error('it did not happen')
-      const changes = await store.write(ops)
-      if (how === 'forget') throw new Error('it happened, and nobody knows')
-      return changes
-    },
-  }
-}
 
 describe('after a restart', () => {
   test('offset, epoch and history are what they were, and a subscriber recovers exactly what it missed', async () => {
@@ -287,7 +256,11 @@ describe('acknowledged is committed', () => {
     for (const n of [2, 3, 4]) await server.realtime.submit('chat:a', n)
     clock.advance(1_000)
     await server.realtime.settled()
-    const { publications } = await createPublications(store).load('chat:a', 10, 0)
+    const { publications } = await createPublications(store, { isShared: false }).load(
+      'chat:a',
+      10,
+      0,
+    )
     expect(publications.map(({ data, offset }) => [offset, data])).toEqual([
       [1, '1'],
       [2, '4'],
@@ -302,34 +275,9 @@ describe('acknowledged is committed', () => {
       for (let n = 0; n < 50; n += 1) server.realtime.publish('chat:a', n)
       await server.realtime.drain()
     }
-    expect((await createPublications(store).load('chat:a', 100, 0)).publications).toHaveLength(50)
-  })
-})
-
-describe('two nodes on one database', () => {
-  test('never give out an offset twice, and tell in order', async () => {
-    using folder = tempFolder()
-    await using store = await openStore(folder.file('a.db'), [])
-    await using one = serve(topics, { store })
-    await using two = serve(topics, { store })
-    const clients = [await RawClient.connect(one.wsUrl), await RawClient.connect(two.wsUrl)]
-    for (const client of clients) await subscribe(client)
-    const said = await Promise.all(
-      Array.from({ length: 40 }, (_, n) => (n % 2 ? one : two).realtime.submit('chat:a', n)),
-    )
-    for (const server of [one, two]) await server.realtime.submit('chat:a', 'end')
-    const offsets = said.map(({ offset }) => offset)
-    expect(new Set(offsets).size).toBe(40)
-    const [first, second] = clients
-    // The first node has not heard the second one's last word.
-    await until(() => first?.publications.length === 41, 'the first')
-    await until(() => second?.publications.length === 42, 'the second')
-    for (const client of clients) {
-      const heard = client.publications.map(({ offset }) => offset)
-      expect(heard).toEqual(heard.map((_, index) => index + 1))
-      client.close()
-    }
-    expect(dataOf(second?.publications.slice(0, 41))).toEqual(dataOf(first?.publications))
+    expect(
+      (await createPublications(store, { isShared: false }).load('chat:a', 100, 0)).publications,
+    ).toHaveLength(50)
   })
 })
 

@@ -32,6 +32,8 @@ export interface TestServer extends AsyncDisposable {
 }
 
 export interface ServeOptions extends RealtimeOptions {
+  /** Other nodes publish to the same durable topics. */
+  readonly isShared?: boolean
   /** Of durable topics. */
   readonly store?: Pick<Store, 'identity' | 'read' | 'write'>
   readonly clock?: Clock
@@ -95,7 +97,8 @@ export function serve(declared: Declared, options: ServeOptions = {}): TestServe
       clock,
       log: logTo(errors),
       limits: (policy) => createLimits({ clock }, policy),
-      publications: options.store && createPublications(options.store),
+      publications:
+        options.store && createPublications(options.store, { isShared: options.isShared ?? false }),
     },
     options,
   )
