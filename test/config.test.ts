@@ -20,6 +20,7 @@ describe('readConfig', () => {
         apiKey: undefined,
       },
       corsOrigins: [],
+      trustedProxies: [],
       logLevel: 'info',
       connections: {},
     })

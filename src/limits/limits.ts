@@ -19,6 +19,7 @@ import { slotKey, type Ask, type LimitPolicy, type LimitsDecision } from './poli
 import { Windows, type WindowsOptions } from './windows.ts'
 
 export type { Ask, LimitPolicy, LimitsDecision, Verdict } from './policy.ts'
+export { policiesOf, policyNamePattern, policyOf, type NamedPolicies } from './uses.ts'
 
 export type LimitDecision =
   | { readonly ok: true; readonly left: number; readonly resetMs: number }
@@ -48,8 +49,8 @@ export function createLimits(
     },
     take(key) {
       const asks = [{ policy, key }]
-      const [verdict] = (alone.blocked(asks) ?? alone.take(asks)).verdicts
-      const { ok = false, left = 0, resetMs = 0 } = verdict ?? {}
+      const { ok, verdicts } = alone.blocked(asks) ?? alone.take(asks)
+      const { left = 0, resetMs = 0 } = verdicts[0] ?? {}
       return ok ? { ok, left, resetMs } : { ok, left: 0, resetMs }
     },
     giveBack: (key) => windows.takeBack(slotKey({ policy, key })),
@@ -95,7 +96,8 @@ export function createLimiter(
 
   const noted = (decision: LimitsDecision): LimitsDecision => {
     for (const { policy, ok } of decision.verdicts) {
-      if (ok && !decision.ok) continue
+      // Of a refused request only who refused it: nothing was asked of the others.
+      if (!decision.ok && (ok || policy.isShadow === true)) continue
       const counts = ok ? taken : refused
       counts.set(policy.name, (counts.get(policy.name) ?? 0) + 1)
     }
