@@ -5,7 +5,8 @@ import { grainOf } from './runs.ts'
 import type { Slot, Windows } from './windows.ts'
 
 export interface Alone {
-  take(asks: readonly Ask[]): LimitsDecision
+  /** `now`: the clock's tick, if it was read already. */
+  take(asks: readonly Ask[], now?: number): LimitsDecision
   /** Of those whose reset is still to come, without a look at their windows. */
   blocked(asks: readonly Ask[]): LimitsDecision | undefined
 }
@@ -16,8 +17,7 @@ const soonMs = 1000
 export function createAlone(deps: { readonly clock: Clock }, windows: Windows): Alone {
   const { clock } = deps
   return {
-    take(asks) {
-      const now = clock.tick()
+    take(asks, now = clock.tick()) {
       const seen = asks.map((ask) => {
         const key = slotKey(ask)
         return { policy: ask.policy, key, slot: windows.current(key, now - ask.policy.windowMs) }

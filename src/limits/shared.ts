@@ -124,8 +124,8 @@ export function createShared(
   }
 
   /** Whatever Redis says: through this node went the quota already. */
-  const isFullHere = ({ ask: { policy }, key }: Known): boolean => {
-    const slot = windows.current(key, clock.tick() - policy.windowMs)
+  const isFullHere = ({ ask: { policy }, key }: Known, now: number): boolean => {
+    const slot = windows.current(key, now - policy.windowMs)
     return policy.isShadow !== true && slot !== undefined && slot.runs.total >= policy.quota
   }
 
@@ -167,13 +167,15 @@ export function createShared(
   }
 
   return async (asks) => {
+    const now = clock.tick()
     const all = asks.map(know)
-    const isFull = all.some(isFullHere)
+    const isFull = all.some((known) => isFullHere(known, now))
     const decision = isFull ? undefined : await answer(all)
     for (const { slot } of all) slot.pending--
+    if (isFull) return { decision: alone.take(asks, now), isAlone: false }
     if (decision) return { decision, isAlone: false }
     putBack(all)
-    return { decision: alone.take(asks), isAlone: !isFull }
+    return { decision: alone.take(asks), isAlone: true }
   }
 }
 
