@@ -29,6 +29,7 @@ import { problemResponse } from './faults.ts'
 import { createGate } from './gates.ts'
 import { createHealthDoor, createMetricsDoor, type Health } from './operations.ts'
 import { createLane } from './lane.ts'
+import { createOriginCheck } from './origin.ts'
 import { createReadyHeaders } from './ready.ts'
 import { createRecordDoors } from './records.ts'
 import { createOwnRoutes } from './routes.ts'
@@ -126,7 +127,12 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
     if (callerOf(request)) throw new Fault('invalid', 'a stream cannot be called: subscribe to it')
     deps.server().timeout(request, 0)
   }
-  on('GET', '/connection/websocket', createSocketDoor(realtime, deps.server, addressOf))
+  const isAllowedOrigin = createOriginCheck(options.corsOrigins)
+  on(
+    'GET',
+    '/connection/websocket',
+    createSocketDoor(realtime, deps.server, addressOf, isAllowedOrigin),
+  )
   const emulated = createEmulationDoors({ realtime, keepOpen, addressOf, tick })
   on('GET', '/connection/sse', emulated.sse)
   on('POST', '/connection/http_stream', emulated.httpStream)
@@ -212,16 +218,27 @@ const nothingHere: Door = () => {
 
 /** RFC 9110 §15.5.6 wants the methods that are. */
 function notAllowed(allow: string, clock: Clock): Door {
+  const methods = `${allow.replace('GET', 'GET, HEAD')}, OPTIONS`
   return ({ method }, visit) => {
+    if (method === 'OPTIONS') {
+      const headers = { ...visitHeaders(visit, clock.tick()), allow: methods }
+      return new Response(null, { status: 204, headers })
+    }
     const fault = new Fault('not_allowed', `${method} is not served here, ${allow} are`)
-    return problemResponse(fault, visit, clock.tick(), { allow })
+    return problemResponse(fault, visit, clock.tick(), { allow: methods })
   }
 }
 
 function pageDoor(html: string, clock: Clock): Door {
   return (_, visit) =>
     new Response(html, {
-      headers: { ...visitHeaders(visit, clock.tick()), 'content-type': 'text/html; charset=utf-8' },
+      headers: {
+        ...visitHeaders(visit, clock.tick()),
+        'content-type': 'text/html; charset=utf-8',
+        'x-content-type-options': 'nosniff',
+        'referrer-policy': 'strict-origin-when-cross-origin',
+        'x-frame-options': 'SAMEORIGIN',
+      },
     })
 }
 
