@@ -4,8 +4,9 @@ import { signToken } from '../../src/auth/auth.ts'
 import { collection, type AppOptions } from '../../src/kit.ts'
 import { systemClock } from '../../src/lib/clock.ts'
 import { createTestClock } from '../clock.ts'
-import { tempFolder } from '../harness.ts'
+import { tempFolder, until } from '../harness.ts'
 import { runServer, testApiKey, testSecret, type TestServer } from '../server.ts'
+import { requireService, startRedis } from '../services.ts'
 
 const notes = sqliteTable('notes', {
   id: integer().primaryKey({ autoIncrement: true }),
@@ -173,6 +174,45 @@ describe('limits of an app', () => {
     expect(
       (await server.get('/api/free', { headers: { ...ann, ...from('192.0.2.2') } })).status,
     ).toBe(200)
+  })
+})
+
+describe.skipIf(!requireService('redis-server'))('limits of two servers on one Redis', () => {
+  test('are one, and go on without it', async () => {
+    using folders = tempFolder()
+    using other = tempFolder()
+    await using redis = await startRedis()
+    const shared = { ...env, REDIS_URL: redis.url }
+    await using one = await runServer({ app, folder: folders, env: shared })
+    await using two = await runServer({ app, folder: other, env: shared })
+    const alone = async (server: TestServer) => {
+      const text = await (await server.get('/api/metrics')).text()
+      return Number(/^belfry_limit_alone_total (\d+)$/m.exec(text)?.[1])
+    }
+    let n = 0
+    // Each found it: a take is no longer decided alone.
+    for (const server of [one, two]) {
+      await until(async () => {
+        const before = await alone(server)
+        await server.get('/own/api', { headers: from(`203.0.113.${++n}`) })
+        return (await alone(server)) === before
+      }, 'Redis is found')
+    }
+    const ask = (server: TestServer, address: string) => async () =>
+      server.get('/own/api', { headers: from(address) })
+    expect(await statuses(2, ask(one, '192.0.2.1'))).toEqual([200, 200])
+    const last = await ask(two, '192.0.2.1')()
+    expect([last.status, last.headers.get('ratelimit')]).toEqual([
+      200,
+      expect.stringContaining('r=0;'),
+    ])
+    expect(await statuses(1, ask(one, '192.0.2.1'))).toEqual([429])
+    expect(await statuses(2, ask(two, '192.0.2.2'))).toEqual([200, 200])
+    expect(await statuses(1, ask(one, '192.0.2.2'))).toEqual([200])
+    await redis.kill()
+    // No reset, for whom this server knows; and no failure.
+    expect(await statuses(1, ask(one, '192.0.2.2'))).toEqual([429])
+    expect(await statuses(4, ask(two, '192.0.2.3'))).toEqual([200, 200, 200, 429])
   })
 })
 
