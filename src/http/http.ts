@@ -23,6 +23,7 @@ import type { RouteContext, RouteExtras, Routes } from './declare.ts'
 import { createCacheStatsDoor, type AdminDeps } from './admin.ts'
 import { createAddressOf } from './address.ts'
 import { callerOf } from './call.ts'
+import { createClientDoor } from './client.ts'
 import { createEmulationDoors } from './emulation.ts'
 import { createEventsDoor, eventStream } from './events.ts'
 import { problemResponse } from './faults.ts'
@@ -117,6 +118,7 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
   }
 
   on('GET', '/', pageDoor(options.page, clock))
+  on('GET', '/belfry.js', createClientDoor(clock))
   on('GET', '/api/health', createHealthDoor(deps.health, clock))
   on('GET', '/api/metrics', createMetricsDoor(deps.metrics, clock))
   const { cache, follow } = deps

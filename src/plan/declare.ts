@@ -18,13 +18,22 @@ import type { Routes } from '../http/declare.ts'
 import type { Rate } from '../lib/rate.ts'
 import type { TopicDeclaration } from '../realtime/declare.ts'
 
-export interface AppOptions {
+/** Without the names that clients read: those are each declaration's own. */
+export type CollectionsDeclared = Readonly<
+  Record<string, Pick<CollectionDeclaration, 'kind' | 'table' | 'options'>>
+>
+export type TopicsDeclared = Readonly<Record<string, Pick<TopicDeclaration, 'kind' | 'options'>>>
+
+export interface AppOptions<
+  Collections extends CollectionsDeclared = CollectionsDeclared,
+  Topics extends TopicsDeclared = TopicsDeclared,
+> {
   /** Lower-case letters, digits and dashes; names the default data folder and log lines. */
   readonly name: string
   /** By path under `/api/`: `'prices/live'` is served at `/api/prices/live`. */
-  readonly collections?: Readonly<Record<string, CollectionDeclaration>>
+  readonly collections?: Collections
   /** By pattern: `{name}` stands for one or more characters other than `:`. */
-  readonly topics?: Readonly<Record<string, TopicDeclaration>>
+  readonly topics?: Topics
   readonly feeds?: Readonly<Record<string, FeedDeclaration>>
   /** What is served at `/`: an HTML file imported by the app, or HTML text. Default: a line that names the app. */
   readonly page?: Bun.HTMLBundle | string
@@ -42,12 +51,24 @@ export interface AppOptions {
   readonly budgets?: unknown
 }
 
-export interface AppDeclaration {
+export interface AppDeclaration<
+  Collections extends CollectionsDeclared = CollectionsDeclared,
+  Topics extends TopicsDeclared = TopicsDeclared,
+> {
   readonly kind: 'app'
-  readonly options: AppOptions
+  readonly options: AppOptions<Collections, Topics>
 }
 
-/** Declares; opens nothing. The app file default-exports what this returns. */
-export function app(options: AppOptions): AppDeclaration {
+// oxlint-disable-next-line typescript/no-empty-object-type -- an app that declares none has none
+type None = {}
+
+/**
+ * Declares; opens nothing. The app file default-exports what this returns; its type is what a client is
+ * typed by: `createClient<typeof app>()` (`src/client/client.ts`).
+ */
+export function app<
+  Collections extends CollectionsDeclared = None,
+  Topics extends TopicsDeclared = None,
+>(options: AppOptions<Collections, Topics>): AppDeclaration<Collections, Topics> {
   return { kind: 'app', options }
 }

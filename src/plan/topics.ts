@@ -19,7 +19,7 @@ const persistSizeDefault = 100_000
 const known = {
   served: [
     ...['subscribe', 'publish', 'history', 'last', 'presence'],
-    ...['message', 'limit', 'conflate', 'persist'],
+    ...['message', 'limit', 'conflate', 'persist', 'through'],
   ],
   notYet: [],
 }
@@ -75,8 +75,29 @@ function compileTopic(
     message: options.message && compileMessage(options.message, `${at}.message`, report),
     limit: limitOf(options, { pattern, named }, at, report),
     conflate: conflateOf(options, at, report),
+    through: throughOf(options, pattern, at, report),
     persist: persistOf(options, { size, ttlMs }, at, report),
   }
+}
+
+/** Parameters are the topic's own; that the route is there shows when it is called. */
+function throughOf(
+  { through, publish }: TopicOptions,
+  pattern: string,
+  at: string,
+  report: Report,
+): TopicPlan['through'] {
+  if (through === undefined) return undefined
+  const [, method, path] = /^(POST|PUT|PATCH|DELETE) (\/[^\s?#]*)$/.exec(String(through)) ?? []
+  if (method === undefined || path === undefined) {
+    report(`${at}.through`, "must be a call like 'POST /api/chat/{room}'")
+    return undefined
+  }
+  if (publish === undefined) report(`${at}.through`, 'needs publish: who may')
+  for (const [named] of path.matchAll(/\{[^{}]*\}/g)) {
+    if (!pattern.includes(named)) report(`${at}.through`, `${named} is no parameter of ${pattern}`)
+  }
+  return { method, path }
 }
 
 const limitOptions = { served: ['user', 'connection'], notYet: [] }

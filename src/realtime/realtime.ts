@@ -252,7 +252,10 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
       else if (guest instanceof EventStream && guest.hears(topic)) guest.close()
     })
   const durable = publications && createDurable({ hub, clock, log, publications, onGap })
-  const publisher = createPublisher({ hub, durable, clock, log, limits: deps.limits }, limits)
+  const publisher = createPublisher(
+    { hub, durable, clock, log, limits: deps.limits, call: deps.call },
+    limits,
+  )
   const users = new Users()
   const attendance = createAttendance(clock, createPresence())
   const connectionContext: ConnectionContext = {

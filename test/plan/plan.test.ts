@@ -171,6 +171,19 @@ describe('compilePlan', () => {
     ])
   })
 
+  test('a topic that goes through no call, or through one with parameters it has not', () => {
+    const topics = {
+      'a:{room}': topic({ publish: 'public', through: 'POST /api/chat/{room}/{place}' }),
+      b: topic({ publish: 'public', through: '/api/chat' }),
+      c: topic({ through: 'POST /api/chat' }),
+    }
+    expect(problemsOf({ name: 'a', topics })).toEqual([
+      'topics.a:{room}.through: {place} is no parameter of a:{room}',
+      "topics.b.through: must be a call like 'POST /api/chat/{room}'",
+      'topics.c.through: needs publish: who may',
+    ])
+  })
+
   test('what later versions will serve is refused by name, not ignored', () => {
     expect(
       problemsOf({
