@@ -1,6 +1,7 @@
 /**
  * The only reader of the environment. Everything wrong is reported at once, by variable name.
  */
+import { isIP } from 'node:net'
 import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import type { AuthConfig } from './auth/auth.ts'
@@ -18,6 +19,8 @@ export interface Config {
   readonly auth: AuthConfig
   /** Origins that may call from a browser; empty: same origin only. */
   readonly corsOrigins: readonly string[]
+  /** Whose `X-Forwarded-For` is believed: addresses, ranges, `loopback`, `private`. */
+  readonly trustedProxies: readonly string[]
   readonly logLevel: LogLevel
   /** Of sockets and streams; absent: the default. */
   readonly connections: {
@@ -33,7 +36,7 @@ export type Env = Readonly<Record<string, string | undefined>>
 const logLevels: readonly LogLevel[] = ['debug', 'info', 'warn', 'error']
 
 /** Named in the architecture, not served yet: setting one must not look as if it worked. */
-const notYet = ['CDN_BASE_URL', 'TRUSTED_PROXIES', 'SENTRY_DSN', 'WORKERS']
+const notYet = ['CDN_BASE_URL', 'SENTRY_DSN', 'WORKERS']
 
 /** Faults: `invalid`, with every wrong variable. `appName` names the default database file. */
 export function readConfig(appName: string, env: Env = process.env): Config {
@@ -77,6 +80,12 @@ export function readConfig(appName: string, env: Env = process.env): Config {
   }
 
   const corsOrigins = list('CORS_ORIGIN')
+  const trustedProxies = list('TRUSTED_PROXIES')
+  for (const one of trustedProxies) {
+    if (!isProxy(one)) {
+      problem('TRUSTED_PROXIES', `${one} is no address, range, loopback or private`)
+    }
+  }
   for (const origin of corsOrigins) {
     if (origin !== '*' && !isOrigin(origin)) {
       problem('CORS_ORIGIN', `${origin} is no origin like https://example.com`)
@@ -102,6 +111,7 @@ export function readConfig(appName: string, env: Env = process.env): Config {
       apiKey: get('API_KEY'),
     },
     corsOrigins,
+    trustedProxies,
     logLevel,
     connections: {
       ...(perUser === undefined ? {} : { connectionsPerUserMax: perUser }),
@@ -240,6 +250,17 @@ function databasePath(url: string): string | undefined {
   } catch {
     return undefined
   }
+}
+
+/** `10.0.0.1`, `10.0.0.0/8`, `fd00::/8`, or a name for several. */
+function isProxy(text: string): boolean {
+  if (text === 'loopback' || text === 'private') return true
+  const [address = '', bits, more] = text.split('/')
+  const version = isIP(address)
+  if (version === 0 || more !== undefined) return false
+  return (
+    bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) <= (version === 6 ? 128 : 32))
+  )
 }
 
 function isOrigin(text: string): boolean {

@@ -31,7 +31,12 @@ import {
 import { systemClock, type Clock } from './lib/clock.ts'
 import { must } from './lib/assert.ts'
 import { detach } from './lib/service.ts'
-import { createLimits, type LimitPolicy } from './limits/limits.ts'
+import {
+  createLimiter,
+  createLimits,
+  type LimiterStats,
+  type LimitPolicy,
+} from './limits/limits.ts'
 import { createLog, type Log } from './observe/log.ts'
 import { createMetrics } from './observe/metrics.ts'
 import type { Plan } from './plan/plan.ts'
@@ -87,7 +92,7 @@ export interface Rooms {
 
 /** Faults: whatever keeps it from serving, said so that an operator can mend it. Leaves nothing running then. */
 export async function startServer(options: ServerOptions): Promise<Server> {
-  const { plan, config, clock = systemClock, writePolicy = writePolicyDefault } = options
+  const { plan, config, clock = systemClock } = options
   const log = options.log ?? createLog({ level: config.logLevel, now: clock.now })
   const metrics = createMetrics()
   const startedAt = clock.tick()
@@ -106,6 +111,10 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   const shares = { namespace: '' }
   const shared = redis && createRedisTier({ redis, clock }, shares)
   const cache = createCache({ clock, shared }, { groups: plan.tables.map(tableTagOf) })
+  const limiter = createLimiter(
+    { clock, shared: redis },
+    { namespace: `belfry:${plan.name}:limits` },
+  )
   const realtime = createRealtime(
     {
       topics: plan.topics,
@@ -191,7 +200,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   const fetch = createHttp(
     {
       auth,
-      writeLimits: createLimits({ clock }, writePolicy),
+      limiter,
       collections,
       realtime,
       metrics,
@@ -213,6 +222,9 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       corsOrigins: config.corsOrigins,
       page: typeof plan.page === 'string' ? plan.page : defaultPage(plan.name),
       routes: plan.routes,
+      limits: plan.limits,
+      writePolicy: options.writePolicy ?? plan.limits.named.get('writes') ?? writePolicyDefault,
+      trustedProxies: config.trustedProxies,
     },
   )
 
@@ -243,6 +255,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   await backups.start()
   metrics.gauges(() => gauges({ store, cache, realtime, auth }))
   metrics.gauges(() => backupGauges(backups.stats()))
+  metrics.gauges(() => limitGauges(limiter.stats()))
   detach(adviseIndexes(store, plan, log), (error) =>
     log.warn('collections.indexes_not_checked', { error }),
   )
@@ -437,6 +450,19 @@ function gauges({
     belfry_token_verifications_total: auth.stats().verifications,
     belfry_revocations: auth.stats().revocations,
   }
+}
+
+function limitGauges({ taken, refused, keys, alone }: LimiterStats): Record<string, number> {
+  const gauges: Record<string, number> = {
+    belfry_limit_keys: keys,
+    belfry_limit_alone_total: alone,
+  }
+  for (const [policy, count] of taken)
+    gauges[`belfry_limit_taken_total{policy="${policy}"}`] = count
+  for (const [policy, count] of refused) {
+    gauges[`belfry_limit_refused_total{policy="${policy}"}`] = count
+  }
+  return gauges
 }
 
 /** Absent until there is one: a backup that never was has no age. */

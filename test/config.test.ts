@@ -24,6 +24,7 @@ describe('readConfig', () => {
         apiKey: undefined,
       },
       corsOrigins: [],
+      trustedProxies: [],
       logLevel: 'info',
       connections: {},
     })

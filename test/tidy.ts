@@ -35,7 +35,7 @@ const homes: Readonly<Record<string, readonly string[]>> = {
   libsql: ['store'],
   '@libsql/client': ['store'],
   '@libsql/hrana-client': ['store'],
-  'lru-cache': ['cache', 'auth'],
+  'lru-cache': ['cache', 'auth', 'limits'],
   'drizzle-orm': ['store', 'collections', 'db', 'apps', 'plan', 'declare.ts'],
   centrifuge: ['client', 'page'],
 }

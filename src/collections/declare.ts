@@ -29,6 +29,7 @@
 import type { SQLiteColumn, SQLiteTable } from 'drizzle-orm/sqlite-core'
 import type { Audience, User } from '../auth/declare.ts'
 import type { Duration } from '../lib/duration.ts'
+import type { CollectionLimits } from '../limits/declare.ts'
 import type { Where } from './where.ts'
 
 export type Row<T extends SQLiteTable> = T['$inferSelect']
@@ -123,8 +124,8 @@ export interface CollectionOptions<
    */
   readonly expand?: Readonly<Record<Expand, SQLiteColumn>>
 
-  /** Declared in the app file, not served yet: refused at start. */
-  readonly limits?: unknown
+  /** How often: by the name of a policy, or a rate (`src/limits/declare.ts`). `{ create: 'strict', read: '100/min' }`. */
+  readonly limits?: CollectionLimits
 }
 
 /** One column of an order; made by `asc` and `desc`. */

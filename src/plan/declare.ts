@@ -13,7 +13,9 @@
 import type { BackupOptions } from '../backup/declare.ts'
 import type { CollectionDeclaration } from '../collections/declare.ts'
 import type { FeedDeclaration } from '../feeds/declare.ts'
+import type { RateLimit } from '../limits/declare.ts'
 import type { Routes } from '../http/declare.ts'
+import type { Rate } from '../lib/rate.ts'
 import type { TopicDeclaration } from '../realtime/declare.ts'
 
 /** Without the names that clients read: those are each declaration's own. */
@@ -38,6 +40,8 @@ export interface AppOptions<
   /** Copies of the database on a clock. Default: none but those that `belfry backup` makes. */
   readonly backup?: BackupOptions
 
+  /** Policies by name, for collections, routes and topics: see `src/limits/declare.ts`. */
+  readonly limits?: Readonly<Record<string, Rate | RateLimit>>
   /** Your own HTTP routes: see `src/http/declare.ts`. Called once, at start. */
   readonly routes?: Routes
 
@@ -45,7 +49,6 @@ export interface AppOptions<
   readonly auth?: unknown
   readonly jobs?: unknown
   readonly budgets?: unknown
-  readonly limits?: unknown
 }
 
 export interface AppDeclaration<

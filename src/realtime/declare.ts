@@ -47,11 +47,14 @@ export interface ConflateOptions<Data> {
   key?(data: Data): string | number
 }
 
+/** `'5/10s'`, or the name of one of the app's `limits`: its rate, counted apart from requests, and in each process. */
+type RateOrName = Rate | (string & {})
+
 export interface LimitOptions {
   /** For all connections of a user, over all topics of the pattern; for visitors, of an address. */
-  readonly user?: Rate
+  readonly user?: RateOrName
   /** For each connection. */
-  readonly connection?: Rate
+  readonly connection?: RateOrName
 }
 
 export interface PersistOptions {
@@ -95,7 +98,7 @@ export interface TopicOptions<Data = unknown, Through extends string = string> {
    * How often a client may publish: so many in any window of that length, as `'5/10s'` or `'100/min'`. A string
    * is the limit of a user; above it error 111, and what was refused does not count. The server is not limited.
    */
-  readonly limit?: Rate | LimitOptions
+  readonly limit?: RateOrName | LimitOptions
   /**
    * A client's publication is a call of this route or collection, in the client's own name, through the same
    * gates: `'POST /api/chat/{room}'` with the data as its body, and the topic's own parameters. Nothing is sent

@@ -36,6 +36,13 @@ const sayEveryMs = 10_000
 /** A hint is a sequence number; whoever publishes more has mistaken this for something else. */
 const textBytesMax = 64 * 1024
 
+/** Lua, known to Redis by its hash once it has run there. */
+export interface Script {
+  readonly text: string
+  /** SHA-1 of the text, in hex. */
+  readonly sha: string
+}
+
 export interface RedisOptions {
   readonly target: RedisTarget
 }
@@ -72,6 +79,8 @@ export interface Redis extends Service {
   delete(key: string): Promise<void>
   /** True for the first who claims it, until `ms` have passed. */
   claim(key: string, ms: number): Promise<boolean>
+  /** Runs a script of ours, whole: nobody sees half of it. Faults also if Redis is full, or takes no writes now. */
+  script(script: Script, keys: readonly string[], values: readonly string[]): Promise<unknown>
   /** Tells whoever listens now; lost when nobody does, or when Redis is away. */
   publish(channel: string, text: string): void
   /**
@@ -252,6 +261,13 @@ export function createRedis(
     delete: (key) => run(key.length, (client) => client.del(key).then(() => undefined)),
     claim: async (key, ms) =>
       (await run(key.length, (client) => client.set(key, '', 'PX', Math.ceil(ms), 'NX'))) === 'OK',
+    script: (script, keys, values) => {
+      const bytes = [...keys, ...values].reduce(
+        (sum, { length }) => sum + length,
+        script.sha.length,
+      )
+      return run(bytes, (client) => runScript(client, script, keys, values))
+    },
     publish(channel, text) {
       if (text.length > textBytesMax) return void counts.skipped++
       // Counted where it failed; a hint is not told twice.
@@ -273,6 +289,21 @@ export function createRedis(
     async stop() {
       await Promise.all([link.stop(), listening.stop()])
     },
+  }
+}
+
+/** By its hash; with its text where that is not known, as after a restart. */
+async function runScript(
+  client: Client,
+  { text, sha }: Script,
+  keys: readonly string[],
+  values: readonly string[],
+): Promise<unknown> {
+  try {
+    return await client.evalsha(sha, keys.length, ...keys, ...values)
+  } catch (error) {
+    if (!(error instanceof Error && error.message.startsWith('NOSCRIPT'))) throw error
+    return client.eval(text, keys.length, ...keys, ...values)
   }
 }
 

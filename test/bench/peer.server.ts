@@ -117,7 +117,12 @@ function serveBelfry(): Served {
     identity: { kind: 'anonymous', user: null },
   }
   const addressOf = (request: Request) => server.requestIP(request)?.address ?? ''
-  const socket = createSocketDoor(realtime, () => server, addressOf)
+  const socket = createSocketDoor(
+    realtime,
+    () => server,
+    addressOf,
+    () => true,
+  )
   const events = createEventsDoor({
     realtime,
     tick: systemClock.tick,

@@ -6,6 +6,7 @@ import { run as fanout } from './fanout.bench.ts'
 import { run as hitRate } from './hit-rate.bench.ts'
 import { run as httpStore } from './http-store.bench.ts'
 import { run as latency } from './latency.bench.ts'
+import { run as limitFlood } from './limit-flood.bench.ts'
 import { run as memory } from './memory.bench.ts'
 import { run as million } from './million.bench.ts'
 import { run as policy } from './policy.bench.ts'
@@ -26,6 +27,7 @@ const benches: Readonly<Record<string, () => Promise<void>>> = {
   restart,
   churn,
   policy,
+  'limit-flood': limitFlood,
   latency,
   store,
   'http-store': httpStore,
