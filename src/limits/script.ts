@@ -38,8 +38,9 @@ for i, key in ipairs(KEYS) do
     log.carried[n] = { tonumber(ARGV[at]), tonumber(ARGV[at + 1]) }
     at = at + 2
   end
-  local head = redis.call('LRANGE', key, 0, 2)
+  local head = redis.call('LRANGE', key, 0, 3)
   log.born, log.total, log.start = tonumber(head[1]), tonumber(head[2]) or 0, tonumber(head[3]) or 0
+  log.first = tonumber(head[4])
   if born ~= '' and born ~= (head[1] or '') then isStale = true end
   logs[i] = log
 end
@@ -60,7 +61,7 @@ end
 local function back(log)
   local by = log.last - now
   local runs = redis.call('LRANGE', log.key, 3, -1)
-  log.start, log.last = log.start - by, now
+  log.start, log.first, log.last = log.start - by, log.first - by, now
   redis.call('DEL', log.key)
   redis.call('RPUSH', log.key, log.born, log.total, log.start)
   for i = 1, #runs, 2 do redis.call('RPUSH', log.key, tonumber(runs[i]) - by, runs[i + 1]) end
@@ -68,7 +69,8 @@ local function back(log)
 end
 
 local function forget(log)
-  local cut, gone, size = now - log.window, 0, 2
+  local cut, gone, size = now - log.window, 0, 64
+  if log.first > cut then return end
   while true do
     local chunk = redis.call('LRANGE', log.key, 3 + gone, 2 + gone + size)
     local i = 1
@@ -77,11 +79,10 @@ local function forget(log)
       i = i + 2
     end
     gone = gone + i - 1
+    log.first = tonumber(chunk[i])
     if i < #chunk or #chunk < size then break end
-    size = 64
   end
-  if gone == 0 then return end
-  if log.total == 0 then log.last = nil end
+  if log.total == 0 then log.first, log.last = nil, nil end
   redis.call('LTRIM', log.key, 3 + gone, -1)
   redis.call('LPUSH', log.key, log.start, log.total, log.born)
   redis.call('PEXPIRE', log.key, log.keepMs)
@@ -95,6 +96,7 @@ local function add(log, time, count)
     redis.call('RPUSH', log.key, log.born, log.total, log.start, time, count)
   elseif log.last and time - log.start < log.grain then
     log.count = log.count + count
+    if log.first == log.last then log.first = time end
     redis.call('LSET', log.key, -2, time)
     redis.call('LSET', log.key, -1, log.count)
     redis.call('LSET', log.key, 1, log.total)
@@ -104,7 +106,7 @@ local function add(log, time, count)
     redis.call('LSET', log.key, 1, log.total)
     if log.grain > 0 then redis.call('LSET', log.key, 2, time) end
   end
-  log.last = time
+  log.first, log.last = log.first or time, time
   redis.call('PEXPIRE', log.key, log.keepMs)
 end
 
@@ -126,9 +128,10 @@ end
 local told = { now, isFree and 1 or 0 }
 for _, log in ipairs(logs) do
   if isFree and log.isFree then add(log, now, 1) end
-  local reset, wanted, from = 0, 1, 3
+  local reset, wanted, from = 0, 0, 3
+  if log.first then reset = log.first + log.window - now end
   if not log.isFree then wanted = log.total - log.quota + 1 end
-  while log.last and wanted > 0 do
+  while wanted > 0 do
     local chunk = redis.call('LRANGE', log.key, from, from + 1)
     if #chunk == 0 then break end
     reset = tonumber(chunk[1]) + log.window - now
