@@ -230,12 +230,18 @@ function identify(auth: Auth, request: Request): Verdict | Promise<Verdict> {
   const { headers } = request
   const authorization = headers.get('authorization')
   if (authorization !== null) {
-    const token = /^bearer +(\S+)$/i.exec(authorization)?.[1]
+    const token = tokenIn(authorization)
     if (token !== undefined) return auth.identify(token)
     return { ok: false, reason: 'invalid', message: 'authorization must be: Bearer <token>' }
   }
   const key = headers.get('x-api-key')
   return key === null ? visitor : auth.identifyKey(key)
+}
+
+/** As nearly everybody writes it, without a pattern: a token of any spelling but one is refused anyway. */
+function tokenIn(authorization: string): string | undefined {
+  const isPlain = authorization.startsWith('Bearer ') && authorization[7] !== ' '
+  return isPlain ? authorization.slice(7) : /^bearer +(\S+)$/i.exec(authorization)?.[1]
 }
 
 export function tooMany({ verdicts }: LimitsDecision): Fault {
