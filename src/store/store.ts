@@ -188,6 +188,8 @@ export function createStore(deps: StoreDeps, options: StoreOptions): Store {
 
   const start = async (): Promise<void> => {
     release = takeFolder(options.database)
+    // What is in the log already is for nobody: a start is no change.
+    follower.begin(Number.MAX_SAFE_INTEGER)
     await writer.start()
     await migrate(migrationPort(writer), options.tables, log)
     await places.primary.start()

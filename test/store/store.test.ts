@@ -1,8 +1,9 @@
 import { describe, expect, test } from 'bun:test'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { integer, sqliteTable, text } from 'drizzle-orm/sqlite-core'
-import type { Change, Query } from '../../src/store/store.ts'
-import { faultOf, openStore, tempFolder } from '../harness.ts'
+import { systemClock } from '../../src/lib/clock.ts'
+import { createStore, type Change, type DatabaseOptions, type Query } from '../../src/store/store.ts'
+import { createTestLog, faultOf, openStore, tempFolder } from '../harness.ts'
 import { slowQuery } from './slow.ts'
 
 const notes = sqliteTable('notes', {
@@ -41,6 +42,25 @@ describe('store.write', () => {
       params: [],
     })
     expect(log).toEqual([[1, 'row', 'notes', '[]', '{"op":"create","row":{"id":1,"text":"one"}}']])
+  })
+
+  test('a start tells nobody of what was written before', async () => {
+    using folder = tempFolder()
+    const database: DatabaseOptions = { kind: 'file', file: folder.file('a.db'), replicas: [] }
+    const told: number[] = []
+    for (let life = 0; life < 2; life++) {
+      const deps = { clock: systemClock, log: createTestLog() }
+      const store = createStore(deps, { database, tables: [notes] })
+      store.onChange(({ seq }) => void told.push(seq))
+      store.onGap((seq) => void told.push(-seq))
+      await store.start()
+      expect(told).toEqual([])
+      const { seq } = store.stats()
+      for (const id of [1, 2, 3]) await store.write([insert(seq + id, 'one')])
+      expect(told).toEqual([seq + 1, seq + 2, seq + 3])
+      told.length = 0
+      await store.stop()
+    }
   })
 
   test('writes queued while one commits share the next transaction', async () => {
