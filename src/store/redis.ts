@@ -1,7 +1,7 @@
 /**
- * Redis, as something that may be away: it makes answers cheaper and news faster, and nothing depends on it.
+ * Redis, as something that may be away: it makes answers cheaper, news faster and nodes one, and nothing depends on it.
  *
- *   get set delete claim publish ──► breaker open? ─ yes ─► refused at once
+ *   get set delete claim run publish ──► breaker open? ─ yes ─► refused at once
  *                                    └─ no ─► one connection, pipelined; answered within 100 ms, or all that wait are
  *                                             given up and the breaker opens
  *   subscribe ──► a second connection (a subscribed one takes no commands); after each reconnection `onReady`
@@ -10,6 +10,7 @@
  *
  * Limits: commands and bytes on their way are bounded; what is beyond is refused. No queue for later.
  */
+import { createHash } from 'node:crypto'
 import type { Redis as Client } from 'ioredis'
 import { Fault } from '../fault.ts'
 import type { Clock } from '../lib/clock.ts'
@@ -58,6 +59,17 @@ export interface RedisStats {
   readonly connects: number
 }
 
+/** Lua that Redis runs as one step. */
+export interface Script {
+  readonly text: string
+  /** Redis knows it by this after the first time. */
+  readonly sha1: string
+}
+
+export function scriptOf(text: string): Script {
+  return { text, sha1: createHash('sha1').update(text).digest('hex') }
+}
+
 export interface Redis extends Service {
   /** It answers: asking it is worth while. */
   readonly isUp: boolean
@@ -72,6 +84,8 @@ export interface Redis extends Service {
   delete(key: string): Promise<void>
   /** True for the first who claims it, until `ms` have passed. */
   claim(key: string, ms: number): Promise<boolean>
+  /** The script's answer. In the order of the calls, one after the other. `refused` is a fault here. */
+  run(script: Script, keys: readonly string[], args: readonly (string | number)[]): Promise<unknown>
   /** Tells whoever listens now; lost when nobody does, or when Redis is away. */
   publish(channel: string, text: string): void
   /**
@@ -252,6 +266,12 @@ export function createRedis(
     delete: (key) => run(key.length, (client) => client.del(key).then(() => undefined)),
     claim: async (key, ms) =>
       (await run(key.length, (client) => client.set(key, '', 'PX', Math.ceil(ms), 'NX'))) === 'OK',
+    run(script, keys, args) {
+      let bytes = 0
+      for (const text of keys) bytes += text.length
+      for (const arg of args) bytes += typeof arg === 'string' ? arg.length : 8
+      return run(bytes, (client) => evaluate(client, script, [keys.length, ...keys, ...args]))
+    },
     publish(channel, text) {
       if (text.length > textBytesMax) return void counts.skipped++
       // Counted where it failed; a hint is not told twice.
@@ -273,6 +293,21 @@ export function createRedis(
     async stop() {
       await Promise.all([link.stop(), listening.stop()])
     },
+  }
+}
+
+/** By its hash; the text only when this Redis has not seen it yet, or has been emptied. */
+async function evaluate(
+  client: Client,
+  { text, sha1 }: Script,
+  args: readonly [number, ...(string | number)[]],
+): Promise<unknown> {
+  try {
+    return await client.evalsha(sha1, ...args)
+  } catch (error) {
+    const isUnknown = isReply(error) && error instanceof Error && /^NOSCRIPT/.test(error.message)
+    if (!isUnknown) throw error
+    return await client.eval(text, ...args)
   }
 }
 
