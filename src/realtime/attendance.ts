@@ -7,7 +7,7 @@
  * and by `observersMax`. Who is there can always be asked for (`presence`, `presence_stats`).
  */
 import type { Clock } from '../lib/clock.ts'
-import type { FrameSink } from './hub.ts'
+import type { Sink } from './outbox.ts'
 import type { Member, Presence } from './presence.ts'
 import { attendancePush } from './protocol.ts'
 
@@ -21,7 +21,7 @@ const restMsPerObserver = 0.1
 const restMsLeast = 1
 
 interface Audience {
-  readonly observers: Set<FrameSink>
+  readonly observers: Set<Sink<string>>
   /** Joined frames. */
   pending: string
   isWaiting: boolean
@@ -34,8 +34,8 @@ export interface Attendance {
   join(topic: string, member: Member): void
   leave(topic: string, member: Member): void
   /** Whether there was room. It may be told what had happened shortly before. */
-  observe(topic: string, observer: FrameSink): boolean
-  unobserve(topic: string, observer: FrameSink): void
+  observe(topic: string, observer: Sink<string>): boolean
+  unobserve(topic: string, observer: Sink<string>): void
 }
 
 export function createAttendance(clock: Clock, presence: Presence): Attendance {

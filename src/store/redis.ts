@@ -305,7 +305,8 @@ async function evaluate(
   try {
     return await client.evalsha(sha1, ...args)
   } catch (error) {
-    const isUnknown = isReply(error) && error instanceof Error && /^NOSCRIPT/.test(error.message)
+    const isUnknown =
+      isReply(error) && error instanceof Error && error.message.startsWith('NOSCRIPT')
     if (!isUnknown) throw error
     return await client.eval(text, ...args)
   }

@@ -1,0 +1,42 @@
+/**
+ * Where publications get their number, and so their order: this process, or Redis for several nodes.
+ *
+ *   publish ─► Broker ─► Hub.emit, in the order of the offsets ─► history, subscribers
+ *
+ * Whatever the broker, `Hub` has the topic's copy that subscribers are served from. Invariants, at each node:
+ * offsets of an epoch have no hole; one epoch's offsets mean the same publications everywhere; what cannot be
+ * kept up is said (`Hub.restart`: unsubscribe 2500 on a socket, `event: gap` on a stream).
+ */
+import type { Encoded, Hub, Match } from './hub.ts'
+import type { Position } from './recovery.ts'
+
+export interface Broker {
+  /** Whether topics come alive by `ready` alone. */
+  readonly isShared: boolean
+  /** Undefined: the topic may be opened. Otherwise once it is as other nodes know it; never rejects. */
+  ready(match: Match): Promise<void> | undefined
+  /**
+   * `seq` in the log, of what every node says by itself: it is published once. Then the answer is where the topic
+   * stands. Faults: `unavailable`.
+   */
+  publish(match: Match, encoded: Encoded, seq?: number): Position | Promise<Position>
+  /** What the topic keeps goes, at every node; it counts on. Faults: `unavailable`. */
+  forget(match: Match): void | Promise<void>
+  /** All that was published has its position. */
+  settled(): Promise<void>
+  start(): void
+  stop(): void
+}
+
+/** For one node: nothing outlives the process, and its epochs say so. */
+export function createMemoryBroker(hub: Hub): Broker {
+  return {
+    isShared: false,
+    ready: () => undefined,
+    publish: ({ name }, encoded) => hub.publish(name, encoded),
+    forget: ({ name }) => hub.peek(name)?.history.clear(),
+    settled: () => Promise.resolve(),
+    start: () => {},
+    stop: () => {},
+  }
+}
