@@ -15,6 +15,7 @@ import {
   createValues,
   createWarmer,
   noting,
+  type LiveEvent,
 } from './collections/collections.ts'
 import { adminSocket, databaseName, reachableHost, type Config } from './config.ts'
 import { Fault } from './fault.ts'
@@ -118,16 +119,27 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       publications: plan.topics.some(({ persist }) => persist)
         ? createPublications(store, { isShared: config.database.kind === 'remote' })
         : undefined,
+      shared: redis && {
+        redis,
+        // Channels do not know databases by number.
+        namespace: `belfry:${encodeURIComponent(plan.name)}:${config.redis?.db ?? 0}`,
+        get source() {
+          return Bun.hash(store.identity()).toString(36)
+        },
+      },
     },
     { version, limits: config.connections },
   )
   const publish = (topic: string, data: unknown) => void realtime.publish(topic, data)
+  // Every node on this database hears of a change by itself.
+  const announce = (topic: string, event: LiveEvent) =>
+    void realtime.publish(topic, event, event.seq)
   const { collections, hottest } = noting(
     createCollections(
       {
         store,
         cache,
-        topics: { publish, audienceOf: audienceIn(plan) },
+        topics: { publish: announce, audienceOf: audienceIn(plan) },
         log,
         cursorKey: store.secret,
       },

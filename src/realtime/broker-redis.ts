@@ -127,7 +127,7 @@ export function createRedisBroker(
   let toCompare = 0
   let comparing = hub.alive()[Symbol.iterator]()
   /** Until Redis was found, or not found soon. */
-  let arrival: PromiseWithResolvers<void> | undefined
+  let arrival: PromiseWithResolvers<void> | undefined = Promise.withResolvers()
   let end: (() => void) | undefined
   let cancelLook: Cancel | undefined
 
@@ -386,7 +386,7 @@ export function createRedisBroker(
   }
 
   return {
-    isShared: true,
+    keeps: () => true,
     ready,
     publish(match, encoded, seq) {
       const job = { match, encoded, seq }
@@ -399,7 +399,6 @@ export function createRedisBroker(
     },
     settled: lane.settled,
     start() {
-      arrival ??= Promise.withResolvers()
       clock.after(arriveMs, arrive)
       end ??= redis.subscribe(channel, hear, () => {
         for (const topic of hub.alive()) if (follows.get(topic)?.isShared) behind.add(topic)

@@ -8,13 +8,17 @@
  * kept up is said (`Hub.restart`: unsubscribe 2500 on a socket, `event: gap` on a stream).
  */
 import type { Encoded, Hub, Match } from './hub.ts'
+import type { TopicPlan } from './realtime.ts'
 import type { Position } from './recovery.ts'
 
 export interface Broker {
-  /** Whether topics come alive by `ready` alone. */
-  readonly isShared: boolean
-  /** Undefined: the topic may be opened. Otherwise once it is as other nodes know it; never rejects. */
-  ready(match: Match): Promise<void> | undefined
+  /** Whether such topics come alive by `ready` alone. */
+  keeps(plan: TopicPlan): boolean
+  /**
+   * Undefined: the topic may be opened. Otherwise once it is as the others know it, and not behind `since`, which
+   * somebody may have from another node. Faults: `unavailable`.
+   */
+  ready(match: Match, since?: Position): Promise<void> | undefined
   /**
    * `seq` in the log, of what every node says by itself: it is published once. Then the answer is where the topic
    * stands. Faults: `unavailable`.
@@ -31,7 +35,7 @@ export interface Broker {
 /** For one node: nothing outlives the process, and its epochs say so. */
 export function createMemoryBroker(hub: Hub): Broker {
   return {
-    isShared: false,
+    keeps: () => false,
     ready: () => undefined,
     publish: ({ name }, encoded) => hub.publish(name, encoded),
     forget: ({ name }) => hub.peek(name)?.history.clear(),
