@@ -51,7 +51,7 @@ export function createAttendance(clock: Clock, presence: Presence): Attendance {
     for (const observer of observers) observer.push(pending)
   }
 
-  const tell = (topic: string, event: 'join' | 'leave', { info }: Member): void => {
+  const tell = (topic: string, event: 'join' | 'leave', info: string): void => {
     const audience = audiences.get(topic)
     if (!audience) return
     const frame = attendancePush(topic, event, info)
@@ -63,15 +63,17 @@ export function createAttendance(clock: Clock, presence: Presence): Attendance {
     else clock.soon(() => flush(audience))
   }
 
+  presence.hear(tell)
+
   return {
     presence,
     join(topic, member) {
       presence.add(topic, member)
-      tell(topic, 'join', member)
+      tell(topic, 'join', member.info)
     },
     leave(topic, member) {
       presence.remove(topic, member.client)
-      tell(topic, 'leave', member)
+      tell(topic, 'leave', member.info)
     },
     observe(topic, observer) {
       let audience = audiences.get(topic)

@@ -39,7 +39,8 @@ import { createHub, type Hub, type HubLimits, type Topic } from './hub.ts'
 import { shardSizeDefault } from './outbox.ts'
 import { isTopicName, type Matcher } from './pattern.ts'
 import type { Call, Called, ConnectionContext, ConnectionLimits } from './peer.ts'
-import { createPresence } from './presence.ts'
+import { createPresence, type Presence } from './presence.ts'
+import { createRedisPresence } from './presence-redis.ts'
 import { frameBytesMax, unsubscribes } from './protocol.ts'
 import { createPublisher, type Publisher, type PublishPlan } from './publisher.ts'
 import type { MakeLimits } from './publish-limit.ts'
@@ -263,7 +264,8 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
   const broker = brokerOf(deps, hub, durable)
   const publisher = createPublisher({ hub, broker, clock, log, limits: deps.limits }, limits)
   const users = new Users()
-  const attendance = createAttendance(clock, createPresence())
+  const presence = presenceOf(deps, hub.epoch)
+  const attendance = createAttendance(clock, presence)
   const connectionContext: ConnectionContext = {
     hub,
     publisher,
@@ -399,6 +401,7 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
     start() {
       sweep.start()
       broker.start()
+      presence.start()
     },
     async settled() {
       await broker.settled()
@@ -419,6 +422,7 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
       pump.stop()
       sweep.stop()
       broker.stop()
+      presence.stop()
     },
   }
 }
@@ -434,6 +438,12 @@ function brokerOf(
   if (!durable) return base
   const namespace = shared?.namespace ?? ''
   return createDurableBroker({ hub, durable, base, redis: shared?.redis }, { namespace })
+}
+
+function presenceOf({ clock, log, shared }: RealtimeDeps, node: string): Presence {
+  if (!shared) return createPresence()
+  const { redis, namespace } = shared
+  return createRedisPresence({ redis, clock, log }, { namespace, node })
 }
 
 function unknownTopic(name: string): Fault {
