@@ -126,11 +126,14 @@ export async function startServer(options: ServerOptions): Promise<Server> {
         get source() {
           return Bun.hash(store.identity()).toString(36)
         },
+        isFollowing: true,
       },
     },
     { version, limits: config.connections },
   )
-  const publish = (topic: string, data: unknown) => void realtime.publish(topic, data)
+  // Every node asks the same upstream.
+  const publishOnce = (topic: string, data: unknown) =>
+    void realtime.publish(topic, data, 'differs')
   // Every node on this database hears of a change by itself.
   const announce = (topic: string, event: LiveEvent) =>
     void realtime.publish(topic, event, event.seq)
@@ -156,6 +159,8 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     warmer.again()
   })
   store.onChange((change) => collections.changed(change))
+  store.onChange(({ seq }) => realtime.followed(seq))
+  store.onGap(realtime.followed)
 
   const stats = (): ServerStats => {
     const { hits, misses } = cache.stats()
@@ -169,7 +174,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     }
   }
   const feeds = createFeeds(
-    { collections, publish, db: store.db, stats, env: config.env, clock, log },
+    { collections, publish: publishOnce, db: store.db, stats, env: config.env, clock, log },
     plan.feeds,
   )
 
@@ -230,6 +235,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       database: store.identity(),
     })
     listenToNews(redis, store, plan)
+    realtime.followed(store.stats().seq)
     await knowRecent(cache, store, redis !== undefined)
     await warmer.start()
     bun = listen(plan, config, fetch)
@@ -424,6 +430,7 @@ function gauges({
     belfry_connections: live.connections,
     belfry_subscriptions: live.subscriptions,
     belfry_publications_total: live.publications,
+    belfry_topics_alone: live.alone,
     belfry_token_verifications_total: auth.stats().verifications,
   }
 }

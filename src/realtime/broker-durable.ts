@@ -31,16 +31,16 @@ export function createDurableBroker(
     const [epoch = '', offset, name = ''] = text.split(' ')
     const isRead = behind.has(name)
     behind.set(name, { epoch, offset: Number(offset) })
-    if (!isRead) next(name)
+    if (!isRead) look(name)
   }
 
-  const next = (name: string): void => {
+  const look = (name: string): void => {
     const topic = hub.peek(name)
     const since = behind.get(name)
     const flight = topic?.plan.persist && since && durable.ready(topic, since)
     if (!flight) return void behind.delete(name)
     const again = flight.then(
-      () => (behind.get(name) === since ? void behind.delete(name) : next(name)),
+      () => (behind.get(name) === since ? void behind.delete(name) : look(name)),
       () => void behind.delete(name),
     )
     detach(again, () => undefined)
@@ -50,8 +50,8 @@ export function createDurableBroker(
     keeps: (plan) => plan.persist !== undefined || base.keeps(plan),
     ready: (match, since) =>
       match.plan.persist ? durable.ready(match, since) : base.ready(match, since),
-    publish(match, encoded, seq) {
-      if (!match.plan.persist) return base.publish(match, encoded, seq)
+    publish(match, encoded, once) {
+      if (!match.plan.persist) return base.publish(match, encoded, once)
       const outcome = durable.publish(match, encoded)
       if (!redis) return outcome
       return outcome.then((position) => {
@@ -60,6 +60,10 @@ export function createDurableBroker(
       })
     },
     forget: (match) => (match.plan.persist ? durable.forget(match) : base.forget(match)),
+    followed: base.followed,
+    get alone() {
+      return base.alone
+    },
     async settled() {
       await durable.settled()
       await base.settled()

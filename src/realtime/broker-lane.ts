@@ -4,6 +4,7 @@
  * Invariant: what Redis does not take is published by this node alone before anything that was made after it.
  */
 import { Fault } from '../fault.ts'
+import type { Once } from './broker.ts'
 import type { Encoded, Match } from './hub.ts'
 import type { Position } from './recovery.ts'
 
@@ -18,8 +19,7 @@ const waitingBytesMax = 32 * 1024 * 1024
 export interface Job {
   readonly match: Match
   readonly encoded: Encoded
-  /** In the log. */
-  readonly seq: number | undefined
+  readonly once: Once | undefined
 }
 
 interface Waiting extends Job {
@@ -27,9 +27,11 @@ interface Waiting extends Job {
   readonly reject: (thrown: unknown) => void
 }
 
+/** Redis is to be asked; or is away, perhaps for a moment only; or this node goes on without it. */
+export type Way = 'shared' | 'wait' | 'alone'
+
 export interface LaneDeps {
-  /** Whether Redis is to be asked. */
-  readonly isShared: (match: Match) => boolean
+  readonly wayOf: (match: Match) => Way
   readonly share: (job: Job) => Promise<Position>
   readonly publishAlone: (job: Job) => Position | Promise<Position>
 }
@@ -37,10 +39,12 @@ export interface LaneDeps {
 export interface Lane {
   /** Faults: `unavailable`. */
   publish(job: Job): Position | Promise<Position>
+  /** Looks whether what waits may go. */
+  go(): void
   settled(): Promise<void>
 }
 
-export function createLane({ isShared, share, publishAlone }: LaneDeps): Lane {
+export function createLane({ wayOf, share, publishAlone }: LaneDeps): Lane {
   let queue: Waiting[] = []
   let head = 0
   let inFlight = 0
@@ -81,13 +85,13 @@ export function createLane({ isShared, share, publishAlone }: LaneDeps): Lane {
 
   const go = (): void => {
     for (let job = queue[head]; job; job = queue[head]) {
-      const isForRedis = isShared(job.match)
+      const way = wayOf(job.match)
       const isFull = inFlight >= inFlightMax || inFlightBytes > inFlightBytesMax
-      if (isForRedis ? isFull : inFlight > 0) return
+      if (way === 'shared' ? isFull : way === 'wait' || inFlight > 0) return
       head += 1
       waitingBytes -= job.encoded.bytes
       const one = job
-      if (isForRedis) send(one)
+      if (way === 'shared') send(one)
       else settle(one, () => publishAlone(one))
     }
     queue = []
@@ -97,7 +101,7 @@ export function createLane({ isShared, share, publishAlone }: LaneDeps): Lane {
 
   return {
     publish(job) {
-      if (isIdle() && !isShared(job.match)) return publishAlone(job)
+      if (isIdle() && wayOf(job.match) === 'alone') return publishAlone(job)
       const isFull = queue.length - head >= waitingMax || waitingBytes > waitingBytesMax
       if (isFull) throw new Fault('unavailable', 'publications come faster than redis takes them')
       waitingBytes += job.encoded.bytes
@@ -106,6 +110,7 @@ export function createLane({ isShared, share, publishAlone }: LaneDeps): Lane {
       go()
       return promise
     },
+    go,
     async settled() {
       while (!isIdle()) {
         onIdle ??= Promise.withResolvers()

@@ -16,12 +16,13 @@
  */
 import { Fault } from '../fault.ts'
 import type { Cancel, Clock } from '../lib/clock.ts'
-import { detach } from '../lib/service.ts'
 import type { Log } from '../observe/log.ts'
 import type { Redis } from '../store/store.ts'
 import type { Broker } from './broker.ts'
-import { createLane, type Job } from './broker-lane.ts'
+import { createLane, type Job, type Way } from './broker-lane.ts'
+import { hasCome, keptOf, messageOf, stateOf, type Message, type State } from './broker-state.ts'
 import { publishScript, stateScript, forgetScript } from './broker-scripts.ts'
+import { createFollowed } from './followed.ts'
 import { keepOf, type Encoded, type FrameSink, type Hub, type Match, type Topic } from './hub.ts'
 import type { Position } from './recovery.ts'
 
@@ -39,7 +40,16 @@ export interface RedisBrokerOptions {
   readonly namespace: string
   /** Whose log `seq` counts in. Read at each use: it is known only later. */
   readonly source: string
+  /** A Redis that is away for less is waited for. */
+  readonly patienceMs?: number
+  /** Longest rest before a topic that has gone alone is shared again; for tests. */
+  readonly restMsMost?: number
+  /** `followed` is told how far the log has been followed: changes wait for it. */
+  readonly isFollowing?: boolean
 }
+
+/** A fork, a long script, a switch to another Redis: publications wait, and nobody is sent away. */
+const patienceMsDefault = 2_000
 
 /** How often it looks whether something is due. */
 const lookMs = 250
@@ -56,6 +66,9 @@ const quietMs = 3 * compareMs
 /** A topic keeps its number so long after its last publication, or twice as long as its history. */
 const spokenMs = 24 * 3_600_000
 
+/** Of a Redis that answers, but not this. */
+const readTriesMax = 3
+
 /** States on their way: half of what the connection takes is left for others. */
 const readsMax = 256
 
@@ -64,6 +77,9 @@ const stateBytesMax = 4 * 1024 * 1024
 
 /** Of messages that came while a state was read; beyond it is read again. */
 const waitingMax = 1_000
+
+/** From Redis to here, on the other connection, while this event loop is busy. */
+const comingMs = 200
 
 /** What is published in the moment in which subscribers are sent to come back waits for them. So much of it. */
 const heldMs = 200
@@ -74,13 +90,15 @@ const toldAtOnce = 500
 
 /** Before it is tried again after Redis has not taken a publication; doubled while that goes on. */
 const restMsLeast = 1_000
-const restMsMost = 30_000
+const restMsMostDefault = 30_000
 
-interface Message {
-  readonly epoch: string
-  readonly offset: number
-  readonly mark: string
-  readonly data: string
+/** A topic on its way to being alive here. */
+interface Loading {
+  flight: Promise<void> | undefined
+  /** What came meanwhile. */
+  readonly waiting: Message[]
+  /** Something may have been told that nobody heard here. */
+  isDoubtful: boolean
 }
 
 interface Held {
@@ -97,33 +115,30 @@ interface Follow {
   mark: string
   /** What came while its state is read. */
   waiting: Message[] | undefined
+  /** The last time its state was read; done when that is. */
+  flight?: Promise<void>
   /** What was published while its subscribers are sent to come back. */
   held: Held[] | undefined
-}
-
-interface State extends Position {
-  readonly mark: string
-  /** `entries` go on where the asker was. Otherwise they are the newest. */
-  readonly isSame: boolean
-  readonly entries: readonly (Message & { readonly atMs: number })[]
 }
 
 export function createRedisBroker(
   { hub, redis, clock, log }: RedisBrokerDeps,
   options: RedisBrokerOptions,
 ): Broker {
-  const { namespace } = options
+  const { namespace, restMsMost = restMsMostDefault, patienceMs = patienceMsDefault } = options
   const channel = `${namespace}:topics`
   const follows = new WeakMap<Topic, Follow>()
-  const loading = new Map<string, { readonly flight: Promise<void>; readonly waiting: Message[] }>()
+  const loading = new Map<string, Loading>()
   /** To be read as soon as Redis answers: they may have missed something. */
   const behind = new Set<Topic>()
   const alone = new Set<Topic>()
+  const followed = createFollowed(clock, log, options.isFollowing === true)
   let reads = 0
   let names = 0
   let restMs = restMsLeast
   let restsUntil = -Infinity
   let sharedAt = -Infinity
+  let awaySince: number | undefined
   let toCompare = 0
   let comparing = hub.alive()[Symbol.iterator]()
   /** Until Redis was found, or not found soon. */
@@ -131,8 +146,8 @@ export function createRedisBroker(
   let end: (() => void) | undefined
   let cancelLook: Cancel | undefined
 
-  /** Nobody has used it: for a publication, for an epoch. */
-  const nextName = (): string => `${hub.epoch}${(names += 1).toString(36)}`
+  /** Nobody has used it, for a publication or for an epoch; the hub's own epochs have no dot. */
+  const nextName = (): string => `${hub.epoch}.${(names += 1).toString(36)}`
 
   const keysOf = (name: string): [meta: string, log: string, seen: string] => {
     const base = `${namespace}:{${encodeURIComponent(name)}}`
@@ -145,7 +160,22 @@ export function createRedisBroker(
     const has = since ? [since.epoch, since.offset, mark] : ['', 0, '']
     const bounds = [keepOf(plan).size, stateBytesMax, quietMs]
     const args = [channel, name, nextName(), ...bounds, ...has]
-    return stateOf(await redis.run(stateScript, [meta, entries], args), clock.now())
+    const answer = await redis.run(stateScript, [meta, entries], args)
+    const state = stateOf(answer, clock.now(), options.source)
+    await followed.when(Math.max(0, ...state.entries.slice(-1).map(({ seq }) => seq)))
+    return state
+  }
+
+  const readPatiently = async (match: Match): Promise<State | undefined> => {
+    for (let tries = 1; ; tries += 1) {
+      try {
+        return await read(match)
+      } catch (error) {
+        log.debug('realtime.topic-not-read', { topic: match.name, error })
+        if (redis.isUp ? tries >= readTriesMax : isAwayLong()) return undefined
+        await new Promise<void>((resolve) => void clock.after(lookMs, resolve))
+      }
+    }
   }
 
   const openAlone = (match: Match): Topic | undefined => {
@@ -156,28 +186,21 @@ export function createRedisBroker(
     return topic
   }
 
-  const load = async (match: Match, waiting: Message[]): Promise<void> => {
-    let state: State
-    try {
-      state = await read(match)
-    } catch (error) {
-      log.debug('realtime.topic-alone', { topic: match.name, error })
-      openAlone(match)
-      return
-    }
+  const load = async (match: Match, loaded: Loading): Promise<void> => {
+    const state = await readPatiently(match)
+    if (!state) return void openAlone(match)
     // Something was published to it meanwhile, and Redis did not take that.
     if (hub.peek(match.name)) return
     const topic = hub.revive(match, keptOf(state))
     if (!topic) return
     const follow: Follow = { isShared: true, mark: state.mark, waiting: undefined, held: undefined }
     follows.set(topic, follow)
-    for (const message of waiting) take(topic, follow, message)
+    for (const message of loaded.waiting) take(topic, follow, message)
+    if (loaded.isDoubtful) behind.add(topic)
   }
 
   const hear = (text: string): void => {
-    const line = text.indexOf('\n')
-    const [epoch = '', number, mark = '', name = ''] = text.slice(0, line).split(' ')
-    const message = { epoch, offset: Number(number), mark, data: text.slice(line + 1) }
+    const { name, message } = messageOf(text, options.source)
     loading.get(name)?.waiting.push(message)
     const topic = hub.peek(name)
     const follow = topic && follows.get(topic)
@@ -195,12 +218,25 @@ export function createRedisBroker(
     else if (epoch !== topic.epoch || offset > topic.offset + 1) catchUp(topic, follow, message)
     else if (mark === '-') {
       if (offset === topic.offset) topic.history.clear()
-    } else if (offset === topic.offset + 1) tell(topic, follow, message)
+    } else if (offset === topic.offset + 1) {
+      const wait = followed.when(message.seq)
+      if (wait) hold(topic, follow, message, wait)
+      else tell(topic, follow, message)
+    }
     // A number given twice: Redis has gone back, to before it.
     else if (offset === topic.offset && mark !== follow.mark) catchUp(topic, follow, message)
   }
 
-  const tell = (topic: Topic, follow: Follow, { data, mark }: Message): void => {
+  const hold = (topic: Topic, follow: Follow, message: Message, wait: Promise<void>): void => {
+    const waiting = (follow.waiting = [message])
+    follow.flight = wait.then(() => {
+      follow.waiting = undefined
+      if (!follow.isShared || followOf(topic) !== follow) return
+      for (const one of waiting) take(topic, follow, one)
+    })
+  }
+
+  const tell = (topic: Topic, follow: Follow, { data, mark }: Pick<Message, 'data' | 'mark'>): void => {
     try {
       hub.emit(topic, { data, bytes: Buffer.byteLength(data) })
       follow.mark = mark
@@ -217,36 +253,45 @@ export function createRedisBroker(
     behind.delete(topic)
     follow.waiting = waiting
     reads += 1
-    let isRead = false
-    const done = read(topic, wasShared ? topic : undefined).then(
+    const done = compare(topic, follow).then(
       (state) => {
-        isRead = true
         const came = follow.waiting ?? []
         follow.waiting = undefined
-        // It went alone meanwhile, or is no more.
-        if (hub.peek(topic.name) !== topic || follow.isShared !== wasShared) return
-        if (state.isSame) goOn(topic, follow, state)
-        else join(topic, follow, state)
-        for (const message of came) take(topic, follow, message)
+        // If not, it went alone meanwhile, or is no more.
+        if (followOf(topic) === follow && follow.isShared === wasShared) {
+          if (state !== 'coming' && !state.isSame) join(topic, follow, state)
+          else if (state !== 'coming') for (const one of state.entries) take(topic, follow, one)
+          for (const message of came) take(topic, follow, message)
+        }
+        return true
       },
       (error) => {
         follow.waiting = undefined
-        if (wasShared) behind.add(topic)
+        if (follow.isShared) behind.add(topic)
         log.debug('realtime.not-caught-up', { topic: topic.name, error })
+        return false
       },
     )
-    const next = done.finally(() => {
+    const next = done.then((isRead) => {
       reads -= 1
       // After a failure it waits for its time: trying at once would be a loop without a pause.
       if (isRead) look()
     })
-    detach(next, (error) => log.error('realtime.broker-failed', { error }))
+    follow.flight = next.catch((error: unknown) =>
+      log.error('realtime.broker-failed', { error }),
+    )
   }
 
-  const goOn = (topic: Topic, follow: Follow, { entries }: State): void => {
-    for (const entry of entries) {
-      if (entry.offset === topic.offset + 1) tell(topic, follow, entry)
+  /** `coming`: what is missing was on its way on the channel, and has come meanwhile. */
+  const compare = async (topic: Topic, follow: Follow): Promise<State | 'coming'> => {
+    if (!follow.isShared) return await read(topic)
+    const state = await read(topic, topic)
+    if (state.isSame || state.epoch !== topic.epoch) return state
+    // Not kept in Redis: before it is given up, what Redis has told may arrive.
+    if (!hasCome(topic.offset, state, follow.waiting)) {
+      await new Promise<void>((resolve) => void clock.after(comingMs, resolve))
     }
+    return hasCome(topic.offset, state, follow.waiting) ? 'coming' : await read(topic, topic)
   }
 
   /** From now on it is what Redis says. */
@@ -308,40 +353,49 @@ export function createRedisBroker(
     return new Promise((resolve, reject) => held.push({ encoded, resolve, reject }))
   }
 
-  const share = async ({ match, encoded, seq }: Job): Promise<Position> => {
+  const share = async ({ match, encoded, once }: Job): Promise<Position> => {
     const { name, plan } = match
     const { data } = encoded
     const mark = nextName()
     const { size, ttlMs } = keepOf(plan)
     const metaMs = Math.max(spokenMs, 2 * ttlMs)
     const kept = [size, ttlMs > 0 ? ttlMs : metaMs, metaMs]
-    const args = [channel, name, data, mark, nextName(), ...kept, seq ?? '']
-    const answer = await redis.run(publishScript, keysOf(name), args)
+    const args = [channel, name, data, mark, nextName(), ...kept, once ?? '', options.source]
+    const answer = await redis.run(publishScript, keysOf(name), args, patienceMs / 2)
     const [epoch, offset, isTaken] = answer as [string, number, number]
     const topic = hub.peek(name)
     const follow = topic && follows.get(topic)
     // Mostly it is known before the channel says so. If not, what the channel says comes in order.
     const isNext = topic?.epoch === epoch && topic.offset + 1 === offset
     if (isTaken === 1 && isNext && follow?.isShared && !follow.waiting) {
-      tell(topic, follow, { epoch, offset, mark, data })
+      tell(topic, follow, { mark, data })
     }
     return { epoch, offset }
   }
 
-  const isShared = ({ name }: Match): boolean => {
+  const wayOf = ({ name }: Match): Way => {
     const topic = hub.peek(name)
-    return redis.isUp && !(topic && follows.get(topic)?.isShared === false)
+    if (topic && follows.get(topic)?.isShared === false) return 'alone'
+    if (redis.isUp) return 'shared'
+    return isAwayLong() ? 'alone' : 'wait'
   }
 
-  const lane = createLane({ isShared, share, publishAlone })
+  const isAwayLong = (): boolean => {
+    awaySince ??= clock.tick()
+    return clock.tick() - awaySince >= patienceMs
+  }
+
+  const lane = createLane({ wayOf, share, publishAlone })
 
   const look = (): void => {
-    if (!redis.isUp) return
+    lane.go()
+    if (!redis.isUp) return void isAwayLong()
+    awaySince = undefined
     arrive()
     for (const topic of behind) {
       if (reads >= readsMax) return
       const follow = followOf(topic)
-      if (!follow) behind.delete(topic)
+      if (!follow?.isShared) behind.delete(topic)
       else if (!follow.waiting) catchUp(topic, follow)
     }
     if (clock.tick() < restsUntil) return
@@ -370,38 +424,52 @@ export function createRedisBroker(
     }
   }
 
-  const ready = (match: Match): Promise<void> | undefined => {
-    if (hub.peek(match.name)) return undefined
+  /** Somebody was at a node that is further: this one looks before it answers. */
+  const level = (topic: Topic, { epoch, offset }: Position): Promise<void> | undefined => {
+    const follow = follows.get(topic)
+    const isBehind = epoch === topic.epoch && offset > topic.offset
+    if (!isBehind || !follow?.isShared || !redis.isUp) return undefined
+    if (!follow.waiting) catchUp(topic, follow)
+    return follow.flight
+  }
+
+  const ready = (match: Match, since?: Position): Promise<void> | undefined => {
+    const alive = hub.peek(match.name)
+    if (alive) return since && level(alive, since)
     const known = loading.get(match.name)
     if (known) return known.flight
-    if (arrival) return arrival.promise.then(() => ready(match))
-    if (!redis.isUp) {
+    if (arrival) return arrival.promise.then(() => ready(match, since))
+    if (!redis.isUp && isAwayLong()) {
       openAlone(match)
       return undefined
     }
-    const waiting: Message[] = []
-    const flight = load(match, waiting).finally(() => loading.delete(match.name))
-    loading.set(match.name, { flight, waiting })
-    return flight
+    const loaded: Loading = { flight: undefined, waiting: [], isDoubtful: false }
+    loading.set(match.name, loaded)
+    return (loaded.flight = load(match, loaded).finally(() => loading.delete(match.name)))
   }
 
   return {
     keeps: () => true,
     ready,
-    publish(match, encoded, seq) {
-      const job = { match, encoded, seq }
+    publish(match, encoded, once) {
+      const job = { match, encoded, once }
       return arrival ? arrival.promise.then(() => lane.publish(job)) : lane.publish(job)
     },
     async forget(match) {
       const [meta, entries] = keysOf(match.name)
-      if (isShared(match)) await redis.run(forgetScript, [meta, entries], [channel, match.name])
+      if (wayOf(match) !== 'alone') await redis.run(forgetScript, [meta, entries], [channel, match.name])
       hub.peek(match.name)?.history.clear()
+    },
+    followed: followed.reach,
+    get alone() {
+      return alone.size
     },
     settled: lane.settled,
     start() {
       clock.after(arriveMs, arrive)
       end ??= redis.subscribe(channel, hear, () => {
         for (const topic of hub.alive()) if (follows.get(topic)?.isShared) behind.add(topic)
+        for (const loaded of loading.values()) loaded.isDoubtful = true
         look()
       })
       cancelLook ??= clock.every(lookMs, () => {
@@ -415,27 +483,4 @@ export function createRedisBroker(
       cancelLook?.()
     },
   }
-}
-
-function keptOf({ epoch, offset, entries }: State) {
-  return { epoch, offset, publications: entries }
-}
-
-type Entry = [id: string, fields: [...unknown[]]]
-
-/** `nowMs`: times of Redis become times of here. */
-function stateOf(answer: unknown, nowMs: number): State {
-  const [epoch, offset, mark, time, same, found] = answer as [
-    ...[string, number, string, string, number],
-    Entry[],
-  ]
-  const isSame = same === 1
-  const entries = found.map(([id, fields]) => ({
-    epoch,
-    offset: Number(id.slice(0, -2)),
-    atMs: nowMs - (Number(time) - Number(fields[1])),
-    mark: String(fields[3]),
-    data: String(fields[7]),
-  }))
-  return { epoch, offset, mark, isSame, entries: isSame ? entries : entries.reverse() }
 }

@@ -1,14 +1,15 @@
 /**
  * What Redis keeps of a topic, and the three steps it takes with it, each of them one:
  *
- *   …:{topic}:meta   e epoch · o offset · m mark of the last publication
- *   …:{topic}:log    a stream, ids `<offset>-0`: t time (of Redis) · m mark · p mark of the one before · d data
+ *   …:{topic}:meta   e epoch · o offset · m mark of the last publication · h hash of what was last said anew
+ *   …:{topic}:log    a stream, ids `<offset>-0`: t time (of Redis) · m mark · p mark of the one before · d data ·
+ *                    s of what change it tells: `<source>:<seq>`, or nothing
  *   …:{topic}:seen:… numbers in the log of what every node publishes by itself, the newest
  *
  * A mark is a publication's own name. Each knows the one before, so whoever follows sees not only that a number is
  * missing, but also that numbers were given twice: a Redis that took the place of another without its last second.
  *
- * On the channel: `<epoch> <offset> <mark> <topic>\n<data>`. Mark `-`: what the topic kept is gone. Offset 0: a new
+ * On the channel: `<epoch> <offset> <mark> <topic> <s>\n<data>`. Mark `-`: what the topic kept is gone. Offset 0: a new
  * epoch has begun.
  */
 import { scriptOf } from '../store/store.ts'
@@ -19,12 +20,20 @@ const seenMax = 1_000
 /** Nodes are not apart for longer, if they share a database. */
 const seenMs = 10 * 60_000
 
-/** KEYS meta, log, seen · ARGV channel, topic, data, mark, an epoch if it has none, size, ttl, ttl of meta, seq. */
+/**
+ * KEYS meta, log, seen · ARGV channel, topic, data, mark, an epoch if it has none, size, ttl, ttl of meta, once, source.
+ * Once: a number in the log; `differs` from what was last said so; or nothing.
+ */
 export const publishScript = scriptOf(`
 local known = redis.call('HMGET', KEYS[1], 'e', 'o', 'm')
 local epoch, last = known[1], known[3] or ''
-local seq = ARGV[9]
-if seq ~= '' then
+local seq, change = ARGV[9], ''
+if seq == 'differs' then
+  local hash = redis.sha1hex(ARGV[3])
+  if redis.call('HGET', KEYS[1], 'h') == hash then return {epoch or '', tonumber(known[2] or '0'), 0} end
+  redis.call('HSET', KEYS[1], 'h', hash)
+elseif seq ~= '' then
+  change = ARGV[10] .. ':' .. seq
   local isOld = redis.call('ZSCORE', KEYS[3], seq)
   if not isOld and redis.call('ZCARD', KEYS[3]) >= ${seenMax} then
     local least = redis.call('ZRANGE', KEYS[3], 0, 0)[1]
@@ -46,10 +55,10 @@ redis.call('PEXPIRE', KEYS[1], ARGV[8])
 if ARGV[6] ~= '0' then
   local time = redis.call('TIME')
   local ms = string.format('%d', time[1] * 1000 + math.floor(time[2] / 1000))
-  redis.call('XADD', KEYS[2], 'MAXLEN', '=', ARGV[6], offset .. '-0', 't', ms, 'm', ARGV[4], 'p', last, 'd', ARGV[3])
+  redis.call('XADD', KEYS[2], 'MAXLEN', '=', ARGV[6], offset .. '-0', 't', ms, 'm', ARGV[4], 'p', last, 'd', ARGV[3], 's', change)
   redis.call('PEXPIRE', KEYS[2], ARGV[7])
 end
-redis.call('PUBLISH', ARGV[1], epoch .. ' ' .. offset .. ' ' .. ARGV[4] .. ' ' .. ARGV[2] .. '\\n' .. ARGV[3])
+redis.call('PUBLISH', ARGV[1], epoch .. ' ' .. offset .. ' ' .. ARGV[4] .. ' ' .. ARGV[2] .. ' ' .. change .. '\\n' .. ARGV[3])
 return {epoch, offset, 1}
 `)
 

@@ -20,17 +20,27 @@ export interface Broker {
    */
   ready(match: Match, since?: Position): Promise<void> | undefined
   /**
-   * `seq` in the log, of what every node says by itself: it is published once. Then the answer is where the topic
-   * stands. Faults: `unavailable`.
+   * What every node says by itself is published once; for the others the answer is where the topic stands.
+   * Faults: `unavailable`.
    */
-  publish(match: Match, encoded: Encoded, seq?: number): Position | Promise<Position>
+  publish(match: Match, encoded: Encoded, once?: Once): Position | Promise<Position>
   /** What the topic keeps goes, at every node; it counts on. Faults: `unavailable`. */
   forget(match: Match): void | Promise<void>
+  /** This node has followed the log to here: others may be told of it. */
+  followed(seq: number): void
+  /** Topics that count by themselves because Redis is away. */
+  readonly alone: number
   /** All that was published has its position. */
   settled(): Promise<void>
   start(): void
   stop(): void
 }
+
+/**
+ * Of what every node says by itself: the number of the change in the log; or that it is said only if it differs from
+ * what was last said so.
+ */
+export type Once = number | 'differs'
 
 /** For one node: nothing outlives the process, and its epochs say so. */
 export function createMemoryBroker(hub: Hub): Broker {
@@ -39,6 +49,8 @@ export function createMemoryBroker(hub: Hub): Broker {
     ready: () => undefined,
     publish: ({ name }, encoded) => hub.publish(name, encoded),
     forget: ({ name }) => hub.peek(name)?.history.clear(),
+    followed: () => {},
+    alone: 0,
     settled: () => Promise.resolve(),
     start: () => {},
     stop: () => {},

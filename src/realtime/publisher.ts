@@ -13,7 +13,7 @@ import type { Clock } from '../lib/clock.ts'
 import { detach } from '../lib/service.ts'
 import type { Log } from '../observe/log.ts'
 import { createConflator, type ConflateLimits, type ConflatePlan } from './conflate.ts'
-import type { Broker } from './broker.ts'
+import type { Broker, Once } from './broker.ts'
 import type { DurablePlan } from './durable.ts'
 import type { Encoded, Hub, Match } from './hub.ts'
 import { errors, type ProtocolError } from './protocol.ts'
@@ -45,11 +45,11 @@ export type CheckedMessage =
 export interface Publisher {
   /**
    * As the server: nothing is asked. What is not out yet, because it waits for its interval, its commit or Redis, is
-   * answered with where the topic stands; if it is lost after all, the log says so. `seq`: of the change in the log
-   * that every node tells by itself.
+   * answered with where the topic stands; if it is lost after all, the log says so. `once`: what every node
+   * says by itself.
    * Faults: `not_found`, `invalid`, `too_large`, `unavailable`.
    */
-  publish(topic: string, data: unknown, seq?: number): Position
+  publish(topic: string, data: unknown, once?: Once): Position
   /** As the server API: the topic's `message` is asked; settles when the topic has it. Faults: the same. */
   submit(topic: string, data: unknown, options?: SubmitOptions): Promise<Position>
   /** One value to many topics, encoded once. Faults of the value are thrown, of a topic returned. */
@@ -76,7 +76,7 @@ export interface SubmitOptions {
 /** What waits for its interval. */
 interface Held extends Encoded {
   readonly match: Match
-  readonly seq: number | undefined
+  readonly once: Once | undefined
 }
 
 export interface PublisherDeps {
@@ -101,9 +101,9 @@ export function createPublisher(deps: PublisherDeps, limits: ConflateLimits): Pu
   }
 
   /** With nobody there to be told. */
-  const goAlone = ({ match, seq, ...encoded }: Held): void => {
+  const goAlone = ({ match, once, ...encoded }: Held): void => {
     try {
-      const outcome = broker.publish(match, encoded, seq)
+      const outcome = broker.publish(match, encoded, once)
       if (outcome instanceof Promise) watch(match, outcome)
     } catch (error) {
       lost(match.name, error)
@@ -153,12 +153,12 @@ export function createPublisher(deps: PublisherDeps, limits: ConflateLimits): Pu
     return topic ? { offset: topic.offset, epoch: topic.epoch } : { offset: 0, epoch: '' }
   }
 
-  const send = (match: Match, data: unknown, encoded: Encoded, seq?: number): Outcome => {
+  const send = (match: Match, data: unknown, encoded: Encoded, once?: Once): Outcome => {
     const { conflate } = match.plan
-    if (!conflate || isDraining) return broker.publish(match, encoded, seq)
+    if (!conflate || isDraining) return broker.publish(match, encoded, once)
     const key = keyOf(match.name, conflate, data)
-    const isHeld = conflator.holds(match.name, conflate.everyMs, key, { ...encoded, match, seq })
-    return isHeld ? standOf(match.name) : broker.publish(match, encoded, seq)
+    const isHeld = conflator.holds(match.name, conflate.everyMs, key, { ...encoded, match, once })
+    return isHeld ? standOf(match.name) : broker.publish(match, encoded, once)
   }
 
   /** `encoded`: of `data`, if that is known already. */
@@ -178,9 +178,9 @@ export function createPublisher(deps: PublisherDeps, limits: ConflateLimits): Pu
   }
 
   return {
-    publish(name, data, seq) {
+    publish(name, data, once) {
       const match = matchOf(name)
-      const outcome = send(match, data, hub.encode(data), seq)
+      const outcome = send(match, data, hub.encode(data), once)
       if (!(outcome instanceof Promise)) return outcome
       watch(match, outcome)
       return standOf(name)

@@ -199,6 +199,8 @@ export interface RealtimeStats {
   /** Alive, heard or not. */
   readonly topics: number
   readonly publications: number
+  /** Topics that are this node's alone because Redis is away. */
+  readonly alone: number
   readonly historyBytes: number
   /** Readers cut because they did not keep up. */
   readonly slow: number
@@ -235,6 +237,8 @@ export interface Realtime extends Service {
   receive(session: string, node: string, data: string): 'taken' | 'gone' | 'elsewhere'
   stats(): RealtimeStats
   start(): void
+  /** The node has followed the log to here: what others say of it may be told. */
+  followed(seq: number): void
   /** What was accepted for durable topics is committed, or refused. */
   settled(): Promise<void>
   /** No new connections; closes what is open, spread over `limits.drainMs`. */
@@ -396,6 +400,7 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
       ...counts,
       topics: hub.topics,
       publications: hub.publications,
+      alone: broker.alone,
       historyBytes: hub.historyBytes,
     }),
     start() {
@@ -403,6 +408,7 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
       broker.start()
       presence.start()
     },
+    followed: broker.followed,
     async settled() {
       await broker.settled()
     },

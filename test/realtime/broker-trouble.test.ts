@@ -1,5 +1,7 @@
 /** What befalls nodes that share a Redis: cut off, emptied, full, gone back in time. */
 import { describe, expect, test } from 'bun:test'
+import type { BrokerRedis } from '../../src/realtime/broker-redis.ts'
+import { stateScript } from '../../src/realtime/broker-scripts.ts'
 import { faultOf, until } from '../harness.ts'
 import { startProxy } from '../proxy.ts'
 import { requireService, startRedis } from '../services.ts'
@@ -32,6 +34,19 @@ async function pair() {
   }
 }
 
+/** Calls after each message. */
+const telling =
+  (redis: BrokerRedis, onHeard: (text: string) => void): BrokerRedis['subscribe'] =>
+  (channel, onMessage, onReady) =>
+    redis.subscribe(
+      channel,
+      (text) => {
+        onMessage(text)
+        onHeard(text)
+      },
+      onReady,
+    )
+
 const isUp = (node: Node) => node.redis?.redis.isUp === true
 const isDown = (node: Node) => !isUp(node)
 
@@ -55,6 +70,32 @@ describe.skipIf(!requireService('redis-server'))('over Redis', () => {
     await until(() => ear.told.length === 5, 'what followed')
     expect([dataOf(ear), offsetsOf(ear), ear.isLost]).toEqual([upTo(5), upTo(5), false])
     expect([offsetsOf(late), late.isLost]).toEqual([[2, 3, 4, 5], false])
+  })
+
+  test('what the channel lost is read back: when the next number comes, or somebody who has heard it', async () => {
+    await using server = await startRedis()
+    await using near = await redisNode(declared, { port: server.port })
+    let isDeaf = false
+    await using far = await redisNode(declared, {
+      port: server.port,
+      tamper: (redis) => ({
+        ...{ run: redis.run, isUp: true },
+        subscribe: (channel, onMessage, onReady) =>
+          redis.subscribe(channel, (text) => void (isDeaf || onMessage(text)), onReady),
+      }),
+    })
+    const ears = await Promise.all(['room:a', 'room:b'].map((name) => far.listen(name)))
+    for (const name of ['room:a', 'room:b']) await near.publish(name, 1)
+    await until(() => ears.every(({ told }) => told.length === 1), 'heard')
+    isDeaf = true
+    for (const name of ['room:a', 'room:b']) for (const n of [2, 3]) await near.publish(name, n)
+    const last = await near.publish('room:b', 4)
+    const came = await far.listen('room:b', last)
+    expect([came.recovered, came.told]).toEqual([true, []])
+    isDeaf = false
+    await near.publish('room:a', 4)
+    await until(() => ears.every(({ told }) => told.length === 4), 'all of it')
+    for (const ear of ears) expect([dataOf(ear), ear.isLost]).toEqual([upTo(4), false])
   })
 
   test('what is not kept any more is said: the listener is sent to come back', async () => {
@@ -123,6 +164,30 @@ describe.skipIf(!requireService('redis-server'))('over Redis', () => {
     server.resume()
   })
 
+  test('a Redis that stands still for a moment holds publications up, and nobody is sent away', async () => {
+    await using server = await startRedis()
+    await using node = await redisNode(declared, { port: server.port, patienceMs: 20_000 })
+    const ears = [await node.listen('room:a'), await node.listen('plain')]
+    const sent = upTo(50).flatMap((n) => [node.publish('room:a', n), node.publish('plain', n)])
+    server.pause()
+    for (const n of upTo(50)) sent.push(node.publish('room:a', n + 50), node.publish('plain', n + 50))
+    const opening = node.open('room:b')
+    // Others have no patience: the breaker opens.
+    await node.redis?.redis.get('a').catch(() => {})
+    expect(isDown(node)).toBeTrue()
+    for (const n of upTo(50)) {
+      sent.push(node.publish('room:a', n + 100), node.publish('plain', n + 100))
+    }
+    server.resume()
+    const positions = await Promise.all(sent)
+    const { epoch } = await opening
+    expect(positions.map(({ offset }) => offset)).toEqual(upTo(150).flatMap((n) => [n, n]))
+    await until(() => ears.every(({ told }) => told.length === 150), 'heard')
+    for (const ear of ears) expect([dataOf(ear), ear.isLost]).toEqual([upTo(150), false])
+    await using other = await redisNode(declared, { port: server.port })
+    expect((await other.open('room:b')).epoch).toBe(epoch)
+  })
+
   test('a Redis that was emptied, or killed, is a new epoch everywhere', async () => {
     await using both = await pair()
     const { near, far, admin, server } = both
@@ -163,6 +228,40 @@ describe.skipIf(!requireService('redis-server'))('over Redis', () => {
     expect([back.recovered, back.start.epoch === epoch]).toEqual([false, false])
   })
 
+  test('what goes out alone has a number of its own, also if Redis is back before it goes', async () => {
+    await using server = await startRedis()
+    await using near = await redisNode(declared, { port: server.port })
+    const gate = Promise.withResolvers<void>()
+    let isRefusing = false
+    await using far = await redisNode(declared, {
+      port: server.port,
+      tamper: (redis) => ({
+        isUp: true,
+        async run(script, keys, args) {
+          if (isRefusing && script === stateScript) await gate.promise
+          if (isRefusing) throw new Error('refused')
+          return await redis.run(script, keys, args)
+        },
+        subscribe: redis.subscribe,
+      }),
+    })
+    const other = await far.open('room:b')
+    const ear = await far.listen('room:a')
+    const { epoch } = await near.publish('room:a', 1)
+    await until(() => ear.told.length === 1, 'heard')
+    isRefusing = true
+    // Somebody knows more than this node: it asks, and is left without an answer.
+    const asked = far.broker.ready(await near.open('room:a'), { epoch, offset: 2 })
+    const sent = far.publish('room:a', 'alone')
+    await until(() => ear.isLost, 'sent away')
+    gate.resolve()
+    await asked
+    isRefusing = false
+    // As after every answer it looks what else is to be read.
+    await far.broker.ready(other, { epoch: other.epoch, offset: 99 })
+    expect((await sent).epoch).not.toBe(epoch)
+  })
+
   test('what every node says by itself, each change of the log, is published once', async () => {
     await using both = await pair()
     const { near, far, server } = both
@@ -181,6 +280,115 @@ describe.skipIf(!requireService('redis-server'))('over Redis', () => {
     await using elsewhere = await redisNode(declared, { port: server.port, source: 'other' })
     await elsewhere.publish('room:a', 'again', 1)
     await until(() => dataOf(ear).at(-1) === 'again', 'again')
+  })
+
+  test('what a feed says is said once, by whichever node is first, and again when it differs', async () => {
+    await using both = await pair()
+    const { near, far } = both
+    const ear = await near.listen('plain')
+    for (const value of ['a', 'b', 'a']) {
+      for (const node of [near, far, near]) await node.publish('plain', value, 'differs')
+    }
+    await near.publish('plain', 'a')
+    await until(() => ear.told.length === 4, 'heard')
+    expect([dataOf(ear), offsetsOf(ear)]).toEqual([['a', 'b', 'a', 'a'], upTo(4)])
+  })
+
+  test('a change is not told before this node has followed the log to it, nor what comes after', async () => {
+    await using server = await startRedis()
+    await using near = await redisNode(declared, { port: server.port })
+    const heard: string[] = []
+    const onHeard = (text: string) => void heard.push(text)
+    await using far = await redisNode(declared, {
+      port: server.port,
+      isFollowing: true,
+      tamper: (redis) => ({ isUp: true, run: redis.run, subscribe: telling(redis, onHeard) }),
+    })
+    const [ear, calm] = [await far.listen('room:a'), await far.listen('room:b')]
+    await near.publish('room:a', 'change 7', 7)
+    await near.publish('room:a', 'after it')
+    await near.publish('room:b', 'elsewhere')
+    await until(() => heard.length === 3 && calm.told.length === 1, 'the node knows')
+    expect(ear.told).toEqual([])
+    far.broker.followed(6)
+    expect(ear.told).toEqual([])
+    far.broker.followed(7)
+    await until(() => ear.told.length === 2, 'told')
+    expect(dataOf(ear)).toEqual(['change 7', 'after it'])
+  })
+
+  test.each([
+    ['told', false],
+    ['told before it began to listen', true],
+  ])('what is said while a node reads where a topic is, is not lost: %s', async (_, isDeaf) => {
+    await using server = await startRedis()
+    await using near = await redisNode(declared, { port: server.port })
+    const gate = Promise.withResolvers<void>()
+    let heard = 0
+    let listens: (() => void) | undefined
+    await using far = await redisNode(declared, {
+      port: server.port,
+      tamper: (redis) => ({
+        isUp: true,
+        async run(script, keys, args) {
+          const answer = await redis.run(script, keys, args)
+          if (script === stateScript) await gate.promise
+          return answer
+        },
+        subscribe(channel, onMessage, onReady) {
+          const hear = (text: string): void => {
+            heard += 1
+            if (!isDeaf) onMessage(text)
+          }
+          listens = onReady
+          return redis.subscribe(channel, hear, isDeaf ? () => {} : onReady)
+        },
+      }),
+    })
+    await until(() => far.redis?.redis.stats().isListening === true, 'it listens')
+    const opening = far.open('room:a')
+    await until(() => far.redis?.redis.stats().pending === 0, 'it has read')
+    for (const n of upTo(3)) await near.publish('room:a', n)
+    await until(() => heard === 3, 'the node was told')
+    if (isDeaf) listens?.()
+    gate.resolve()
+    const topic = await opening
+    await until(() => topic.offset === 3, 'it has caught up')
+    expect(historyOf(topic).map(({ data }) => data)).toEqual(upTo(3))
+  })
+
+  test('what is on its way on the channel is not taken for lost, though nothing keeps it', async () => {
+    await using server = await startRedis()
+    await using near = await redisNode(declared, { port: server.port })
+    let late: (() => void)[] | undefined
+    await using far = await redisNode(declared, {
+      port: server.port,
+      tamper: (redis) => ({
+        isUp: true,
+        async run(script, keys, args) {
+          const answer = await redis.run(script, keys, args)
+          for (const tell of late?.splice(0) ?? []) setImmediate(tell)
+          return answer
+        },
+        subscribe: (channel, onMessage, onReady) =>
+          redis.subscribe(
+            channel,
+            (text) => (late ? void late.push(() => onMessage(text)) : onMessage(text)),
+            onReady,
+          ),
+      }),
+    })
+    const ear = await far.listen('plain')
+    await near.publish('plain', 1)
+    await until(() => ear.told.length === 1, 'heard')
+    late = []
+    for (const n of [2, 3]) await near.publish('plain', n)
+    const last = await near.publish('plain', 4)
+    await until(() => late?.length === 3, 'on its way')
+    // Somebody comes who has heard it, so this node looks; and then it arrives.
+    const came = await far.listen('plain', last)
+    await until(() => ear.told.length === 4, 'it has come')
+    expect([came.start.offset, dataOf(ear), ear.isLost]).toEqual([4, upTo(4), false])
   })
 
   test('a Redis that is full: this node goes on alone, and is back when there is room', async () => {

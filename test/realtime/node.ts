@@ -1,6 +1,6 @@
 /** A hub with a broker, as a node of several has it; without sockets. It remembers what its listeners heard. */
 import { systemClock, type Clock } from '../../src/lib/clock.ts'
-import { createMemoryBroker, type Broker } from '../../src/realtime/broker.ts'
+import { createMemoryBroker, type Broker, type Once } from '../../src/realtime/broker.ts'
 import { createRedisBroker, type BrokerRedis } from '../../src/realtime/broker-redis.ts'
 import { createHub, type Hub, type HubLimits, type Topic } from '../../src/realtime/hub.ts'
 import { createPump } from '../../src/realtime/pump.ts'
@@ -14,7 +14,7 @@ export interface Node extends AsyncDisposable {
   readonly hub: Hub
   readonly broker: Broker
   readonly redis: TestRedis | undefined
-  publish(name: string, data: unknown, seq?: number): Promise<Position>
+  publish(name: string, data: unknown, once?: Once): Promise<Position>
   open(name: string): Promise<Topic>
   /** As a socket that subscribes. */
   listen(name: string, since?: Position): Promise<Ear>
@@ -73,8 +73,10 @@ function startNode(
     broker,
     redis,
     open,
-    publish: async (name, data, seq) => await broker.publish(matchOf(name), hub.encode(data), seq),
+    publish: async (name, data, once) =>
+      await broker.publish(matchOf(name), hub.encode(data), once),
     async listen(name, since) {
+      await broker.ready(matchOf(name), since)
       const topic = await open(name)
       const missed = since && recover(topic, since, Infinity)
       const ear: Ear = {
@@ -116,18 +118,20 @@ export interface RedisNodeOptions extends NodeOptions {
   /** Stands between the broker and Redis. */
   readonly tamper?: (redis: BrokerRedis) => BrokerRedis
   readonly isUp?: boolean
+  readonly isFollowing?: boolean
+  readonly patienceMs?: number
 }
 
 export async function redisNode(declared: Declared, options: RedisNodeOptions): Promise<Node> {
   const { port, namespace = 'belfry:test', source = 'db', tamper = (redis) => redis } = options
-  const { clock = systemClock, isUp = true } = options
+  const { clock = systemClock, isUp = true, isFollowing = false, patienceMs = 200 } = options
   const opened = await openRedis(port, { clock, isUp })
   const log = createTestLog()
   return startNode(
     declared,
     options,
     (hub) =>
-      createRedisBroker({ hub, redis: tamper(opened.redis), clock, log }, { namespace, source }),
+      createRedisBroker({ hub, redis: tamper(opened.redis), clock, log }, { namespace, source, isFollowing, patienceMs }),
     opened,
   )
 }
