@@ -1,14 +1,16 @@
 /**
  * Compiles Belfry into one executable that needs nothing beside it: `bun run build` → dist/belfry.
  *
- * Two things Bun cannot find by itself are helped here:
+ * Three things Bun cannot find by itself are helped here:
  * - threads are entry points of their own, because the bundler does not follow `new Worker(…)`;
  * - libsql picks its native module by a computed `require`, so the choice is made now, for the
- *   machine that builds, and the literal `require` lets Bun embed the module.
+ *   machine that builds, and the literal `require` lets Bun embed the module;
+ * - `/belfry.js` is bundled from sources, which the binary has none of: its text is put in now.
  */
 import { mkdir, stat } from 'node:fs/promises'
 import { dirname, resolve } from 'node:path'
 import type { BunPlugin } from 'bun'
+import { clientBundle } from '../src/http/client-bundle.ts'
 
 const root = resolve(import.meta.dir, '..')
 
@@ -46,6 +48,8 @@ export async function buildBinary({
   const startedAt = performance.now()
   const path = resolve(root, outfile)
   await mkdir(dirname(path), { recursive: true })
+  // Before the other: a bundler that waits for a bundler waits forever.
+  const client = await clientBundle()
   await Bun.build({
     entrypoints: [entry, ...threads].map((path) => resolve(root, path)),
     root,
@@ -55,7 +59,7 @@ export async function buildBinary({
     // The folder of the binary's user is not ours: no settings are picked up from it.
     compile: { outfile: path, autoloadBunfig: false, autoloadDotenv: false },
     minify: { whitespace: true, syntax: true, identifiers: false },
-    plugins: [embedLibsql()],
+    plugins: [embedLibsql(), embedClient(client)],
   })
   const { size } = await stat(path)
   return { path, bytes: size, ms: performance.now() - startedAt }
@@ -80,6 +84,18 @@ function embedLibsql(): BunPlugin {
           loader: 'js',
         }
       })
+    },
+  }
+}
+
+function embedClient(text: string): BunPlugin {
+  return {
+    name: 'embed-client',
+    setup(build) {
+      build.onLoad({ filter: /[\\/]src[\\/]http[\\/]client-bundle\.ts$/ }, () => ({
+        contents: `export const clientBundle = async () => ${JSON.stringify(text)}`,
+        loader: 'js',
+      }))
     },
   }
 }

@@ -7,6 +7,7 @@ import { index, integer, primaryKey, sqliteTable, text } from 'drizzle-orm/sqlit
 import log0001 from './migrations/0001_log.sql' with { type: 'text' }
 import store0002 from './migrations/0002_store.sql' with { type: 'text' }
 import topics0003 from './migrations/0003_topics.sql' with { type: 'text' }
+import auth0004 from './migrations/0004_auth.sql' with { type: 'text' }
 
 export const log = sqliteTable('log', {
   seq: integer().primaryKey({ autoIncrement: true }),
@@ -54,6 +55,28 @@ export const publications = sqliteTable(
   ],
 )
 
+export const revocations = sqliteTable(
+  'belfry_revocations',
+  {
+    kind: text().notNull(),
+    id: text().notNull(),
+    at: integer().notNull(),
+    until: integer(),
+  },
+  (t) => [primaryKey({ columns: [t.kind, t.id] })],
+)
+
+export const keys = sqliteTable('belfry_keys', {
+  id: text().primaryKey(),
+  hash: text().notNull(),
+  name: text().notNull(),
+  scopes: text().notNull(),
+  created: integer().notNull(),
+  expires: integer(),
+  used: integer(),
+  revoked: integer(),
+})
+
 /**
  * `version` is written to `PRAGMA user_version` in the migration's own transaction. Statements end in
  * `;` and stand apart by an empty line: a remote database takes one at a time.
@@ -62,10 +85,12 @@ export const systemMigrations: readonly { readonly version: number; readonly sql
   { version: 1, sql: log0001 },
   { version: 2, sql: store0002 },
   { version: 3, sql: topics0003 },
+  { version: 4, sql: auth0004 },
 ]
 
 /** Names an app's table may not have. */
 export const systemTables: ReadonlySet<string> = new Set([
   ...['log', 'meta', 'idempotency'],
   ...['belfry_topics', 'belfry_publications'],
+  ...['belfry_revocations', 'belfry_keys'],
 ])

@@ -1,10 +1,12 @@
 /**
  * The only reader of the environment. Everything wrong is reported at once, by variable name.
  */
+import { isIP } from 'node:net'
 import { dirname, join, resolve } from 'node:path'
-import { fileURLToPath } from 'node:url'
+import { fileURLToPath, pathToFileURL } from 'node:url'
 import type { AuthConfig } from './auth/auth.ts'
 import { Fault, type FieldProblem } from './fault.ts'
+import { parseDurationMs } from './lib/duration.ts'
 import type { LogLevel } from './observe/log.ts'
 import type { DatabaseOptions, RedisTarget } from './store/store.ts'
 
@@ -17,6 +19,8 @@ export interface Config {
   readonly auth: AuthConfig
   /** Origins that may call from a browser; empty: same origin only. */
   readonly corsOrigins: readonly string[]
+  /** Whose `X-Forwarded-For` is believed: addresses, ranges, `loopback`, `private`. */
+  readonly trustedProxies: readonly string[]
   readonly logLevel: LogLevel
   /** Of sockets and streams; absent: the default. */
   readonly connections: {
@@ -32,7 +36,7 @@ export type Env = Readonly<Record<string, string | undefined>>
 const logLevels: readonly LogLevel[] = ['debug', 'info', 'warn', 'error']
 
 /** Named in the architecture, not served yet: setting one must not look as if it worked. */
-const notYet = ['JWKS_URL', 'CDN_BASE_URL', 'TRUSTED_PROXIES', 'SENTRY_DSN', 'WORKERS']
+const notYet = ['CDN_BASE_URL', 'SENTRY_DSN', 'WORKERS']
 
 /** Faults: `invalid`, with every wrong variable. `appName` names the default database file. */
 export function readConfig(appName: string, env: Env = process.env): Config {
@@ -66,10 +70,22 @@ export function readConfig(appName: string, env: Env = process.env): Config {
   const database = readDatabase(appName, get, problem)
   const redis = readRedis(get, problem)
 
-  const corsOrigins = (get('CORS_ORIGIN') ?? '')
-    .split(',')
-    .map((one) => one.trim())
-    .filter(Boolean)
+  const list = (name: string): string[] => listOf(get(name))
+  const jwks = list('JWKS_URL').map((one) => jwksUrl(one))
+  if (jwks.includes(undefined)) problem('JWKS_URL', 'must be https:, http: or file:<path> each')
+  const tolerance = get('JWT_CLOCK_TOLERANCE')
+  const toleranceMs = tolerance === undefined ? undefined : parseDurationMs(tolerance)
+  if (tolerance !== undefined && !(toleranceMs !== undefined && toleranceMs <= toleranceMsMax)) {
+    problem('JWT_CLOCK_TOLERANCE', 'must be a duration of at most 5m, like 5s')
+  }
+
+  const corsOrigins = list('CORS_ORIGIN')
+  const trustedProxies = list('TRUSTED_PROXIES')
+  for (const one of trustedProxies) {
+    if (!isProxy(one)) {
+      problem('TRUSTED_PROXIES', `${one} is no address, range, loopback or private`)
+    }
+  }
   for (const origin of corsOrigins) {
     if (origin !== '*' && !isOrigin(origin)) {
       problem('CORS_ORIGIN', `${origin} is no origin like https://example.com`)
@@ -87,11 +103,15 @@ export function readConfig(appName: string, env: Env = process.env): Config {
     auth: {
       secret: get('JWT_SECRET'),
       publicKey: get('JWT_PUBLIC_KEY'),
-      issuer: get('JWT_ISSUER'),
-      audience: get('JWT_AUDIENCE'),
+      jwks: jwks.filter((one) => one !== undefined),
+      issuers: list('JWT_ISSUER'),
+      audiences: list('JWT_AUDIENCE'),
+      typ: get('JWT_TYP'),
+      toleranceMs,
       apiKey: get('API_KEY'),
     },
     corsOrigins,
+    trustedProxies,
     logLevel,
     connections: {
       ...(perUser === undefined ? {} : { connectionsPerUserMax: perUser }),
@@ -122,6 +142,23 @@ export function reachableHost(host: string): string {
   return host.includes(':') ? `[${host}]` : host
 }
 
+/** Who needs more has clocks that do not run. */
+const toleranceMsMax = 5 * 60_000
+
+function listOf(text = ''): string[] {
+  return text
+    .split(',')
+    .map((one) => one.trim())
+    .filter(Boolean)
+}
+
+/** A relative path is one of the working directory. */
+function jwksUrl(text: string): string | undefined {
+  if (/^https?:\/\/[^/]+/.test(text)) return URL.canParse(text) ? text : undefined
+  const path = text.startsWith('file:') ? databasePath(text) : undefined
+  return path === undefined ? undefined : pathToFileURL(resolve(path)).href
+}
+
 type Get = (name: string) => string | undefined
 type Problem = (field: string, message: string) => void
 
@@ -129,10 +166,7 @@ type Problem = (field: string, message: string) => void
 function readDatabase(appName: string, get: Get, problem: Problem): DatabaseOptions | undefined {
   const url = get('DATABASE_URL') ?? `file:./data/${appName}.db`
   const authToken = get('DATABASE_AUTH_TOKEN')
-  const replicas = (get('DATABASE_READ_REPLICA_URL') ?? '')
-    .split(',')
-    .map((one) => one.trim())
-    .filter(Boolean)
+  const replicas = listOf(get('DATABASE_READ_REPLICA_URL'))
   for (const one of replicas) {
     if (!isRemote(one)) problem('DATABASE_READ_REPLICA_URL', `${one} is no libsql: or http(s): URL`)
   }
@@ -216,6 +250,17 @@ function databasePath(url: string): string | undefined {
   } catch {
     return undefined
   }
+}
+
+/** `10.0.0.1`, `10.0.0.0/8`, `fd00::/8`, or a name for several. */
+function isProxy(text: string): boolean {
+  if (text === 'loopback' || text === 'private') return true
+  const [address = '', bits, more] = text.split('/')
+  const version = isIP(address)
+  if (version === 0 || more !== undefined) return false
+  return (
+    bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) <= (version === 6 ? 128 : 32))
+  )
 }
 
 function isOrigin(text: string): boolean {

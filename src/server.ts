@@ -32,7 +32,12 @@ import {
 import { systemClock, type Clock } from './lib/clock.ts'
 import { must } from './lib/assert.ts'
 import { detach } from './lib/service.ts'
-import { createLimits, type LimitPolicy } from './limits/limits.ts'
+import {
+  createLimiter,
+  createLimits,
+  type LimiterStats,
+  type LimitPolicy,
+} from './limits/limits.ts'
 import { createLog, type Log } from './observe/log.ts'
 import { createMetrics } from './observe/metrics.ts'
 import type { Plan } from './plan/plan.ts'
@@ -88,12 +93,11 @@ export interface Rooms {
 
 /** Faults: whatever keeps it from serving, said so that an operator can mend it. Leaves nothing running then. */
 export async function startServer(options: ServerOptions): Promise<Server> {
-  const { plan, config, clock = systemClock, writePolicy = writePolicyDefault } = options
+  const { plan, config, clock = systemClock } = options
   const log = options.log ?? createLog({ level: config.logLevel, now: clock.now })
   const metrics = createMetrics()
   const startedAt = clock.tick()
 
-  const auth = await createAuth({ clock }, config.auth)
   const redis = config.redis && createRedis({ clock, log }, { target: config.redis })
   const store = createStore(
     { clock, log, observe: metrics.query, announce: () => redis?.publish(newsOf(plan), '') },
@@ -103,10 +107,15 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       ...(options.readers === undefined ? {} : { readers: options.readers }),
     },
   )
+  const auth = await createAuth({ clock, log, store }, config.auth)
   // Known once the store is started; nobody reads before.
   const shares = { namespace: '' }
   const shared = redis && createRedisTier({ redis, clock }, shares)
   const cache = createCache({ clock, shared }, { groups: plan.tables.map(tableTagOf) })
+  const limiter = createLimiter(
+    { clock, shared: redis },
+    { namespace: `belfry:${plan.name}:limits` },
+  )
   const realtime = createRealtime(
     {
       topics: plan.topics,
@@ -151,6 +160,12 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   )
   const warmer = createWarmer({ collections, store, clock, log }, hottest)
 
+  auth.evictFrom({
+    of: (user) => realtime.connectionsOf(user),
+    users: () => realtime.control.connections(undefined, Infinity).map(({ user }) => user),
+  })
+  store.onChange(({ notice }) => notice && auth.hear(notice))
+  store.onGap(() => loadAgain(auth, { clock, log }))
   // The log's followers, in the order that keeps promises: first nobody can hit the old entry any
   // more, then the event goes out, so that a client who refetches on it sees the new row.
   store.onChange((change) => cache.apply(change.seq, change.tags, change))
@@ -202,7 +217,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   const fetch = createHttp(
     {
       auth,
-      writeLimits: createLimits({ clock }, writePolicy),
+      limiter,
       collections,
       realtime,
       metrics,
@@ -224,6 +239,9 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       corsOrigins: config.corsOrigins,
       page: typeof plan.page === 'string' ? plan.page : defaultPage(plan.name),
       routes: plan.routes,
+      limits: plan.limits,
+      writePolicy: options.writePolicy ?? plan.limits.named.get('writes') ?? writePolicyDefault,
+      trustedProxies: config.trustedProxies,
     },
   )
 
@@ -236,14 +254,16 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     })
     listenToNews(redis, store, plan)
     realtime.followed(store.stats().seq)
+    await auth.load()
     await knowRecent(cache, store, redis !== undefined)
     await warmer.start()
     bun = listen(plan, config, fetch)
     local = listenLocal(
-      { backups, collections, health, log },
+      { auth, backups, collections, health, log, now: clock.now },
       { socket: adminSocket(config.database), database: databaseName(config.database) },
     )
   } catch (cause) {
+    await auth.stop()
     await store.stop()
     await redis?.stop()
     throw cause
@@ -253,6 +273,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   await backups.start()
   metrics.gauges(() => gauges({ store, cache, realtime, auth }))
   metrics.gauges(() => backupGauges(backups.stats()))
+  metrics.gauges(() => limitGauges(limiter.stats()))
   detach(adviseIndexes(store, plan, log), (error) =>
     log.warn('collections.indexes_not_checked', { error }),
   )
@@ -271,6 +292,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       await Promise.all([finishRequests(server(), clock), backups.stop()])
       if (local) await finishRequests(local, clock)
       await realtime.settled()
+      await auth.stop()
       cache.stop()
       await warmer.stop()
       await store.stop()
@@ -286,6 +308,17 @@ async function adviseIndexes(store: Rooms['store'], plan: Plan, log: Log): Promi
     log.warn('collections.index_missing', { table, add, serves })
   }
   log.debug('collections.indexes_checked')
+}
+
+/** Between two tries. */
+const loadAgainMs = 1_000
+
+/** What was revoked or given out meanwhile is not to be missed, however long the database cannot be read. */
+function loadAgain(auth: Rooms['auth'], { clock, log }: { clock: Clock; log: Log }): void {
+  detach(auth.load(), (error) => {
+    log.warn('auth.not_loaded', { error })
+    clock.after(loadAgainMs, () => loadAgain(auth, { clock, log }))
+  })
 }
 
 /** Changes that a start looks back at. */
@@ -431,8 +464,24 @@ function gauges({
     belfry_subscriptions: live.subscriptions,
     belfry_publications_total: live.publications,
     belfry_topics_alone: live.alone,
+    belfry_connects_waiting: live.waiting,
+    belfry_slow_readers_total: live.slow,
     belfry_token_verifications_total: auth.stats().verifications,
+    belfry_revocations: auth.stats().revocations,
   }
+}
+
+function limitGauges({ taken, refused, keys, alone }: LimiterStats): Record<string, number> {
+  const gauges: Record<string, number> = {
+    belfry_limit_keys: keys,
+    belfry_limit_alone_total: alone,
+  }
+  for (const [policy, count] of taken)
+    gauges[`belfry_limit_taken_total{policy="${policy}"}`] = count
+  for (const [policy, count] of refused) {
+    gauges[`belfry_limit_refused_total{policy="${policy}"}`] = count
+  }
+  return gauges
 }
 
 /** Absent until there is one: a backup that never was has no age. */

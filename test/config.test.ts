@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'bun:test'
 import { resolve } from 'node:path'
+import { pathToFileURL } from 'node:url'
 import { readConfig } from '../src/config.ts'
 import { Fault } from '../src/fault.ts'
 import { faultOf } from './harness.ts'
@@ -15,11 +16,15 @@ describe('readConfig', () => {
       auth: {
         secret: undefined,
         publicKey: undefined,
-        issuer: undefined,
-        audience: undefined,
+        jwks: [],
+        issuers: [],
+        audiences: [],
+        typ: undefined,
+        toleranceMs: undefined,
         apiKey: undefined,
       },
       corsOrigins: [],
+      trustedProxies: [],
       logLevel: 'info',
       connections: {},
     })
@@ -47,6 +52,23 @@ describe('readConfig', () => {
     'file:a.db?x=1',
   ])('DATABASE_URL %s is refused', (url) => {
     expect(() => readConfig('a', { DATABASE_URL: url })).toThrow('the environment is not valid')
+  })
+
+  test('several issuers, each with its keys', () => {
+    const env = {
+      JWKS_URL: 'https://a.example/keys, file:keys.json',
+      JWT_ISSUER: 'https://a.example/,b',
+      JWT_AUDIENCE: 'belfry, other',
+      JWT_TYP: 'at+jwt',
+      JWT_CLOCK_TOLERANCE: '30s',
+    }
+    expect(readConfig('a', env).auth).toMatchObject({
+      jwks: ['https://a.example/keys', pathToFileURL(resolve('keys.json')).href],
+      issuers: ['https://a.example/', 'b'],
+      audiences: ['belfry', 'other'],
+      typ: 'at+jwt',
+      toleranceMs: 30_000,
+    })
   })
 
   test('limits of connections', () => {
@@ -120,7 +142,8 @@ describe('readConfig', () => {
       DATABASE_REPLICA_PATH: 'a.db',
       CORS_ORIGIN: 'example.com',
       REDIS_URL: 'http://localhost',
-      JWKS_URL: '',
+      JWKS_URL: 'https://a.example/keys, ftp://b.example',
+      JWT_CLOCK_TOLERANCE: '1h',
     }
     let fields: readonly { field: string }[] = []
     try {
@@ -133,6 +156,8 @@ describe('readConfig', () => {
       'DATABASE_READ_REPLICA_URL',
       'DATABASE_REPLICA_PATH',
       'DATABASE_URL',
+      'JWKS_URL',
+      'JWT_CLOCK_TOLERANCE',
       'LOG_LEVEL',
       'PORT',
       'REDIS_URL',

@@ -1,4 +1,5 @@
 /** Belfry as its users start it: a process of its own, spoken to through its port. */
+import { readdirSync, readFileSync } from 'node:fs'
 import { must } from '../src/lib/assert.ts'
 
 export interface BelfryProcess extends AsyncDisposable {
@@ -21,7 +22,12 @@ export interface SpawnOptions {
   readonly env?: Readonly<Record<string, string>>
 }
 
-const source = [process.execPath, 'run', `${import.meta.dir}/../src/main.ts`]
+/** The command in front of the arguments. */
+export const source: readonly string[] = [
+  process.execPath,
+  'run',
+  `${import.meta.dir}/../src/main.ts`,
+]
 
 /** Only what a program needs to start: nothing of this machine's settings leaks into a test. */
 const bareEnv = { PATH: process.env['PATH'] ?? '', HOME: process.env['HOME'] ?? '/' }
@@ -82,4 +88,14 @@ async function announcedUrl(stdout: ReadableStream<Uint8Array>): Promise<string 
     if (match) return must(match[1], () => 'the pattern has a group')
   }
   return undefined
+}
+
+/** Of a process, those it started itself. Linux. */
+export function childrenOf(pid: number): number[] {
+  return readdirSync(`/proc/${pid}/task`).flatMap((task) =>
+    readFileSync(`/proc/${pid}/task/${task}/children`, 'utf8')
+      .split(' ')
+      .filter((child) => child !== '')
+      .map(Number),
+  )
 }

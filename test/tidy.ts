@@ -28,16 +28,16 @@ const declareLevel = 5
 
 /** External package → the rooms that may import its values; `declare.ts` files stand for a room. */
 const homes: Readonly<Record<string, readonly string[]>> = {
-  elysia: ['http', 'plan'],
+  elysia: ['http', 'plan', 'apps'],
   '@elysiajs/cors': ['http'],
   jose: ['auth'],
   ioredis: ['store'],
   libsql: ['store'],
   '@libsql/client': ['store'],
   '@libsql/hrana-client': ['store'],
-  'lru-cache': ['cache', 'auth'],
+  'lru-cache': ['cache', 'auth', 'limits'],
   'drizzle-orm': ['store', 'collections', 'db', 'apps', 'plan', 'declare.ts'],
-  centrifuge: ['page'],
+  centrifuge: ['client', 'page'],
 }
 
 /** Hands the binary's own packages to app files, so it names them all. */
@@ -213,7 +213,7 @@ export const environmentInConfig: Rule = banned(
 
 export const timeInClock: Rule = banned(
   /(?<!typeof )\b(?:set(?:Timeout|Interval|Immediate)|Bun\.sleep(?:Sync)?|Date\.now|performance\.now)\b|\bnew Date(?:\(\s*\)|\b(?!\s*\())/g,
-  (path) => isIn(path, 'page') || path === 'src/lib/clock.ts',
+  (path) => isIn(path, 'page', 'client') || path === 'src/lib/clock.ts',
   'take a `Clock` (src/lib/clock.ts) as a dependency',
 )
 

@@ -1,28 +1,43 @@
 /**
- * Who asks: a bearer token (JWT) makes a user, the API key makes the server's own operator, nothing
- * makes a visitor. What is given and wrong is refused; it never falls back to "visitor".
+ * Who asks: a bearer token (JWT) makes a user, an API key makes another server, with all rights or with
+ * those of its scopes, nothing makes a visitor. What is given and wrong is refused; it never falls back to "visitor".
  *
  * Invariants: a token counts only in its canonical spelling, only under the key's own algorithm, only
  * until its `exp`; neither token nor key is ever logged or kept, hashes are.
  */
-import { createHash, timingSafeEqual } from 'node:crypto'
+import { timingSafeEqual } from 'node:crypto'
 import type { Clock } from '../lib/clock.ts'
+import type { Log } from '../observe/log.ts'
+import type { Notice } from '../store/store.ts'
+import { createApiKeys, sha256, type ApiKeys, type KeyAct } from './api-keys.ts'
 import type { User } from './declare.ts'
+import { createEviction, type Sockets } from './eviction.ts'
+import { createRevocations, type Revocation, type RevocationDeps } from './revocations.ts'
 import { createTokenCache } from './token-cache.ts'
-import { createVerify, tokenLengthMax, type TokenConfig } from './token.ts'
+import { createVerifier, neither, refused, type TokenConfig, type Verified } from './token.ts'
 
+export type { ApiKey, KeyAct } from './api-keys.ts'
+export type { Revocation } from './revocations.ts'
 export { signToken } from './token.ts'
 
 /** Who asks, decided once per request or connection. */
 export type Identity =
   | { readonly kind: 'anonymous'; readonly user: null }
   | { readonly kind: 'user'; readonly user: User; readonly expiresAtMs: number | undefined }
-  /** Holder of the server's API key: may use the server API; is nobody in rules. */
-  | { readonly kind: 'key'; readonly user: null }
+  /** Holder of the server's API key, or of one with the scope `admin`: may use the server API; is nobody in rules. */
+  | { readonly kind: 'key'; readonly user: null; readonly key?: string }
+  /** Holder of an API key that may do some of it. `key`: its id. */
+  | {
+      readonly kind: 'scoped'
+      readonly user: null
+      readonly key: string
+      readonly may: (act: KeyAct, topic: string) => boolean
+    }
 
 export const anonymous: Identity = { kind: 'anonymous', user: null }
 
-const keyHolder: Identity = { kind: 'key', user: null }
+/** Of API_KEY. */
+export const keyHolder: Identity = { kind: 'key', user: null }
 
 /** What came of a credential. `expired` is told apart because clients answer it by refreshing. */
 export type Verdict =
@@ -50,50 +65,77 @@ export interface AuthConfig extends TokenConfig {
 }
 
 export interface Auth {
-  /** A bearer token. Synchronous when it is known. */
+  /** A bearer token. Synchronous when it is known. Faults: `unavailable` while its issuer's keys cannot be had. */
   identify(token: string): Verdict | Promise<Verdict>
   /** A subscription token. It identifies nobody: `identify` refuses it. */
   identifyTopic(token: string): TopicVerdict | Promise<TopicVerdict>
-  /** The `X-API-Key` header. Compared in constant time. */
+  /** The `X-API-Key` header: API_KEY, or one that was made. Compared in constant time. */
   identifyKey(key: string): Verdict
-  stats(): { readonly verifications: number }
+  readonly keys: Pick<ApiKeys, 'create' | 'list' | 'revoke'>
+  /** From now on these tokens are refused and their sockets closed, on every node. Faults: `unavailable`. */
+  revoke(revocation: Revocation): Promise<void>
+  /** What the log says to this room; the rest is passed over. */
+  hear(notice: Notice): void
+  /** What is written down is read; again when entries of the log are gone. After the store's start. */
+  load(): Promise<void>
+  /** Whom to close when a token is revoked. */
+  evictFrom(sockets: Sockets): void
+  stats(): { readonly verifications: number; readonly revocations: number }
+  /** Before the store's. */
+  stop(): Promise<void>
+}
+
+export interface AuthDeps extends RevocationDeps {
+  readonly clock: Clock
+  readonly log: Pick<Log, 'info' | 'warn'>
 }
 
 /** Faults: `invalid` for keys in the configuration that cannot be used. */
-export async function createAuth(
-  deps: { readonly clock: Clock },
-  config: AuthConfig,
-): Promise<Auth> {
-  const verify = await createVerify(config)
-  const cache = verify && createTokenCache(deps, verify)
+export async function createAuth(deps: AuthDeps, config: AuthConfig): Promise<Auth> {
+  const { clock, log } = deps
+  const verifier = await createVerifier({ clock, log }, config)
+  const revocations = createRevocations(deps)
+  const eviction = createEviction({ clock, revocations })
+  const seen = ({ marks }: Verified): void => marks && eviction.seen(marks)
+  const cache = verifier && createTokenCache({ clock, malformed, revocations, seen }, verifier)
+  const keys = createApiKeys(deps)
   const apiKeyHash = config.apiKey === undefined ? undefined : sha256(config.apiKey)
 
   return {
     identify(token) {
-      if (!cache) return refused('this server accepts no tokens: no key is configured')
-      if (token.length > tokenLengthMax) return refused('the token is too long')
-      const known = cache.verify(token)
+      const known = cache ? cache.verify(token) : noTokens
       return known instanceof Promise ? known.then(({ verdict }) => verdict) : known.verdict
     },
     identifyTopic(token) {
-      if (!cache) return refused('this server accepts no tokens: no key is configured')
-      if (token.length > tokenLengthMax) return refused('the token is too long')
-      const known = cache.verify(token)
+      const known = cache ? cache.verify(token) : noTokens
       return known instanceof Promise ? known.then(({ topic }) => topic) : known.topic
     },
     identifyKey(key) {
       const isRight = apiKeyHash !== undefined && timingSafeEqual(sha256(key), apiKeyHash)
-      return isRight ? { ok: true, identity: keyHolder } : refused('the API key is not valid')
+      const identity = isRight ? keyHolder : keys.identify(key)
+      return identity ? { ok: true, identity } : refused('the API key is not valid')
     },
-    stats: () => ({ verifications: cache?.verifications ?? 0 }),
+    keys,
+    revoke: revocations.revoke,
+    hear(notice) {
+      revocations.hear(notice)
+      keys.hear(notice)
+    },
+    async load() {
+      await Promise.all([revocations.load(), keys.load()])
+      revocations.start()
+      keys.start()
+    },
+    evictFrom: eviction.from,
+    stats: () => ({ verifications: cache?.verifications ?? 0, revocations: revocations.size }),
+    async stop() {
+      revocations.stop()
+      eviction.stop()
+      verifier?.stop()
+      await keys.stop()
+    },
   }
 }
 
-function refused(message: string): Verdict & TopicVerdict & { readonly ok: false } {
-  return { ok: false, reason: 'invalid', message }
-}
-
-/** Of equal length whatever is given, as a constant-time compare needs. */
-function sha256(text: string): Buffer {
-  return createHash('sha256').update(text).digest()
-}
+const noTokens = neither('this server accepts no tokens: no key is configured')
+const malformed = neither('the token is malformed, or too long')

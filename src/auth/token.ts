@@ -1,67 +1,228 @@
 /**
- * Verifying and signing JWTs, through jose with an explicit list of algorithms. What makes a token
- * good is decided here; how rarely that is asked, in token-cache.ts.
+ * Verifying and signing JWTs: the signature through jose, under the one algorithm that the key allows; the
+ * claims here. What makes a token good is decided in this file; how rarely that is asked, in token-cache.ts.
+ *
+ *   canonical? ─► header and claims parsed, no name twice ─► typ ─► `iss` names the source ─► its key ─►
+ *   signature ─► exp, nbf, iat, iss, aud ─► user or topic
+ *
+ * A header is never followed: `jku`, `jwk`, `x5u` and `x5c` are not read, `crit` is refused whatever it names.
  */
-import { errors, importSPKI, jwtVerify, SignJWT, type CryptoKey, type JWTPayload } from 'jose'
-import { createPublicKey } from 'node:crypto'
+import { compactVerify, SignJWT } from 'jose'
 import { Fault } from '../fault.ts'
+import { hasTwins, isTooDeep } from '../lib/json.ts'
 import type { User } from './declare.ts'
 import type { TopicVerdict, Verdict } from './auth.ts'
+import { marksOf, type Marks } from './revocations.ts'
+import { fixedKeys, openJwks, type JwksDeps, type KeySource } from './jwks.ts'
+import { algorithmsKnown, pemKey, pickKey, secretBytes, secretKey, type Picked } from './keys.ts'
 
 export interface TokenConfig {
-  /** HS256 secret. At least 32 bytes (RFC 7518 §3.2). */
+  /** For HS256, of at least 32 bytes; 48 for HS384, 64 for HS512 (RFC 7518 §3.2). */
   readonly secret?: string | undefined
-  /** PEM of an RSA, P-256 or Ed25519 public key. */
+  /** PEM of an RSA, EC or Ed25519 public key. */
   readonly publicKey?: string | undefined
-  readonly issuer?: string | undefined
-  readonly audience?: string | undefined
+  /** `http:`, `https:` or `file:`. */
+  readonly jwks?: readonly string[] | undefined
+  /**
+   * With one key or JWKS: any of them. With several: one for each, in order, the secret or PEM first, and each
+   * is good for its own issuer's tokens only.
+   */
+  readonly issuers?: readonly string[] | undefined
+  /** Any of them. */
+  readonly audiences?: readonly string[] | undefined
+  /** Absent: `JWT` and `at+jwt`, and tokens that do not say. */
+  readonly typ?: string | undefined
+  /** Clocks of issuer and server may differ by so much. */
+  readonly toleranceMs?: number | undefined
 }
 
 /** Longer tokens are refused unread: they would be hashed, parsed and kept. */
 export const tokenLengthMax = 8 * 1024
 
-const secretBytesMin = 32
+export const toleranceMsDefault = 5_000
 
-/** Clocks of issuer and server may differ by so much. */
-const clockToleranceS = 5
+/** A server that cannot know is asked again after so long. */
+const retryAfterMs = 5_000
 
 /** A token is for the server or for one topic, never for both. */
 export interface Verified {
   readonly verdict: Verdict
   readonly topic: TopicVerdict
   readonly expiresAtMs: number | undefined
+  /** Of a refusal: it may be good from then on. */
+  readonly notBeforeMs: number | undefined
+  /** Of a good token: by what it can be revoked. */
+  readonly marks?: Marks
 }
 
-export type Verify = (token: string, nowMs: number) => Promise<Verified>
+export interface Verifier {
+  /** Of the configuration and of the keys: what was verified under another one has to be verified again. */
+  readonly version: string
+  /** Faults: `unavailable` while there are no keys. */
+  verify(token: string, nowMs: number): Promise<Verified>
+  stop(): void
+}
 
-/** Faults: `invalid` for a key that cannot be used, naming its variable. */
-export async function createVerify(config: TokenConfig): Promise<Verify | undefined> {
-  const key = await keyOf(config)
-  if (!key) return undefined
-  const options = {
-    algorithms: [key.algorithm],
-    clockTolerance: clockToleranceS,
-    ...(config.issuer === undefined ? {} : { issuer: config.issuer }),
-    ...(config.audience === undefined ? {} : { audience: config.audience }),
+interface Source {
+  /** Empty: whoever has the key. */
+  readonly issuers: readonly string[]
+  readonly from: KeySource
+}
+
+/** Undefined without any key. Faults: `invalid` for what cannot be used, naming its variable. */
+export async function createVerifier(
+  deps: JwksDeps,
+  config: TokenConfig,
+): Promise<Verifier | undefined> {
+  const sources = await openSources(deps, config)
+  if (sources.length === 0) return undefined
+  const toleranceMs = config.toleranceMs ?? toleranceMsDefault
+  const { audiences = [] } = config
+  const id = Bun.SHA256.hash(JSON.stringify(config), 'base64')
+
+  const pick = async (source: Source, header: Header): Promise<Picked | 'unknown' | 'unfit'> => {
+    const { from } = source
+    const known = from.keys()
+    const first = known ? pickKey(known, header) : 'unknown'
+    if (first !== 'unknown') return first
+    await from.seek()
+    const keys = from.keys()
+    if (keys) return pickKey(keys, header)
+    throw new Fault('unavailable', "the issuer's keys cannot be had right now", { retryAfterMs })
   }
-  return async (token, nowMs) => {
-    if (!isCanonical(token)) return neither(refused('the token is malformed'))
-    try {
-      const { payload } = await jwtVerify(token, key.key, {
-        ...options,
-        currentDate: new Date(nowMs),
-      })
-      return read(payload)
-    } catch (error) {
-      if (error instanceof errors.JWTExpired) {
-        return neither({ ok: false, reason: 'expired', message: 'the token has expired' })
-      }
-      // jose's messages name the claim or the header that failed, never the key or the token.
-      return neither(
-        refused(error instanceof errors.JOSEError ? error.message : 'the token is not valid'),
-      )
-    }
+
+  const verify = async (token: string, nowMs: number): Promise<Verified> => {
+    const parsed = parse(token)
+    if (!parsed) return neither('the token is malformed')
+    const { header, claims } = parsed
+    if (!isTyp(header.typ, config.typ)) return neither('the token is of another type (typ)')
+    const { iss } = claims
+    const source = sources.find(
+      ({ issuers }) => issuers.length === 0 || issuers.some((one) => one === iss),
+    )
+    if (!source) return neither('unexpected "iss" claim value')
+    const picked = await pick(source, header)
+    if (typeof picked === 'string') return neither('no key for this token (alg, kid)')
+    if (!(await isSigned(token, picked))) return neither('signature verification failed')
+    return judge(claims, { nowMs, toleranceMs, audiences })
   }
+
+  let seen = -1
+  let version = ''
+  return {
+    get version() {
+      let generation = 0
+      for (const { from } of sources) generation += from.generation
+      if (generation !== seen) version = `${id}.${(seen = generation)}.`
+      return version
+    },
+    verify,
+    stop() {
+      for (const { from } of sources) from.stop()
+    },
+  }
+}
+
+async function openSources(deps: JwksDeps, config: TokenConfig): Promise<Source[]> {
+  const { secret, publicKey, jwks = [], issuers = [] } = config
+  if (secret !== undefined && publicKey !== undefined) {
+    throw new Fault('invalid', 'JWT_SECRET and JWT_PUBLIC_KEY are both set: choose one')
+  }
+  const own: KeySource[] = []
+  if (secret !== undefined) own.push(fixedKeys([secretKey(secret)]))
+  if (publicKey !== undefined) own.push(fixedKeys([await pemKey(publicKey)]))
+  const count = own.length + jwks.length
+  if (count > 1 && issuers.length !== count) {
+    throw new Fault('invalid', `JWT_ISSUER must name ${count} issuers, one for each key or JWKS`, {
+      hint: 'comma-separated; JWT_SECRET or JWT_PUBLIC_KEY comes first, then JWKS_URL in its order',
+    })
+  }
+  if (new Set(issuers).size < issuers.length)
+    throw new Fault('invalid', 'JWT_ISSUER names one twice')
+  const opened = await Promise.all(jwks.map((one) => openJwks(deps, new URL(one))))
+  return [...own, ...opened].map((from, at) => ({
+    from,
+    issuers: count > 1 ? issuers.slice(at, at + 1) : issuers,
+  }))
+}
+
+interface Header {
+  readonly alg: string
+  readonly kid: string | undefined
+  readonly typ: unknown
+}
+
+type Claims = Readonly<Record<string, unknown>>
+
+function parse(token: string): { readonly header: Header; readonly claims: Claims } | undefined {
+  if (!isCanonical(token)) return undefined
+  const [head = '', body = ''] = token.split('.')
+  const header = readPart(head)
+  const claims = readPart(body)
+  if (!header || !claims) return undefined
+  const { alg, kid, typ, crit } = header
+  if (typeof alg !== 'string' || !algorithmsKnown.has(alg) || crit !== undefined) return undefined
+  if (kid !== undefined && typeof kid !== 'string') return undefined
+  return { header: { alg, kid, typ }, claims }
+}
+
+const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
+
+function readPart(part: string): Claims | undefined {
+  try {
+    const text = utf8.decode(Buffer.from(part, 'base64url'))
+    if (isTooDeep(text)) return undefined
+    const value: unknown = JSON.parse(text)
+    const isObject = typeof value === 'object' && value !== null && !Array.isArray(value)
+    return isObject && !hasTwins(text) ? (value as Claims) : undefined
+  } catch {
+    return undefined
+  }
+}
+
+/** RFC 8725 §3.11: what was made for something else, an event or a logout, is no token for here. */
+function isTyp(typ: unknown, wanted: string | undefined): boolean {
+  if (typ === undefined) return wanted === undefined
+  if (typeof typ !== 'string') return false
+  const plain = (text: string): string => text.toLowerCase().replace(/^application\//, '')
+  return wanted === undefined ? /^(at\+)?jwt$/.test(plain(typ)) : plain(typ) === plain(wanted)
+}
+
+/** Whether the signature is this key's. The payload is what `parse` read: there is one spelling. */
+export async function isSigned(token: string, { key, algorithm }: Picked): Promise<boolean> {
+  try {
+    await compactVerify(token, key, { algorithms: [algorithm] })
+    return true
+  } catch {
+    return false
+  }
+}
+
+interface Judging {
+  readonly nowMs: number
+  readonly toleranceMs: number
+  readonly audiences: readonly string[]
+}
+
+/** RFC 7519 §4.1, of claims that are signed by their issuer. */
+function judge(claims: Claims, { nowMs, toleranceMs, audiences }: Judging): Verified {
+  const { exp, nbf, iat, aud } = claims
+  for (const [name, value] of Object.entries({ exp, nbf, iat })) {
+    if (value !== undefined && typeof value !== 'number') return neither(`"${name}" is no number`)
+  }
+  const given: readonly unknown[] = Array.isArray(aud) ? aud : [aud]
+  if (audiences.length > 0 && !audiences.some((one) => given.includes(one))) {
+    return neither('unexpected "aud" claim value')
+  }
+  if (typeof exp === 'number' && exp * 1000 <= nowMs - toleranceMs) {
+    const expired = { ok: false, reason: 'expired', message: 'the token has expired' } as const
+    return { verdict: expired, topic: expired, expiresAtMs: undefined, notBeforeMs: undefined }
+  }
+  const notBeforeMs = typeof nbf === 'number' ? nbf * 1000 - toleranceMs : undefined
+  if (notBeforeMs !== undefined && notBeforeMs > nowMs) {
+    return { ...neither('the token is not valid yet (nbf)'), notBeforeMs }
+  }
+  return { ...read(claims), notBeforeMs }
 }
 
 interface Refusal {
@@ -70,40 +231,38 @@ interface Refusal {
   readonly message: string
 }
 
-function neither(refusal: Refusal): Verified {
-  return { verdict: refusal, topic: refusal, expiresAtMs: undefined }
+export function refused(message: string): Refusal {
+  return { ok: false, reason: 'invalid', message }
+}
+
+export function neither(message: string): Verified {
+  const refusal = refused(message)
+  return { verdict: refusal, topic: refusal, expiresAtMs: undefined, notBeforeMs: undefined }
 }
 
 /** What lets into one topic must not let into everything that its user may do. */
-function read(payload: JWTPayload): Verified {
-  const { sub = '', channel, info } = payload
-  const expiresAtMs = payload.exp === undefined ? undefined : payload.exp * 1000
+function read(claims: Claims): Omit<Verified, 'notBeforeMs'> {
+  const { sub = '', channel, info, exp } = claims
+  const expiresAtMs = typeof exp === 'number' ? exp * 1000 : undefined
+  if (typeof sub !== 'string') return neither('"sub" is no text')
+  const marks = marksOf(claims, sub)
   if (typeof channel === 'string') {
     return {
       verdict: refused('the token is for one topic only (it has a channel)'),
       topic: { ok: true, pass: { topic: channel, user: sub, expiresAtMs, info } },
       expiresAtMs,
+      marks,
     }
   }
   const topic = refused('the token is for no topic (no channel)')
-  return { verdict: userOf(payload, expiresAtMs), topic, expiresAtMs }
+  return { verdict: userOf(claims, sub, expiresAtMs), topic, expiresAtMs, marks }
 }
 
-function userOf(payload: JWTPayload, expiresAtMs: number | undefined): Verdict {
-  if (typeof payload.sub !== 'string' || payload.sub === '') {
-    return refused('the token names nobody (no sub)')
-  }
-  const { sub, role, ...claims } = payload
-  const user: User = {
-    ...claims,
-    id: sub,
-    ...(typeof role === 'string' ? { role } : {}),
-  }
+function userOf(claims: Claims, id: string, expiresAtMs: number | undefined): Verdict {
+  if (id === '') return refused('the token names nobody (no sub)')
+  const { sub: _, role, ...rest } = claims
+  const user: User = { ...rest, id, ...(typeof role === 'string' ? { role } : {}) }
   return { ok: true, identity: { kind: 'user', user, expiresAtMs } }
-}
-
-function refused(message: string): Refusal {
-  return { ok: false, reason: 'invalid', message }
 }
 
 /**
@@ -125,45 +284,6 @@ function isCanonicalBase64Url(part: string): boolean {
   // The last character of a short group has 4 or 2 bits that decode to nothing: they must be zero.
   const unused = rest === 2 ? 0b1111 : rest === 3 ? 0b11 : 0
   return (alphabet.indexOf(part.at(-1) ?? '') & unused) === 0
-}
-
-interface VerifyKey {
-  readonly key: CryptoKey | Uint8Array
-  readonly algorithm: string
-}
-
-async function keyOf({ secret, publicKey }: TokenConfig): Promise<VerifyKey | undefined> {
-  if (secret !== undefined && publicKey !== undefined) {
-    throw new Fault('invalid', 'JWT_SECRET and JWT_PUBLIC_KEY are both set: choose one')
-  }
-  if (secret !== undefined) return { key: secretBytes(secret), algorithm: 'HS256' }
-  if (publicKey === undefined) return undefined
-  const pem = publicKey.replaceAll('\\n', '\n')
-  try {
-    const algorithm = algorithmOf(pem)
-    return { key: await importSPKI(pem, algorithm), algorithm }
-  } catch (cause) {
-    throw new Fault('invalid', 'JWT_PUBLIC_KEY is no PEM public key of RSA, P-256 or Ed25519', {
-      cause,
-    })
-  }
-}
-
-function secretBytes(secret: string): Uint8Array {
-  const bytes = new TextEncoder().encode(secret)
-  if (bytes.byteLength >= secretBytesMin) return bytes
-  throw new Fault('invalid', `JWT_SECRET must have at least ${secretBytesMin} bytes`, {
-    hint: 'make one with: openssl rand -base64 32',
-  })
-}
-
-/** The key decides the algorithm, never the token's header. */
-function algorithmOf(pem: string): string {
-  const { asymmetricKeyType, asymmetricKeyDetails } = createPublicKey(pem)
-  if (asymmetricKeyType === 'rsa') return 'RS256'
-  if (asymmetricKeyType === 'ed25519') return 'EdDSA'
-  if (asymmetricKeyDetails?.namedCurve === 'prime256v1') return 'ES256'
-  throw new Fault('invalid', `a ${asymmetricKeyType ?? 'unknown'} key is not supported`)
 }
 
 /** For `belfry token` and tests: what an issuer with the same secret would hand out. */

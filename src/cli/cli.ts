@@ -8,6 +8,7 @@ import { backup } from './backup.ts'
 import { exportVerb } from './export.ts'
 import { health } from './health.ts'
 import { importVerb } from './import.ts'
+import { key } from './key.ts'
 import { migrate } from './migrate.ts'
 import { plan } from './plan.ts'
 import { restore } from './restore.ts'
@@ -22,7 +23,7 @@ export interface Verb {
 }
 
 const verbs: Readonly<Record<string, Verb>> = {
-  ...{ serve, plan, migrate, token, health, backup, restore },
+  ...{ serve, plan, migrate, token, key, health, backup, restore },
   export: exportVerb,
   import: importVerb,
 }

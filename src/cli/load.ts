@@ -11,12 +11,13 @@ import { resolve } from 'node:path'
 import community from '../apps/community.ts'
 import energy from '../apps/energy.ts'
 import exams from '../apps/exams.ts'
+import radio from '../apps/radio.ts'
 import { Fault } from '../fault.ts'
 import * as kit from '../kit.ts'
 import type { AppSource } from './args.ts'
 
 /** Apps that ship inside the binary. */
-const inside: Readonly<Record<string, unknown>> = { community, energy, exams }
+const inside: Readonly<Record<string, unknown>> = { community, energy, exams, radio }
 
 /** Exact names only: Bun's `onResolve` does not see bare specifiers of files loaded at run time (bun#40397). */
 const virtual: Readonly<Record<string, object>> = {

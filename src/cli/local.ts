@@ -31,6 +31,14 @@ export async function findServer(
   return { post: (path, body, type = 'application/json') => ask(unix, 'POST', path, body, type) }
 }
 
+/** Faults: `unavailable`. */
+export function requireServer(server: LocalServer | undefined): LocalServer {
+  if (server) return server
+  throw new Fault('unavailable', 'no server of this app runs on this machine', {
+    hint: 'it is asked through its data folder: start it with belfry serve, or run this where it runs',
+  })
+}
+
 async function ask(
   unix: string,
   method: string,

@@ -60,7 +60,8 @@ function describe(checked: Plan): string {
   return lines.join('\n')
 }
 
-function topicExtras({ presence, message, limit, conflate, persist }: Plan['topics'][number]) {
+function topicExtras(topic: Plan['topics'][number]) {
+  const { presence, message, limit, through, conflate, persist } = topic
   const rates = [
     ['user', limit?.user],
     ['connection', limit?.connection],
@@ -71,6 +72,7 @@ function topicExtras({ presence, message, limit, conflate, persist }: Plan['topi
     ...rates.flatMap(([who, rate]) =>
       rate ? [`  limit ${rate.quota} in ${rate.windowMs} ms for each ${who}`] : [],
     ),
+    ...(through ? [`  through ${through.method} ${through.path}`] : []),
     ...(conflate
       ? [`  conflate ${conflate.everyMs} ms${conflate.key ? ' for each key' : ''}`]
       : []),

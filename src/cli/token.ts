@@ -1,17 +1,23 @@
-/** `belfry token`: a JWT signed with JWT_SECRET, for development and scripts. */
-import { signToken } from '../auth/auth.ts'
+/** `belfry token`: a JWT signed with JWT_SECRET, for development and scripts; or one that counts no more. */
+import { signToken, type Revocation } from '../auth/auth.ts'
 import { readConfig } from '../config.ts'
 import { Fault } from '../fault.ts'
 import { systemClock } from '../lib/clock.ts'
 import { parseDurationMs } from '../lib/duration.ts'
-import { parseOptions } from './args.ts'
+import { appSource, parseOptions } from './args.ts'
 import type { Verb } from './cli.ts'
+import { findServer, requireServer } from './local.ts'
+import { targetOf } from './target.ts'
 
 export const token: Verb = {
   usage:
-    'token --sub <id> [--role <role>] [--topics a,b] | --topic <name> [--sub <id>]; [--ttl 1h]',
-  about: 'sign a token with JWT_SECRET; --topic: to subscribe to that topic only',
+    'token --sub <id> [--role <role>] [--topics a,b] | --topic <name> [--sub <id>]; [--ttl 1h]\n' +
+    '  belfry token revoke <app.ts>|--app <name> --jti <id> | --sid <id> | --user <id> [--before <time>]',
+  about:
+    'sign a token with JWT_SECRET; --topic: to subscribe to that topic only. revoke: tokens count no more on\n' +
+    '      any node of the running server, by id, by session, or all of a user issued up to a time (now)',
   async run(args) {
+    if (args[0] === 'revoke') return await revoke(args.slice(1))
     const { values } = parseOptions('token', {
       args: [...args],
       options: {
@@ -22,7 +28,8 @@ export const token: Verb = {
         ttl: { type: 'string', default: '1h' },
       },
     })
-    const { secret, issuer, audience } = readConfig('belfry').auth
+    const { secret, issuers, audiences } = readConfig('belfry').auth
+    const [[issuer], [audience]] = [issuers ?? [], audiences ?? []]
     if (secret === undefined) throw new Fault('invalid', 'JWT_SECRET is not set')
     const { sub, role, topic, topics } = values
     if (!sub && topic === undefined) throw new Fault('invalid', 'say whose token: --sub <id>')
@@ -40,4 +47,28 @@ export const token: Verb = {
     console.log(await signToken(secret, claims, { nowMs: systemClock.now(), ttlMs }))
     return 0
   },
+}
+
+async function revoke(args: readonly string[]): Promise<number> {
+  const { values, positionals } = parseOptions('token revoke', {
+    args: [...args],
+    options: {
+      app: { type: 'string' },
+      jti: { type: 'string' },
+      sid: { type: 'string' },
+      user: { type: 'string' },
+      before: { type: 'string' },
+      'expires-at': { type: 'string' },
+    },
+    allowPositionals: true,
+  })
+  const { app, 'expires-at': expiresAt, ...rest } = values
+  const { plan, config } = await targetOf(appSource(positionals, app))
+  const server = requireServer(await findServer(config, plan.name))
+  const answer = await server.post('/revoke', JSON.stringify({ ...rest, expiresAt }))
+  const { revoked } = answer as { readonly revoked: Revocation }
+  const upTo =
+    revoked.kind === 'user' ? `, issued up to ${new Date(revoked.atMs).toISOString()}` : ''
+  console.log(`revoked: ${revoked.kind} ${revoked.id}${upTo}`)
+  return 0
 }

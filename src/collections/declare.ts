@@ -29,6 +29,7 @@
 import type { SQLiteColumn, SQLiteTable } from 'drizzle-orm/sqlite-core'
 import type { Audience, User } from '../auth/declare.ts'
 import type { Duration } from '../lib/duration.ts'
+import type { CollectionLimits } from '../limits/declare.ts'
 import type { Where } from './where.ts'
 
 export type Row<T extends SQLiteTable> = T['$inferSelect']
@@ -37,7 +38,14 @@ type Input<T extends SQLiteTable> = Partial<T['$inferInsert']>
 /** What a write rule may answer: no (false, null, undefined), yes, or yes with these columns forced. */
 export type WriteDecision<T extends SQLiteTable> = boolean | null | undefined | Input<T>
 
-export interface CollectionOptions<T extends SQLiteTable> {
+/** The type parameters after the table's are inferred, for typed clients: names that the options give. */
+export interface CollectionOptions<
+  T extends SQLiteTable,
+  Live extends string = string,
+  Filter extends keyof Row<T> & string = keyof Row<T> & string,
+  OrderName extends string = string,
+  Expand extends string = string,
+> {
   /**
    * How long a read may be served from cache. Writes invalidate at once; this bounds everything else. Default
    * `60s`. With `REDIS_URL`, `{ own: '5s', shared: '10m' }` keeps it longer in the tier that nodes share.
@@ -79,21 +87,21 @@ export interface CollectionOptions<T extends SQLiteTable> {
    */
   readonly warm?: readonly Readonly<Record<string, string | number | boolean>>[]
   /** Columns a query may filter by (`?region=NSW1`). Any other parameter is a 400. Default: none. */
-  readonly filters?: readonly (keyof Row<T> & string)[]
+  readonly filters?: readonly Filter[]
   /**
    * Named orders (`?order=newest`); the first is the default. Every column NOT NULL, and text columns that
    * are no part of the key with a length, all of an order together at most 1,000: a place in the order
    * must fit a URL. Default: by primary key. At start, a filter and order without an index is a warning
    * that says which to add.
    */
-  readonly orders?: Readonly<Record<string, Order | readonly Order[]>>
+  readonly orders?: Readonly<Record<OrderName, Order | readonly Order[]>>
   /**
    * The topic (or topics) on which a change of this row is published, or null for none. Publication data:
    * `{ collection, op: 'create' | 'update' | 'remove', id, row, seq }`.
    * A topic's `subscribe` rule decides who hears it. If that is `'public'` or `'signed-in'`, a row
    * which this collection's `read` rule hides from such a reader is not published there.
    */
-  readonly live?: (row: Row<T>) => string | readonly string[] | null | undefined
+  readonly live?: (row: Row<T>) => Live | readonly Live[] | null | undefined
 
   /**
    * Unique columns by which a row may be asked for: `['slug']` serves `GET /api/posts/slug/:slug`, a row
@@ -114,10 +122,10 @@ export interface CollectionOptions<T extends SQLiteTable> {
    * there is none or the reader may not see it by the rule of the collection over that table (of
    * several, the one whose path is or ends in this name, or in the table's). One query for all of a page.
    */
-  readonly expand?: Readonly<Record<string, SQLiteColumn>>
+  readonly expand?: Readonly<Record<Expand, SQLiteColumn>>
 
-  /** Declared in the app file, not served yet: refused at start. */
-  readonly limits?: unknown
+  /** How often: by the name of a policy, or a rate (`src/limits/declare.ts`). `{ create: 'strict', read: '100/min' }`. */
+  readonly limits?: CollectionLimits
 }
 
 /** One column of an order; made by `asc` and `desc`. */
@@ -129,10 +137,23 @@ export interface Order {
 export const asc = (column: SQLiteColumn): Order => ({ column, descending: false })
 export const desc = (column: SQLiteColumn): Order => ({ column, descending: true })
 
-export interface CollectionDeclaration<T extends SQLiteTable = SQLiteTable> {
+export interface CollectionDeclaration<
+  T extends SQLiteTable = SQLiteTable,
+  Live extends string = string,
+  Filter extends string = string,
+  OrderName extends string = string,
+  Expand extends string = string,
+> {
   readonly kind: 'collection'
   readonly table: T
   readonly options: CollectionOptions<SQLiteTable>
+  /** Never there: types only, which clients read (`src/client/types.ts`). */
+  readonly names?: {
+    readonly live: Live
+    readonly filter: Filter
+    readonly order: OrderName
+    readonly expand: Expand
+  }
 }
 
 /**
@@ -177,10 +198,16 @@ export interface CollectionDeclaration<T extends SQLiteTable = SQLiteTable> {
  *   },
  * })
  */
-export function collection<T extends SQLiteTable>(
+export function collection<
+  T extends SQLiteTable,
+  Live extends string = never,
+  Filter extends keyof Row<T> & string = never,
+  OrderName extends string = never,
+  Expand extends string = never,
+>(
   table: T,
-  options: CollectionOptions<T>,
-): CollectionDeclaration<T> {
+  options: CollectionOptions<T, Live, Filter, OrderName, Expand>,
+): CollectionDeclaration<T, Live, Filter, OrderName, Expand> {
   // Rules are contravariant in the row: inside, every row is a plain record.
   return {
     kind: 'collection',
@@ -238,7 +265,7 @@ export interface CachedOptions {
   readonly scope: CacheScope
 }
 
-/** The cache, for custom routes. Values are JSON; each caller gets its own copy. */
+/** The cache, for custom routes. Values are JSON, shared by all who ask and frozen: copy what you change. */
 export interface RouteCache {
   /**
    * The value under this key and scope, loaded if need be, once for all who ask. `undefined` (there is none)

@@ -41,7 +41,7 @@ export function createCacheStatsDoor({ cache, follow, tick }: AdminDeps): Door {
 
 export function requireAdmin({ identity }: Visit): void {
   if (identity.kind === 'key' || identity.user?.['role'] === 'admin') return
-  throw identity.user
+  throw identity.user || identity.kind === 'scoped'
     ? new Fault('denied', 'this is for administrators')
     : new Fault('unauthenticated', 'this is for administrators: sign in, or give an API key')
 }

@@ -37,6 +37,7 @@ import type { Elysia } from 'elysia'
 import type { User } from '../auth/declare.ts'
 import type { Load, RouteCache } from '../collections/declare.ts'
 import type { Env } from '../feeds/declare.ts'
+import type { LimitUse } from '../limits/declare.ts'
 import type { Log } from '../observe/log.ts'
 import type { Db } from '../store/declare.ts'
 
@@ -53,13 +54,28 @@ export type RouteExtras = {
 // oxlint-disable-next-line typescript/no-empty-object-type -- as Elysia writes it
 type Empty = {}
 
+/** Beside Elysia's own, of a route, a group or a guard. */
+export type RouteOptions = {
+  /** How often: a policy's name, a rate, or several (`src/limits/declare.ts`). Default: `writes`, but for GET. */
+  limit?: LimitUse
+}
+
 /**
  * Elysia, with `user`, `requestId` and `load` in its context. A body is at most 1 MiB. A route that Belfry
  * serves itself cannot be taken.
  */
 export type RouteServer = Elysia<
   '',
-  { decorator: Empty; store: Empty; derive: RouteExtras; resolve: Empty }
+  { decorator: Empty; store: Empty; derive: RouteExtras; resolve: Empty },
+  { typebox: Empty; error: Empty },
+  {
+    schema: Empty
+    standaloneSchema: Empty
+    macro: RouteOptions
+    macroFn: Empty
+    parser: Empty
+    response: Empty
+  }
 >
 
 export interface RouteContext {
@@ -73,6 +89,10 @@ export interface RouteContext {
      * Their `subscribe` rules are asked about whoever made the request. Faults: `denied`, `not_found`.
      */
     stream(request: Request, topics: readonly string[]): Response
+  }
+  readonly limits: {
+    /** Takes one for `key`, whoever asks: an account that somebody tries to enter, say. Faults: `too_many`. */
+    take(limit: LimitUse, key: string): Promise<void>
   }
   /** Lines of JSON beside the server's own. */
   readonly log: Log

@@ -49,6 +49,8 @@ export function problemResponse(
       ...visitHeaders(visit, now),
       'content-type': 'application/problem+json',
       'cache-control': 'no-store',
+      // A detail may repeat what was sent: it is JSON, whatever it looks like.
+      'x-content-type-options': 'nosniff',
       ...challenge(fault),
       ...retry(fault),
       ...extra,

@@ -12,6 +12,8 @@ export interface Fields {
   flag(field: string): boolean
   /** Absent or an integer from `least` to `most`. */
   whole(field: string, least: number, most: number): number | undefined
+  /** Whatever is there, or undefined. */
+  any(field: string): unknown
   /** Whatever is there, but something. */
   value(field: string): unknown
   /** An object that may be absent. */
@@ -65,6 +67,7 @@ export function readFields(body: unknown, known: readonly string[]): Fields {
       problem(field, `must be an integer from ${least} to ${most}`)
       return undefined
     },
+    any: (field) => body[field],
     value(field) {
       if (body[field] === undefined) problem(field, 'is missing')
       return body[field]

@@ -1,15 +1,18 @@
 /**
  * The gates, in one order, written once, before every door:
  *
- *   request id → observe → identify → limit → door
+ *   request id → observe → identify → limit → door (which reads the body)
+ *
+ * Whoever shows credentials that are refused too often is not looked at for a while, so that a flood of forged tokens
+ * costs no signatures.
  *
  * Doors answer or throw; here a throw becomes a problem, and what nobody expected is logged with the
  * request id and never shown. Synchronous all the way when the door is: a cached read makes no promise.
  */
-import { anonymous, type Auth, type Identity, type Verdict } from '../auth/auth.ts'
+import { anonymous, type Auth, type Verdict } from '../auth/auth.ts'
 import { Fault, faultCodes, toFault } from '../fault.ts'
 import type { Clock } from '../lib/clock.ts'
-import type { LimitDecision, Limits } from '../limits/limits.ts'
+import type { Limiter, LimitPolicy, LimitsDecision } from '../limits/limits.ts'
 import type { Log } from '../observe/log.ts'
 import type { Metrics, Observe } from '../observe/metrics.ts'
 import { callerOf } from './call.ts'
@@ -24,15 +27,18 @@ export interface GateDeps {
   readonly clock: Clock
   readonly log: Log
   readonly metrics: Metrics
-  /** The peer's address, for whoever has no identity to count by. */
+  readonly limiter: Limiter
+  /** For whoever has no identity to count by. */
   readonly addressOf: (request: Request) => string
+  /** Of credentials that are refused, by address. */
+  readonly credentials?: LimitPolicy | undefined
 }
 
 export interface Entry {
   /** Names the door in metrics: a pattern, never a path. */
   readonly route: string
   readonly door: Door
-  readonly limits?: Limits | undefined
+  readonly policies?: readonly LimitPolicy[] | undefined
 }
 
 /** Through the gates to a door: the entry's, or the same one with its URL already taken apart. */
@@ -40,7 +46,14 @@ export type Enter = (request: Request, door?: Door) => Response | Promise<Respon
 
 export type Gate = (entry: Entry) => Enter
 
-export function createGate({ auth, clock, log, metrics, addressOf }: GateDeps): Gate {
+/** A browser that keeps an old token tries it a few times a minute; a guesser does not stop at that. */
+const credentialsDefault: LimitPolicy = { name: 'credentials', quota: 60, windowMs: 60_000 }
+
+export function createGate(deps: GateDeps): Gate {
+  const { auth, clock, log, metrics, limiter, addressOf, credentials = credentialsDefault } = deps
+  // Until then somebody's credentials are not looked at: nobody else pays for the question.
+  let guardedUntil = 0
+
   // Unique across restarts and nodes without a random number per request.
   const nextId = createIds(`${crypto.randomUUID().slice(0, 8)}-`)
 
@@ -73,46 +86,78 @@ export function createGate({ auth, clock, log, metrics, addressOf }: GateDeps): 
     }
   }
 
-  const limited = (
+  const enterLimited = (
     entry: Observed,
-    limits: Limits,
     request: Request,
     visit: Visit,
     door: Door,
+    decision: LimitsDecision,
   ): Response | Promise<Response> => {
-    const { user } = visit.identity
-    const decision = limits.take(user ? `user:${user.id}` : `address:${addressOf(request)}`)
-    const headers = limitHeaders(limits, decision)
-    if (decision.ok) return settle(entry, visit, answerOf(door, request, visit), headers)
-    const text = `more than ${limits.policy.quota} requests of this kind`
-    const fault = new Fault('too_many', text, { retryAfterMs: decision.resetMs })
-    return refuse(entry, visit, fault, headers)
+    const headers = limitHeaders(decision)
+    if (!decision.ok) return refuse(entry, visit, tooMany(decision), headers)
+    try {
+      const answer = door(request, visit)
+      if (answer instanceof Promise) return settle(entry, visit, answer, headers)
+      for (const name in headers) answer.headers.set(name, headers[name] ?? '')
+      return observed(entry, visit, answer)
+    } catch (thrown) {
+      return refuse(entry, visit, thrown, headers)
+    }
   }
 
-  /** Beyond "who is it": the limit, then the door. */
+  /** Beyond "who is it": the limits, then the door. */
   const proceed = (
     entry: Observed,
     request: Request,
     visit: Visit,
     door: Door,
   ): Response | Promise<Response> => {
-    const { limits } = entry
-    if (limits && visit.identity.kind !== 'key') {
-      return limited(entry, limits, request, visit, door)
+    const { policies } = entry
+    if (policies && visit.identity.kind !== 'key') {
+      const asks = policies.map((policy) => ({ policy, key: callerKey(policy, request, visit) }))
+      const decision = limiter.take(asks)
+      return decision instanceof Promise
+        ? decision.then((one) => enterLimited(entry, request, visit, door, one))
+        : enterLimited(entry, request, visit, door, decision)
     }
     const answer = door(request, visit)
     return answer instanceof Promise ? settle(entry, visit, answer) : observed(entry, visit, answer)
   }
 
+  const callerKey = ({ by }: LimitPolicy, request: Request, visit: Visit): string => {
+    const { user } = visit.identity
+    return user && by !== 'address' ? `user:${user.id}` : `address:${addressOf(request)}`
+  }
+
+  const credentialsOf = (request: Request) => [
+    { policy: credentials, key: `address:${addressOf(request)}` },
+  ]
+
+  const isGuarded = (request: Request, now: number): boolean =>
+    now < guardedUntil &&
+    !callerOf(request) &&
+    (request.headers.has('authorization') || request.headers.has('x-api-key'))
+
+  /** Faults: `too_many`, `unauthenticated`. */
+  const notAdmitted = async (message: string, request: Request): Promise<never> => {
+    const decision = await limiter.take(credentialsOf(request))
+    if (decision.ok) throw new Fault('unauthenticated', message)
+    const fault = tooMany(decision)
+    guardedUntil = Math.max(guardedUntil, clock.tick() + (fault.retryAfterMs ?? 0))
+    throw fault
+  }
+
   const proceedOnce = async (
-    verdict: Promise<Verdict>,
+    verdict: Promise<Verdict> | Verdict,
     entry: Observed,
     request: Request,
     visit: Mutable<Visit>,
     door: Door,
   ): Promise<Response> => {
     try {
-      visit.identity = admitted(await verdict)
+      const known = await verdict
+      if (!known.ok) return await notAdmitted(known.message, request)
+      visit.identity = known.identity
       return await proceed(entry, request, visit, door)
     } catch (thrown) {
       return refuse(entry, visit, thrown)
@@ -129,9 +174,15 @@ export function createGate({ auth, clock, log, metrics, addressOf }: GateDeps): 
       if (request.url.length > urlLengthMax) {
         throw new Fault('too_large', `the URL is longer than ${urlLengthMax} characters`)
       }
+      if (isGuarded(request, visit.startedAt)) {
+        const decision = limiter.blocked(credentialsOf(request))
+        if (decision) throw tooMany(decision)
+      }
       const verdict = identify(auth, request)
-      if (verdict instanceof Promise) return proceedOnce(verdict, entry, request, visit, door)
-      visit.identity = admitted(verdict)
+      if (verdict instanceof Promise || !verdict.ok) {
+        return proceedOnce(verdict, entry, request, visit, door)
+      }
+      visit.identity = verdict.identity
       return proceed(entry, request, visit, door)
     } catch (thrown) {
       return refuse(entry, visit, thrown)
@@ -169,11 +220,6 @@ interface Observed extends Entry {
 
 type Headers = Readonly<Record<string, string>>
 
-/** A door that throws at once rejects, like one that throws later. */
-async function answerOf(door: Door, request: Request, visit: Visit): Promise<Response> {
-  return await door(request, visit)
-}
-
 type Mutable<T> = { -readonly [K in keyof T]: T[K] }
 
 const visitor: Verdict = { ok: true, identity: anonymous }
@@ -192,15 +238,22 @@ function identify(auth: Auth, request: Request): Verdict | Promise<Verdict> {
   return key === null ? visitor : auth.identifyKey(key)
 }
 
-function admitted(verdict: Verdict): Identity {
-  if (verdict.ok) return verdict.identity
-  throw new Fault('unauthenticated', verdict.message)
+export function tooMany({ verdicts }: LimitsDecision): Fault {
+  const refusing = verdicts.filter(({ ok, policy }) => !ok && policy.isShadow !== true)
+  const names = refusing.map(({ policy }) => `${policy.quota} (${policy.name})`)
+  return new Fault('too_many', `more requests of this kind than ${names.join(' and ')}`, {
+    retryAfterMs: Math.max(...refusing.map(({ resetMs }) => resetMs)),
+  })
 }
 
 /** IETF draft-ietf-httpapi-ratelimit-headers-10; seconds are rounded up, so that waiting them is enough. */
-function limitHeaders({ policy }: Limits, { left, resetMs }: LimitDecision): Headers {
-  return {
-    'ratelimit-policy': `"${policy.name}";q=${policy.quota};w=${Math.ceil(policy.windowMs / 1000)}`,
-    ratelimit: `"${policy.name}";r=${left};t=${Math.ceil(resetMs / 1000)}`,
+function limitHeaders({ verdicts }: LimitsDecision): Headers {
+  let [policies, states] = ['', '']
+  for (const { policy, left, resetMs } of verdicts) {
+    if (policy.isShadow === true) continue
+    const comma = policies === '' ? '' : ', '
+    policies += `${comma}"${policy.name}";q=${policy.quota};w=${Math.ceil(policy.windowMs / 1000)}`
+    states += `${comma}"${policy.name}";r=${left};t=${Math.ceil(resetMs / 1000)}`
   }
+  return policies === '' ? {} : { 'ratelimit-policy': policies, ratelimit: states }
 }

@@ -13,22 +13,29 @@ import type { Auth } from '../auth/auth.ts'
 import type { Collections } from '../collections/collections.ts'
 import { Fault } from '../fault.ts'
 import type { Clock } from '../lib/clock.ts'
-import type { Limits } from '../limits/limits.ts'
+import { policiesOf, type Limiter, type LimitPolicy } from '../limits/limits.ts'
 import type { Log } from '../observe/log.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import type { Connection, Realtime } from '../realtime/realtime.ts'
+import type { LimitUse } from '../limits/declare.ts'
+import type { LimitsPlan } from '../plan/plan.ts'
 import type { RouteContext, RouteExtras, Routes } from './declare.ts'
 import { createCacheStatsDoor, type AdminDeps } from './admin.ts'
+import { createAddressOf } from './address.ts'
 import { callerOf } from './call.ts'
+import { createClientDoor } from './client.ts'
 import { createEmulationDoors } from './emulation.ts'
 import { createEventsDoor, eventStream } from './events.ts'
 import { problemResponse } from './faults.ts'
 import { createGate } from './gates.ts'
 import { createHealthDoor, createMetricsDoor, type Health } from './operations.ts'
 import { createLane } from './lane.ts'
+import { createOriginCheck } from './origin.ts'
 import { createReadyHeaders } from './ready.ts'
 import { createRecordDoors } from './records.ts'
+import { createRevokeDoor } from './revoke.ts'
 import { createOwnRoutes } from './routes.ts'
+import { createTaking } from './taking.ts'
 import { createReplayDoor } from './replay.ts'
 import { createServerApi } from './server-api.ts'
 import { createSocketDoor } from './socket.ts'
@@ -41,8 +48,7 @@ export { websocket } from './socket.ts'
 
 export interface HttpDeps {
   readonly auth: Auth
-  /** Of writes; reads are answered from memory and are not counted. */
-  readonly writeLimits: Limits
+  readonly limiter: Limiter
   readonly collections: Collections
   readonly realtime: Realtime
   readonly metrics: Metrics
@@ -52,7 +58,9 @@ export interface HttpDeps {
   readonly clock: Clock
   readonly log: Log
   /** What the app's own routes are given. */
-  readonly own: Omit<RouteContext, 'topics'> & { readonly load: () => RouteExtras['load'] }
+  readonly own: Omit<RouteContext, 'topics' | 'limits'> & {
+    readonly load: () => RouteExtras['load']
+  }
   /** Known once Bun listens; doors need it to upgrade, to lift time-outs, to know the peer. */
   readonly server: () => Bun.Server<Connection>
 }
@@ -62,16 +70,26 @@ export interface HttpOptions {
   /** Served at `/` when the app has no bundled page. */
   readonly page: string
   readonly routes?: Routes | undefined
+  readonly limits: LimitsPlan
+  /** Of writes that have no limit of their own; reads are answered from memory, and are not counted. */
+  readonly writePolicy: LimitPolicy
+  /** Proxies whose `X-Forwarded-For` is believed. */
+  readonly trustedProxies?: readonly string[] | undefined
 }
 
 export type Fetch = (request: Request) => Response | Promise<Response>
 
 /** The routes as one `fetch`; the root gives it to `Bun.serve`. */
 export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
-  const { collections, realtime, writeLimits: writes, clock } = deps
+  const { collections, realtime, clock } = deps
+  const { limits, writePolicy } = options
+  const writes = [writePolicy]
+  const placeOf = createAddressOf(options.trustedProxies ?? [])
   const addressOf = (request: Request) =>
-    (callerOf(request) ?? deps.server().requestIP(request))?.address ?? ''
-  const gate = createGate({ ...deps, addressOf })
+    callerOf(request)?.address ??
+    placeOf(deps.server().requestIP(request)?.address ?? '', request.headers.get('x-forwarded-for'))
+  const credentials = limits.named.get('credentials')
+  const gate = createGate({ ...deps, addressOf, credentials })
 
   // A Host header shorter than 4 characters is misrouted with `standardHostname` (elysia#748).
   const routes = new Elysia({ handler: { standardHostname: false } })
@@ -89,28 +107,36 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
     const handler = (context: { readonly request: Request }) => enter(context.request)
     routes.route(method, path, handler.bind(undefined))
   }
-  const on = (method: string, path: string, door: Door, limits?: Limits): void => {
-    const enter = gate({ route: `${method} ${path}`, door, limits })
+  type Policies = readonly LimitPolicy[]
+  const on = (method: string, path: string, door: Door, policies?: Policies): void => {
+    const enter = gate({ route: `${method} ${path}`, door, policies })
     route(method, path, (request) => enter(request))
   }
   const lane = createLane()
-  const onRead = (path: string, read: ReadDoor): void => {
+  const onRead = (path: string, read: ReadDoor, policies?: Policies): void => {
     const door: Door = (request, visit) => read(request.url)(request, visit)
-    route('GET', path, lane.learning(gate({ route: `GET ${path}`, door }), read))
+    route('GET', path, lane.learning(gate({ route: `GET ${path}`, door, policies }), read))
   }
 
   on('GET', '/', pageDoor(options.page, clock))
+  on('GET', '/belfry.js', createClientDoor(clock))
   on('GET', '/api/health', createHealthDoor(deps.health, clock))
   on('GET', '/api/metrics', createMetricsDoor(deps.metrics, clock))
   const { cache, follow } = deps
   on('GET', '/api/admin/cache/stats', createCacheStatsDoor({ cache, follow, tick: clock.tick }))
 
-  const { tick } = clock
+  const { tick, now } = clock
+  on('POST', '/api/admin/revoke', createRevokeDoor({ auth: deps.auth, now, tick }))
   const keepOpen = (request: Request) => {
     if (callerOf(request)) throw new Fault('invalid', 'a stream cannot be called: subscribe to it')
     deps.server().timeout(request, 0)
   }
-  on('GET', '/connection/websocket', createSocketDoor(realtime, deps.server, addressOf))
+  const isAllowedOrigin = createOriginCheck(options.corsOrigins)
+  on(
+    'GET',
+    '/connection/websocket',
+    createSocketDoor(realtime, deps.server, addressOf, isAllowedOrigin),
+  )
   const emulated = createEmulationDoors({ realtime, keepOpen, addressOf, tick })
   on('GET', '/connection/sse', emulated.sse)
   on('POST', '/connection/http_stream', emulated.httpStream)
@@ -127,19 +153,24 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
   for (const plan of collections.plans) {
     const doors = createRecordDoors({ collections, clock, ready }, plan)
     const path = `/api/${plan.path}`
-    onRead(path, doors.list)
-    on('POST', path, doors.create, writes)
+    const limited = limits.collections.get(plan.path) ?? {}
+    onRead(path, doors.list, limited.read)
+    on('POST', path, doors.create, limited.create ?? writes)
     on('ALL', path, notAllowed('GET, POST', clock))
-    onRead(`${path}/:id`, doors.read)
-    on('PATCH', `${path}/:id`, doors.update, writes)
-    on('DELETE', `${path}/:id`, doors.remove, writes)
+    onRead(`${path}/:id`, doors.read, limited.read)
+    on('PATCH', `${path}/:id`, doors.update, limited.update ?? writes)
+    on('DELETE', `${path}/:id`, doors.remove, limited.remove ?? writes)
     on('ALL', `${path}/:id`, notAllowed('GET, PATCH, DELETE', clock))
     for (const property of plan.lookup) {
-      onRead(`${path}/${property}/:value`, doors.lookup(property))
+      onRead(`${path}/${property}/:value`, doors.lookup(property), limited.read)
       on('ALL', `${path}/${property}/:value`, notAllowed('GET', clock))
     }
     for (const child of plan.children) {
-      onRead(`${path}/:id/${child.name}`, doors.children(child))
+      onRead(
+        `${path}/:id/${child.name}`,
+        doors.children(child),
+        limits.collections.get(child.collection.path)?.read,
+      )
       on('ALL', `${path}/:id/${child.name}`, notAllowed('GET', clock))
     }
   }
@@ -148,19 +179,34 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
   const publish = (topic: string, data: unknown) => void realtime.publish(topic, data)
   const stream = (request: Request, topics: readonly string[], visit: Visit) =>
     eventStream({ realtime, keepOpen, addressOf, tick }, { request, visit, topics })
-  const context = { ...own, publish, stream }
+  const take = createTaking(deps.limiter, limits.named)
+  const context = { ...own, publish, stream, limits: { take } }
   const routesOfApp = createOwnRoutes({ clock, load, context }, options.routes ?? (() => {}))
-  for (const { method, path, door } of routesOfApp) {
+  for (const { method, path, door, limit } of routesOfApp) {
     // The router holds one name for a parameter at one place; the app's own router has the app's.
     const place = path.replaceAll(/:[^/?]+/g, ':id')
     if (taken.has(`${method} ${place}`)) throw takenFault(method, path)
-    on(method, place, door, method === 'GET' ? undefined : writes)
+    const policies = limit === undefined ? undefined : routePolicies(limits, limit, method, path)
+    on(method, place, door, policies ?? (method === 'GET' ? undefined : writes))
   }
 
   on('ALL', '/*', nothingHere)
   const router: Fetch = (request) => routes.fetch(request)
   // With origins configured Elysia adds their headers to each answer, so each goes through it.
   return options.corsOrigins.length > 0 ? router : lane.before(router)
+}
+
+function routePolicies(
+  { named }: LimitsPlan,
+  limit: LimitUse,
+  method: string,
+  path: string,
+): readonly LimitPolicy[] {
+  const policies = policiesOf(named, limit, `${method}:${path}`)
+  if (typeof policies !== 'string') return policies
+  throw new Fault('invalid', 'the app file has one problem', {
+    fields: [{ field: `routes.${method} ${path}.limit`, message: policies }],
+  })
 }
 
 function takenFault(method: string, path: string): Fault {
@@ -176,16 +222,27 @@ const nothingHere: Door = () => {
 
 /** RFC 9110 §15.5.6 wants the methods that are. */
 function notAllowed(allow: string, clock: Clock): Door {
+  const methods = `${allow.replace('GET', 'GET, HEAD')}, OPTIONS`
   return ({ method }, visit) => {
+    if (method === 'OPTIONS') {
+      const headers = { ...visitHeaders(visit, clock.tick()), allow: methods }
+      return new Response(null, { status: 204, headers })
+    }
     const fault = new Fault('not_allowed', `${method} is not served here, ${allow} are`)
-    return problemResponse(fault, visit, clock.tick(), { allow })
+    return problemResponse(fault, visit, clock.tick(), { allow: methods })
   }
 }
 
 function pageDoor(html: string, clock: Clock): Door {
   return (_, visit) =>
     new Response(html, {
-      headers: { ...visitHeaders(visit, clock.tick()), 'content-type': 'text/html; charset=utf-8' },
+      headers: {
+        ...visitHeaders(visit, clock.tick()),
+        'content-type': 'text/html; charset=utf-8',
+        'x-content-type-options': 'nosniff',
+        'referrer-policy': 'strict-origin-when-cross-origin',
+        'x-frame-options': 'SAMEORIGIN',
+      },
     })
 }
 

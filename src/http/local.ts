@@ -4,15 +4,19 @@
  * who they are; and faults tell their hints, which are for operators.
  *
  *   GET /status · POST /backup {folder?, keep?} · POST /import/<collection path> (JSON lines)
+ *   POST /revoke (as /api/admin/revoke) · POST /keys {name, scopes, ttlMs?} · /keys/list {} · /keys/revoke {id}
  */
 import { chmodSync, lstatSync, rmSync } from 'node:fs'
+import type { Auth } from '../auth/auth.ts'
 import type { Backups } from '../backup/backup.ts'
 import { importLines, type Collections } from '../collections/collections.ts'
 import { Fault, faultCodes, toFault, type FieldProblem } from '../fault.ts'
 import type { Log } from '../observe/log.ts'
 import { readBytes, readJson } from './body.ts'
 import { statusOf } from './faults.ts'
+import { readFields } from './fields.ts'
 import type { Health } from './operations.ts'
+import { revocationOf } from './revoke.ts'
 
 /** What `GET /status` answers. */
 export interface LocalStatus extends Health {
@@ -23,6 +27,9 @@ export interface LocalStatus extends Health {
 }
 
 export interface LocalDeps {
+  readonly auth: Pick<Auth, 'revoke' | 'keys'>
+  /** `clock.now()`. */
+  readonly now: () => number
   readonly backups: Pick<Backups, 'run' | 'stats'>
   readonly collections: Pick<Collections, 'plans' | 'upsert'>
   readonly health: () => Health
@@ -40,6 +47,9 @@ export type Local = Pick<Bun.Server<undefined>, 'stop' | 'pendingRequests'>
 
 /** Lines of one request; the command line sends files in slices far below this. */
 const importBytesMax = 32 * 1024 * 1024
+
+/** Of one API key. */
+const scopesMax = 100
 
 /**
  * A backup says nothing until it is made. Bun 1.4.5 ends a silent request after 10 s on a Unix socket, too,
@@ -84,7 +94,7 @@ function isSocket(path: string): boolean {
 }
 
 function createLocalDoors(
-  { backups, collections, health, log }: LocalDeps,
+  { auth, backups, collections, health, log, now }: LocalDeps,
   { database }: LocalOptions,
 ): (request: Request) => Promise<Response> {
   const status = (): LocalStatus => ({
@@ -104,11 +114,37 @@ function createLocalDoors(
     return await importLines(collections, plan, body, { firstLine, skipInvalid })
   }
 
+  const revoke = async (body: unknown): Promise<unknown> => {
+    const revocation = revocationOf(body, now())
+    await auth.revoke(revocation)
+    return { revoked: revocation }
+  }
+
+  const createKey = async (body: unknown): Promise<unknown> => {
+    const fields = readFields(body, ['name', 'scopes', 'ttlMs'])
+    const wanted = {
+      name: fields.name('name'),
+      scopes: fields.names('scopes', scopesMax),
+      ttlMs: fields.whole('ttlMs', 1, Number.MAX_SAFE_INTEGER),
+    }
+    return await auth.keys.create(fields.done(wanted))
+  }
+
+  const revokeKey = async (body: unknown): Promise<unknown> => {
+    const fields = readFields(body, ['id'])
+    await auth.keys.revoke(fields.done(fields.name('id')))
+    return {}
+  }
+
   const answer = async (request: Request): Promise<unknown> => {
     const url = new URL(request.url)
     const route = `${request.method} ${url.pathname}`
     if (route === 'GET /status') return status()
     if (route === 'POST /backup') return await backups.run(backupOptions(await readJson(request)))
+    if (route === 'POST /revoke') return await revoke(await readJson(request))
+    if (route === 'POST /keys') return await createKey(await readJson(request))
+    if (route === 'POST /keys/list') return await auth.keys.list()
+    if (route === 'POST /keys/revoke') return await revokeKey(await readJson(request))
     if (route.startsWith('POST /import/')) return await importInto(request, url)
     throw new Fault('not_found', `the admin socket has no ${route}`)
   }

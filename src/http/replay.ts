@@ -2,6 +2,7 @@
  * `GET /api/topics/<topic>/history?since=…&until=…`: what a topic said in a time, for whoever may subscribe to
  * it and for the API key. `since` (inclusive) and `until` (exclusive) are ISO 8601 with a zone, or ms since 1970.
  */
+import { keyHolder } from '../auth/auth.ts'
 import { Fault, type FieldProblem } from '../fault.ts'
 import type { Realtime, ReplayQuery } from '../realtime/realtime.ts'
 import { searchOf, visitHeaders, type Door } from './visit.ts'
@@ -22,7 +23,9 @@ export function createReplayDoor({ realtime, tick }: ReplayDeps): Door {
   return async (request, visit) => {
     const topic = topicOf(request)
     const query = readQuery(searchOf(request.url))
-    const page = await realtime.replay(visit.identity, topic, query)
+    const { identity } = visit
+    const isReader = identity.kind === 'scoped' && identity.may('read', topic)
+    const page = await realtime.replay(isReader ? keyHolder : identity, topic, query)
     const { publications, next, offset, epoch } = page
     const list = publications.map(
       (one) =>

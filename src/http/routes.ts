@@ -7,6 +7,7 @@
 import { Elysia } from 'elysia'
 import { Fault, unwrapped, type FieldProblem } from '../fault.ts'
 import type { Clock } from '../lib/clock.ts'
+import type { LimitUse } from '../limits/declare.ts'
 import { bodyBytesMax, checkDepth, readBytes } from './body.ts'
 import type { RouteContext, RouteExtras, Routes, RouteServer } from './declare.ts'
 import { visitHeaders, type Door, type Visit } from './visit.ts'
@@ -15,6 +16,7 @@ export interface OwnRoute {
   readonly method: string
   readonly path: string
   readonly door: Door
+  readonly limit: LimitUse | undefined
 }
 
 export interface OwnRoutesDeps {
@@ -69,7 +71,11 @@ export function createOwnRoutes(deps: OwnRoutesDeps, declare: Routes): readonly 
     if (!headers.has('cache-control')) headers.set('cache-control', 'no-store')
     return response
   }
-  return server.routes.map(({ method, path }) => ({ method: checked(method, path), path, door }))
+  return server.routes.map(({ method, path, hooks }) => ({
+    ...{ method: checked(method, path), path, door },
+    // Elysia carries what it does not know itself from groups and guards to their routes.
+    limit: (hooks as { readonly limit?: LimitUse } | undefined)?.limit,
+  }))
 }
 
 function guestOf(guests: WeakMap<Request, Guest>, request: Request): Guest {

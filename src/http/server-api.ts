@@ -1,11 +1,13 @@
 /**
  * The server API, in the shapes of Centrifugo's HTTP API: `POST /api/<method>` with `X-API-Key`, answered with
- * `{"result":…}` or a problem. No topic rule is asked. What is done to a user is done to each of the user's
+ * `{"result":…}` or a problem. No topic rule is asked; a key with scopes publishes to and reads the topics that
+ * these name, and does nothing else. What is done to a user is done to each of the user's
  * connections, or to the one that `client` names; the empty user is every visitor.
  *
  *   publish broadcast batch · subscribe unsubscribe disconnect refresh · presence presence_stats
  *   history history_remove · channels connections info
  */
+import type { Identity, KeyAct } from '../auth/auth.ts'
 import { Fault, toFault, type FaultCode } from '../fault.ts'
 import {
   historyQueryOf,
@@ -59,7 +61,16 @@ export interface ServerApiDeps {
 interface Method {
   readonly fields: readonly string[]
   /** JSON text of the result. */
-  readonly run: (body: Fields) => string | Promise<string>
+  readonly run: (body: Fields, guard: Guard) => string | Promise<string>
+  /** Absent: for keys that may do everything. */
+  readonly isScoped?: true
+}
+
+/** Whether this key may. Faults: `denied`. */
+interface Guard {
+  readonly check: (act: KeyAct, topic: string) => void
+  readonly may: (act: KeyAct, topic: string) => boolean
+  readonly mayAll: boolean
 }
 
 /** By the method's name. Faults of each: `unauthenticated`, `invalid`; and what the room throws. */
@@ -72,12 +83,10 @@ export function createServerApi(deps: ServerApiDeps): ReadonlyMap<string, Door> 
   ])
 
   const doorOf =
-    (bytesMax: number, answerTo: (body: unknown) => string | Promise<string>): Door =>
+    (bytesMax: number, answerTo: (body: unknown, guard: Guard) => string | Promise<string>): Door =>
     async (request, visit) => {
-      if (visit.identity.kind !== 'key') {
-        throw new Fault('unauthenticated', 'the server API needs the API key in X-API-Key')
-      }
-      const text = await answerTo(await readJson(request, bytesMax))
+      const guard = guardOf(visit.identity)
+      const text = await answerTo(await readJson(request, bytesMax), guard)
       return new Response(text, {
         headers: {
           ...visitHeaders(visit, tick()),
@@ -88,15 +97,38 @@ export function createServerApi(deps: ServerApiDeps): ReadonlyMap<string, Door> 
     }
 
   const doors = new Map<string, Door>()
-  for (const [name, { fields, run }] of methods) {
-    const answer = async (body: unknown) => `{"result":${await run(readFields(body, fields))}}`
+  for (const [name, method] of methods) {
+    const answer = async (body: unknown, guard: Guard) =>
+      `{"result":${await runMethod(method, body, guard)}}`
     doors.set(name, doorOf(requestBytesMax, answer))
   }
   doors.set(
     'batch',
-    doorOf(batchBytesMax, (body) => batch({ methods, log }, body)),
+    doorOf(batchBytesMax, (body, guard) => batch({ methods, log, guard }, body)),
   )
   return doors
+}
+
+/** Faults: `unauthenticated`. */
+function guardOf(identity: Identity): Guard {
+  if (identity.kind === 'key') return { check() {}, may: () => true, mayAll: true }
+  if (identity.kind !== 'scoped') {
+    throw new Fault('unauthenticated', 'the server API needs the API key in X-API-Key')
+  }
+  const { may } = identity
+  const check = (act: KeyAct, topic: string): void => {
+    if (!may(act, topic)) throw new Fault('denied', `this API key may not ${act} ${topic}`)
+  }
+  return { check, may, mayAll: false }
+}
+
+function runMethod(
+  { fields, run, isScoped }: Method,
+  body: unknown,
+  guard: Guard,
+): string | Promise<string> {
+  if (guard.mayAll || isScoped) return run(readFields(body, fields), guard)
+  throw new Fault('denied', 'this needs an API key with the scope admin')
 }
 
 type Methods = Readonly<Record<string, Method>>
@@ -106,26 +138,31 @@ function publishing({ realtime }: ServerApiDeps): Methods {
   return {
     publish: {
       fields: ['channel', 'data', 'idempotency_key'],
-      async run(body) {
+      isScoped: true,
+      async run(body, guard) {
         const [topic, data, key] = [body.name('channel'), body.value('data'), keyOf(body)]
         body.done(undefined)
+        guard.check('publish', topic)
         return positionJson(await realtime.submit(topic, data, key))
       },
     },
     /** One value to many topics; what came of each is answered in its place. */
     broadcast: {
       fields: ['channels', 'data', 'idempotency_key'],
-      async run(body) {
+      isScoped: true,
+      async run(body, guard) {
         const topics = body.names('channels', broadcastTopicsMax)
         const [data, key] = [body.value('data'), keyOf(body)]
         body.done(undefined)
+        for (const topic of topics) guard.check('publish', topic)
         const outcomes = await realtime.broadcast(topics, data, key)
         return `{"responses":[${outcomes.map(outcomeJson).join(',')}]}`
       },
     },
     history: {
       fields: ['channel', 'limit', 'since', 'reverse'],
-      async run(body) {
+      isScoped: true,
+      async run(body, guard) {
         const topic = body.name('channel')
         const query = historyQueryOf({
           limit: body.whole('limit', -1, listMax),
@@ -135,6 +172,7 @@ function publishing({ realtime }: ServerApiDeps): Methods {
         if (!query) body.problem('since', 'must be { offset, epoch }')
         body.done(undefined)
         if (!query) return '{}'
+        guard.check('read', topic)
         await realtime.ready([topic])
         const { publications, offset, epoch } = realtime.history(topic, query)
         const list = publications.map((one) => `{"data":${one.data},"offset":${one.offset}}`)
@@ -204,25 +242,29 @@ function asking({ realtime, health }: ServerApiDeps): Methods {
   return {
     presence: {
       fields: ['channel'],
-      async run(body) {
-        const members = await control.presence(body.done(body.name('channel')))
+      isScoped: true,
+      async run(body, guard) {
+        const members = await control.presence(readable(body, guard))
         const each = members.map(({ client, info }) => `${JSON.stringify(client)}:${info}`)
         return `{"presence":{${each.join(',')}}}`
       },
     },
     presence_stats: {
       fields: ['channel'],
-      async run(body) {
-        const { clients, users } = await control.presenceStats(body.done(body.name('channel')))
+      isScoped: true,
+      async run(body, guard) {
+        const { clients, users } = await control.presenceStats(readable(body, guard))
         return JSON.stringify({ num_clients: clients, num_users: users })
       },
     },
     /** Topics that somebody hears. */
     channels: {
       fields: ['pattern'],
-      run(body) {
+      isScoped: true,
+      run(body, guard) {
         const found = control.channels(body.done(body.text('pattern') ?? ''), listMax)
-        const named = found.map(({ name, clients }) => [name, { num_clients: clients }])
+        const mine = found.filter(({ name }) => guard.may('read', name))
+        const named = mine.map(({ name, clients }) => [name, { num_clients: clients }])
         return JSON.stringify({ channels: Object.fromEntries(named) })
       },
     },
@@ -269,6 +311,12 @@ function asking({ realtime, health }: ServerApiDeps): Methods {
   }
 }
 
+function readable(body: Fields, guard: Guard): string {
+  const topic = body.done(body.name('channel'))
+  guard.check('read', topic)
+  return topic
+}
+
 function whoOf(body: Fields): Who {
   const who = { user: body.text('user'), client: body.text('client') }
   if (who.user === undefined && who.client === undefined) {
@@ -291,6 +339,7 @@ function closeOf(body: Fields): { code: number; reason: string } | undefined {
 }
 
 interface BatchServer {
+  readonly guard: Guard
   readonly methods: ReadonlyMap<string, Method>
   readonly log: Log
 }
@@ -316,7 +365,7 @@ async function batch(server: BatchServer, body: unknown): Promise<string> {
   return `{"replies":[${replies.join(',')}]}`
 }
 
-async function reply({ methods, log }: BatchServer, command: unknown): Promise<string> {
+async function reply({ methods, log, guard }: BatchServer, command: unknown): Promise<string> {
   try {
     const [[name, body] = [''], ...more] = Object.entries(command ?? {})
     const method = more.length === 0 ? methods.get(name) : undefined
@@ -324,7 +373,7 @@ async function reply({ methods, log }: BatchServer, command: unknown): Promise<s
       const error = { code: 104, message: 'method not found' }
       return JSON.stringify({ error })
     }
-    return `{"${name}":${await method.run(readFields(body, method.fields))}}`
+    return `{"${name}":${await runMethod(method, body, guard)}}`
   } catch (thrown) {
     const fault = toFault(thrown)
     if (fault.code === 'internal') log.error('http.batch-failed', { error: thrown })
@@ -353,6 +402,7 @@ function outcomeJson(outcome: Position | Fault): string {
 
 /** Centrifugo's numbers, for one command of a batch or one topic of a broadcast; 100 for the rest. */
 const apiCodes: Partial<Record<FaultCode, number>> = {
+  denied: 103,
   not_found: 102,
   too_large: 106,
   invalid: 107,

@@ -4,6 +4,7 @@
  */
 import { Fault } from '../fault.ts'
 import type { Connection, Realtime } from '../realtime/realtime.ts'
+import type { IsAllowedOrigin } from './origin.ts'
 import type { Door } from './visit.ts'
 
 /** For `Bun.serve({ websocket })`. Each limit is lower than Bun's default, times 100,000 sockets. */
@@ -30,15 +31,22 @@ export const websocket: Bun.WebSocketHandler<Connection> = {
 export type SocketServer = Pick<Bun.Server<Connection>, 'upgrade'>
 
 /**
- * `getServer`: the server exists only after its doors do. Faults: `invalid`, `unavailable`, `too_many`.
+ * `getServer`: the server exists only after its doors do. Faults: `invalid`, `denied`, `unavailable`,
+ * `too_many`.
  */
 export function createSocketDoor(
   realtime: Pick<Realtime, 'connection'>,
   getServer: () => SocketServer,
   addressOf: (request: Request) => string,
+  isAllowedOrigin: IsAllowedOrigin,
 ): Door {
   return (request, visit) => {
     const headers = checkHandshake(request.headers)
+    if (!isAllowedOrigin(request.headers)) {
+      throw new Fault('denied', 'pages of this origin may not connect', {
+        hint: 'name the origin in CORS_ORIGIN',
+      })
+    }
     const connection = realtime.connection(visit.identity, addressOf(request))
     if (!getServer().upgrade(request, { data: connection, headers })) {
       throw new Fault('invalid', 'the WebSocket handshake is not valid')

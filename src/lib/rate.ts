@@ -1,4 +1,4 @@
-/** Rates as people write them in an app file: `5/10s`, `100/min`, `1000/h`: so many in any window of that length. */
+/** Rates as people write them in an app file: `5/10s`, `100/min`, `5/15min`: so many in any window of that length. */
 import { parseDurationMs, type Duration } from './duration.ts'
 
 const words = { sec: 1_000, min: 60_000, hour: 3_600_000, day: 86_400_000 } as const
@@ -9,7 +9,9 @@ const quotaMax = 100_000
 /** Longer windows forget with the process. */
 const windowMsMax = 7 * words.day
 
-export type Rate = `${number}/${Duration | 's' | 'm' | 'h' | 'd' | keyof typeof words}`
+type Word = keyof typeof words
+
+export type Rate = `${number}/${Duration | 's' | 'm' | 'h' | 'd' | Word | `${number}${Word}`}`
 
 export interface ParsedRate {
   readonly quota: number
@@ -22,9 +24,14 @@ export function parseRate(text: unknown): ParsedRate | undefined {
   const match = /^(\d{1,6})\/([a-z0-9.]+)$/.exec(text)
   const [, count, window = ''] = match ?? []
   const quota = Number(count)
-  const windowMs = Object.hasOwn(words, window)
-    ? words[window as keyof typeof words]
-    : parseDurationMs(/^\d/.test(window) ? window : `1${window}`)
+  const windowMs = windowMsOf(window)
   if (!(quota >= 1 && quota <= quotaMax)) return undefined
   return windowMs !== undefined && windowMs <= windowMsMax ? { quota, windowMs } : undefined
+}
+
+function windowMsOf(text: string): number | undefined {
+  const [, count, word = ''] = /^(\d{0,6})(sec|min|hour|day)$/.exec(text) ?? []
+  if (count !== undefined)
+    return (count === '' ? 1 : Number(count)) * words[word as Word] || undefined
+  return parseDurationMs(/^\d/.test(text) ? text : `1${text}`)
 }

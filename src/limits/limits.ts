@@ -1,31 +1,31 @@
 /**
- * Inbound limits: a true sliding window per key, in this process.
+ * Inbound limits: a true sliding window per policy and key.
  *
  *   quota 3 per 60 s      ├─────────── window ───────────┤ now
  *   taken at            · │ ·        ·               ·   │ ?  → 3 taken → refused until the first leaves
  *
- * A fixed window lets twice the quota through around its edge; this one never lets more than the
- * quota into ANY window. Refused requests are not counted: a client that waits gets in.
+ * A fixed window lets twice the quota through around its edge; this one never lets more than the quota into
+ * ANY window. Refused requests are not counted: a client that waits gets in.
  *
- * Memory is bounded: `quota` times per key, and `keysMax` keys; above that the key least recently
- * seen is forgotten, which favours the newcomer, never a client that keeps knocking.
+ * A request asks for all its policies at once, and takes one of each or of none. Whoever is refused is refused
+ * again from memory until the reset. Time is monotonic, never the wall clock.
+ *
+ * With Redis all nodes count in one place (`shared.ts`); without, and while it is away, each by itself (`alone.ts`).
  */
 import type { Clock } from '../lib/clock.ts'
+import { createAlone } from './alone.ts'
+import { createShared, type SharedOptions, type SharedPort } from './shared.ts'
+import { slotKey, type Ask, type LimitPolicy, type LimitsDecision } from './policy.ts'
+import { Windows, type WindowsOptions } from './windows.ts'
 
-export interface LimitPolicy {
-  /** Names the policy in headers and problems. */
-  readonly name: string
-  readonly quota: number
-  readonly windowMs: number
-}
+export type { Ask, LimitPolicy, LimitsDecision, Verdict } from './policy.ts'
+export { policiesOf, policyNamePattern, policyOf, type NamedPolicies } from './uses.ts'
 
 export type LimitDecision =
   | { readonly ok: true; readonly left: number; readonly resetMs: number }
   | { readonly ok: false; readonly left: 0; readonly resetMs: number }
 
-/** A key costs about 100 bytes and 8 per taken slot: with 600 slots at most 500 MB, typically 20 MB. */
-const keysMax = 100_000
-
+/** One policy, in this process. */
 export interface Limits {
   /** Takes one slot for `key`, or says how long until one is free. */
   take(key: string): LimitDecision
@@ -35,38 +35,93 @@ export interface Limits {
   readonly keys: number
 }
 
-export function createLimits(deps: { readonly clock: Clock }, policy: LimitPolicy): Limits {
-  const { clock } = deps
-  /** Times taken, oldest first; the map's order is by last use. */
-  const taken = new Map<string, number[]>()
-
+export function createLimits(
+  deps: { readonly clock: Clock },
+  policy: LimitPolicy,
+  options?: WindowsOptions,
+): Limits {
+  const windows = new Windows(options)
+  const alone = createAlone(deps, windows)
   return {
     policy,
     get keys() {
-      return taken.size
+      return windows.keys
     },
     take(key) {
-      const now = clock.tick()
-      const times = taken.get(key) ?? []
-      const firstInside = times.findIndex((at) => at > now - policy.windowMs)
-      times.splice(0, firstInside === -1 ? times.length : firstInside)
+      const asks = [{ policy, key }]
+      const { ok, verdicts } = alone.blocked(asks) ?? alone.take(asks)
+      const { left = 0, resetMs = 0 } = verdicts[0] ?? {}
+      return ok ? { ok, left, resetMs } : { ok, left: 0, resetMs }
+    },
+    giveBack: (key) => windows.takeBack(slotKey({ policy, key })),
+  }
+}
 
-      taken.delete(key)
-      taken.set(key, times)
-      if (taken.size > keysMax) {
-        const oldest = taken.keys().next()
-        if (!oldest.done) taken.delete(oldest.value)
+export interface LimiterStats {
+  /** By policy. */
+  readonly taken: ReadonlyMap<string, number>
+  /** By policy; a shadow's would have been. */
+  readonly refused: ReadonlyMap<string, number>
+  readonly keys: number
+  /** Decisions made here because the shared counter was away. */
+  readonly alone: number
+}
+
+/** All policies of the server. */
+export interface Limiter {
+  /** One of each, or of none. A promise only where a shared counter is asked. */
+  take(asks: readonly Ask[]): LimitsDecision | Promise<LimitsDecision>
+  /** That they would be refused, if it is known without asking anybody. */
+  blocked(asks: readonly Ask[]): LimitsDecision | undefined
+  stats(): LimiterStats
+}
+
+export interface LimiterDeps {
+  readonly clock: Clock
+  readonly shared?: SharedPort | undefined
+}
+
+export function createLimiter(
+  { clock, shared }: LimiterDeps,
+  options: WindowsOptions & Partial<SharedOptions> = {},
+): Limiter {
+  const { namespace = 'belfry' } = options
+  const windows = new Windows(options)
+  const alone = createAlone({ clock }, windows)
+  const asking =
+    shared && createShared({ clock, windows, alone, shared }, { ...options, namespace })
+  const taken = new Map<string, number>()
+  const refused = new Map<string, number>()
+  let decidedAlone = 0
+
+  const noted = (decision: LimitsDecision): LimitsDecision => {
+    for (const { policy, ok } of decision.verdicts) {
+      // Of a refused request only who refused it: nothing was asked of the others.
+      if (!decision.ok && (ok || policy.isShadow === true)) continue
+      const counts = ok ? taken : refused
+      counts.set(policy.name, (counts.get(policy.name) ?? 0) + 1)
+    }
+    return decision
+  }
+
+  return {
+    take(asks) {
+      const known = alone.blocked(asks)
+      if (known) return noted(known)
+      if (!asking) return noted(alone.take(asks))
+      if (!shared.isUp) {
+        decidedAlone++
+        return noted(alone.take(asks))
       }
-
-      const isFree = times.length < policy.quota
-      if (isFree) times.push(now)
-      const resetMs = policy.windowMs - (now - (times[0] ?? now))
-      return isFree
-        ? { ok: true, left: policy.quota - times.length, resetMs }
-        : { ok: false, left: 0, resetMs }
+      return asking(asks).then(({ decision, isAlone }) => {
+        if (isAlone) decidedAlone++
+        return noted(decision)
+      })
     },
-    giveBack(key) {
-      taken.get(key)?.pop()
+    blocked(asks) {
+      const decision = alone.blocked(asks)
+      return decision && noted(decision)
     },
+    stats: () => ({ taken, refused, keys: windows.keys, alone: decidedAlone }),
   }
 }

@@ -18,7 +18,10 @@ export interface Metrics {
   route(name: string): Observe
   /** One query, by the name its statement was given in code. */
   query(name: string, ms: number): void
-  /** Read when asked for: `{ belfry_connections: 3 }`. A name ending in `_total` is a counter. */
+  /**
+   * Read when asked for: `{ belfry_connections: 3 }`. A name ending in `_total` is a counter. Those of one name with
+   * labels, `name{policy="api"}`, stand together.
+   */
   gauges(read: Gauges): void
   text(): string
 }
@@ -126,8 +129,13 @@ function histogram(metric: string, label: string, { buckets, sumMs, count: all }
 }
 
 function gaugeLines(values: Readonly<Record<string, number>>): string[] {
-  return Object.entries(values).flatMap(([name, value]) => [
-    `# TYPE ${name} ${name.endsWith('_total') ? 'counter' : 'gauge'}`,
-    `${name} ${value}`,
-  ])
+  const lines: string[] = []
+  let last = ''
+  for (const [labelled, value] of Object.entries(values)) {
+    const [name = ''] = labelled.split('{', 1)
+    if (name !== last) lines.push(`# TYPE ${name} ${name.endsWith('_total') ? 'counter' : 'gauge'}`)
+    lines.push(`${labelled} ${value}`)
+    last = name
+  }
+  return lines
 }

@@ -44,8 +44,9 @@ const known = {
     'lookup',
     'children',
     'expand',
+    'limits',
   ],
-  notYet: ['limits'],
+  notYet: [],
 }
 
 const ttlDefaultMs = 60_000

@@ -13,22 +13,35 @@
 import type { BackupOptions } from '../backup/declare.ts'
 import type { CollectionDeclaration } from '../collections/declare.ts'
 import type { FeedDeclaration } from '../feeds/declare.ts'
+import type { RateLimit } from '../limits/declare.ts'
 import type { Routes } from '../http/declare.ts'
+import type { Rate } from '../lib/rate.ts'
 import type { TopicDeclaration } from '../realtime/declare.ts'
 
-export interface AppOptions {
+/** Without the names that clients read: those are each declaration's own. */
+export type CollectionsDeclared = Readonly<
+  Record<string, Pick<CollectionDeclaration, 'kind' | 'table' | 'options'>>
+>
+export type TopicsDeclared = Readonly<Record<string, Pick<TopicDeclaration, 'kind' | 'options'>>>
+
+export interface AppOptions<
+  Collections extends CollectionsDeclared = CollectionsDeclared,
+  Topics extends TopicsDeclared = TopicsDeclared,
+> {
   /** Lower-case letters, digits and dashes; names the default data folder and log lines. */
   readonly name: string
   /** By path under `/api/`: `'prices/live'` is served at `/api/prices/live`. */
-  readonly collections?: Readonly<Record<string, CollectionDeclaration>>
+  readonly collections?: Collections
   /** By pattern: `{name}` stands for one or more characters other than `:`. */
-  readonly topics?: Readonly<Record<string, TopicDeclaration>>
+  readonly topics?: Topics
   readonly feeds?: Readonly<Record<string, FeedDeclaration>>
   /** What is served at `/`: an HTML file imported by the app, or HTML text. Default: a line that names the app. */
   readonly page?: Bun.HTMLBundle | string
   /** Copies of the database on a clock. Default: none but those that `belfry backup` makes. */
   readonly backup?: BackupOptions
 
+  /** Policies by name, for collections, routes and topics: see `src/limits/declare.ts`. */
+  readonly limits?: Readonly<Record<string, Rate | RateLimit>>
   /** Your own HTTP routes: see `src/http/declare.ts`. Called once, at start. */
   readonly routes?: Routes
 
@@ -36,15 +49,26 @@ export interface AppOptions {
   readonly auth?: unknown
   readonly jobs?: unknown
   readonly budgets?: unknown
-  readonly limits?: unknown
 }
 
-export interface AppDeclaration {
+export interface AppDeclaration<
+  Collections extends CollectionsDeclared = CollectionsDeclared,
+  Topics extends TopicsDeclared = TopicsDeclared,
+> {
   readonly kind: 'app'
-  readonly options: AppOptions
+  readonly options: AppOptions<Collections, Topics>
 }
 
-/** Declares; opens nothing. The app file default-exports what this returns. */
-export function app(options: AppOptions): AppDeclaration {
+// oxlint-disable-next-line typescript/no-empty-object-type -- an app that declares none has none
+type None = {}
+
+/**
+ * Declares; opens nothing. The app file default-exports what this returns; its type is what a client is
+ * typed by: `createClient<typeof app>()` (`src/client/client.ts`).
+ */
+export function app<
+  Collections extends CollectionsDeclared = None,
+  Topics extends TopicsDeclared = None,
+>(options: AppOptions<Collections, Topics>): AppDeclaration<Collections, Topics> {
   return { kind: 'app', options }
 }

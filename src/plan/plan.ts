@@ -14,8 +14,11 @@ import { compileBackup } from './backup.ts'
 import { compileCollections } from './collections.ts'
 import type { AppDeclaration, AppOptions } from './declare.ts'
 import { compileFeeds } from './feeds.ts'
+import { compileDoorLimits, compileNamed, type LimitsPlan } from './limits.ts'
 import { checkOptions, type IsDeclared, type Report } from './report.ts'
 import { compileTopics } from './topics.ts'
+
+export type { LimitsPlan } from './limits.ts'
 
 export interface Plan {
   readonly name: string
@@ -26,13 +29,14 @@ export interface Plan {
   readonly feeds: readonly FeedPlan[]
   readonly page: AppOptions['page']
   readonly routes: AppOptions['routes']
+  readonly limits: LimitsPlan
   /** Absent: backups are made when asked only. */
   readonly backup: BackupPlan | undefined
 }
 
 const known = {
-  served: ['name', 'collections', 'topics', 'feeds', 'page', 'routes', 'backup'],
-  notYet: ['auth', 'jobs', 'budgets', 'limits'],
+  served: ['name', 'collections', 'topics', 'feeds', 'page', 'routes', 'backup', 'limits'],
+  notYet: ['auth', 'jobs', 'budgets'],
 }
 
 /** Faults: `invalid`, with every problem of the file. */
@@ -54,7 +58,8 @@ function compile(declaration: unknown, report: Report): Plan | undefined {
   if (typeof options.name !== 'string' || !/^[a-z][a-z0-9-]{0,39}$/.test(options.name)) {
     report('name', 'must be 1 to 40 lower-case letters, digits and dashes, and start with a letter')
   }
-  const topics = compileTopics(options.topics ?? {}, report)
+  const named = compileNamed(options.limits, report)
+  const topics = compileTopics(options.topics ?? {}, named, report)
   const isDeclared = namesIn(options, topics)
   const { collections, tables } = compileCollections(options.collections ?? {}, isDeclared, report)
   const feeds = compileFeeds(options.feeds ?? {}, { collections, isDeclared }, report)
@@ -62,8 +67,12 @@ function compile(declaration: unknown, report: Report): Plan | undefined {
   if (routes !== undefined && typeof routes !== 'function') {
     report('routes', 'must be a function of the server')
   }
+  const limits = {
+    named,
+    collections: compileDoorLimits(options.collections ?? {}, named, report),
+  }
   const backup = compileBackup(options.backup, report)
-  return Object.freeze({ name, collections, tables, topics, feeds, page, routes, backup })
+  return Object.freeze({ name, collections, tables, topics, feeds, page, routes, limits, backup })
 }
 
 /** A pattern that is wrong has been reported: what names its topics is not wrong as well. */

@@ -1,7 +1,6 @@
 /** Declared topics, checked and compiled to matchers. */
 import { parseDurationMs } from '../lib/duration.ts'
-import { parseRate } from '../lib/rate.ts'
-import type { LimitPolicy } from '../limits/limits.ts'
+import { policyOf, type LimitPolicy, type NamedPolicies } from '../limits/limits.ts'
 import { compilePattern, validatePattern, type TopicPlan } from '../realtime/realtime.ts'
 import type { ConflateOptions, TopicDeclaration, TopicOptions } from '../realtime/declare.ts'
 import { compileMessage } from './message.ts'
@@ -20,13 +19,14 @@ const persistSizeDefault = 100_000
 const known = {
   served: [
     ...['subscribe', 'publish', 'history', 'last', 'presence'],
-    ...['message', 'limit', 'conflate', 'persist'],
+    ...['message', 'limit', 'conflate', 'persist', 'through'],
   ],
   notYet: [],
 }
 
 export function compileTopics(
   declared: Readonly<Record<string, TopicDeclaration>>,
+  named: NamedPolicies,
   report: Report,
 ): TopicPlan[] {
   const plans: TopicPlan[] = []
@@ -41,7 +41,7 @@ export function compileTopics(
       report(at, problem)
       continue
     }
-    plans.push(compileTopic(pattern, declaration.options, at, report))
+    plans.push(compileTopic(pattern, declaration.options, named, at, report))
   }
   return plans
 }
@@ -49,6 +49,7 @@ export function compileTopics(
 function compileTopic(
   pattern: string,
   options: TopicOptions,
+  named: NamedPolicies,
   at: string,
   report: Report,
 ): TopicPlan {
@@ -72,35 +73,61 @@ function compileTopic(
     last: options.last ?? false,
     presence: options.presence ?? false,
     message: options.message && compileMessage(options.message, `${at}.message`, report),
-    limit: limitOf(options, pattern, at, report),
+    limit: limitOf(options, { pattern, named }, at, report),
     conflate: conflateOf(options, at, report),
+    through: throughOf(options, pattern, at, report),
     persist: persistOf(options, { size, ttlMs }, at, report),
   }
+}
+
+/** Parameters are the topic's own; that the route is there shows when it is called. */
+function throughOf(
+  { through, publish }: TopicOptions,
+  pattern: string,
+  at: string,
+  report: Report,
+): TopicPlan['through'] {
+  if (through === undefined) return undefined
+  const [, method, path] = /^(POST|PUT|PATCH|DELETE) (\/[^\s?#]*)$/.exec(String(through)) ?? []
+  if (method === undefined || path === undefined) {
+    report(`${at}.through`, "must be a call like 'POST /api/chat/{room}'")
+    return undefined
+  }
+  if (publish === undefined) report(`${at}.through`, 'needs publish: who may')
+  for (const [named] of path.matchAll(/\{[^{}]*\}/g)) {
+    if (!pattern.includes(named)) report(`${at}.through`, `${named} is no parameter of ${pattern}`)
+  }
+  return { method, path }
 }
 
 const limitOptions = { served: ['user', 'connection'], notYet: [] }
 
 function limitOf(
   { limit }: TopicOptions,
-  pattern: string,
+  { pattern, named }: { readonly pattern: string; readonly named: NamedPolicies },
   at: string,
   report: Report,
 ): TopicPlan['limit'] {
   if (limit === undefined) return undefined
-  const policyOf = (rate: unknown, key: string): LimitPolicy | undefined => {
+  const limitBy = (rate: unknown, key: string): LimitPolicy | undefined => {
     if (rate === undefined) return undefined
-    const parsed = parseRate(rate)
-    if (!parsed) report(`${at}.${key}`, `${JSON.stringify(rate)} is no rate like 5/10s, 100/min`)
-    return parsed && { name: pattern, ...parsed }
+    const policy =
+      (typeof rate === 'string' ? named.get(rate) : undefined) ?? policyOf(pattern, rate)
+    const problem =
+      typeof policy === 'string'
+        ? policy
+        : policy.by && `counts by ${policy.by}: a topic counts users and connections`
+    if (problem !== undefined) report(`${at}.${key}`, problem)
+    return typeof policy === 'string' ? undefined : policy
   }
-  if (typeof limit !== 'object' || limit === null) return { user: policyOf(limit, 'limit') }
+  if (typeof limit !== 'object' || limit === null) return { user: limitBy(limit, 'limit') }
   checkOptions(`${at}.limit.`, limit, limitOptions, report)
   if (limit.user === undefined && limit.connection === undefined) {
     report(`${at}.limit`, 'limits nothing: give it user, connection or both')
   }
   return {
-    user: policyOf(limit.user, 'limit.user'),
-    connection: policyOf(limit.connection, 'limit.connection'),
+    user: limitBy(limit.user, 'limit.user'),
+    connection: limitBy(limit.connection, 'limit.connection'),
   }
 }
 

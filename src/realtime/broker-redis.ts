@@ -26,7 +26,7 @@ import { createFollowed } from './followed.ts'
 import { keepOf, type Encoded, type FrameSink, type Hub, type Match, type Topic } from './hub.ts'
 import type { Position } from './recovery.ts'
 
-export type BrokerRedis = Pick<Redis, 'isUp' | 'run' | 'subscribe'>
+export type BrokerRedis = Pick<Redis, 'isUp' | 'script' | 'subscribe'>
 
 export interface RedisBrokerDeps {
   readonly hub: Hub
@@ -160,7 +160,7 @@ export function createRedisBroker(
     const has = since ? [since.epoch, since.offset, mark] : ['', 0, '']
     const bounds = [keepOf(plan).size, stateBytesMax, quietMs]
     const args = [channel, name, nextName(), ...bounds, ...has]
-    const answer = await redis.run(stateScript, [meta, entries], args)
+    const answer = await redis.script(stateScript, [meta, entries], args)
     const state = stateOf(answer, clock.now(), options.source)
     await followed.when(Math.max(0, ...state.entries.slice(-1).map(({ seq }) => seq)))
     return state
@@ -361,7 +361,7 @@ export function createRedisBroker(
     const metaMs = Math.max(spokenMs, 2 * ttlMs)
     const kept = [size, ttlMs > 0 ? ttlMs : metaMs, metaMs]
     const args = [channel, name, data, mark, nextName(), ...kept, once ?? '', options.source]
-    const answer = await redis.run(publishScript, keysOf(name), args, patienceMs / 2)
+    const answer = await redis.script(publishScript, keysOf(name), args, patienceMs / 2)
     const [epoch, offset, isTaken] = answer as [string, number, number]
     const topic = hub.peek(name)
     const follow = topic && follows.get(topic)
@@ -457,7 +457,7 @@ export function createRedisBroker(
     },
     async forget(match) {
       const [meta, entries] = keysOf(match.name)
-      if (wayOf(match) !== 'alone') await redis.run(forgetScript, [meta, entries], [channel, match.name])
+      if (wayOf(match) !== 'alone') await redis.script(forgetScript, [meta, entries], [channel, match.name])
       hub.peek(match.name)?.history.clear()
     },
     followed: followed.reach,

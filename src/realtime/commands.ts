@@ -17,12 +17,18 @@ export function publish(peer: Peer, id: number, { channel, data, type = 0 }: Par
   const match = allowed(peer, id, channel, 'publish')
   if (!match) return
   const { client, context, identity, socket } = peer
+  const isCall = match.plan.through !== undefined
+  if (isCall && peer.calls >= context.limits.callsPerConnectionMax) {
+    return peer.error(id, errors.tooMany)
+  }
   const author = { identity, client, address: socket?.remoteAddress }
   const refused = context.publisher.publishAs(author, match, data)
   if (!(refused instanceof Promise)) return answerPublish(peer, id, refused)
+  if (isCall) peer.calls += 1
   // Answered when it is committed: what follows does not wait.
   detach(
     refused.then((known) => {
+      if (isCall) peer.calls -= 1
       if (peer.state === 'connected') peer.act(() => answerPublish(peer, id, known))
     }),
     (error) => context.log.error('realtime.command-failed', { error }),

@@ -47,11 +47,14 @@ export interface ConflateOptions<Data> {
   key?(data: Data): string | number
 }
 
+/** `'5/10s'`, or the name of one of the app's `limits`: its rate, counted apart from requests, and in each process. */
+type RateOrName = Rate | (string & {})
+
 export interface LimitOptions {
   /** For all connections of a user, over all topics of the pattern; for visitors, of an address. */
-  readonly user?: Rate
+  readonly user?: RateOrName
   /** For each connection. */
-  readonly connection?: Rate
+  readonly connection?: RateOrName
 }
 
 export interface PersistOptions {
@@ -62,7 +65,7 @@ export interface PersistOptions {
 }
 
 /** `Data`: what is published, as `message` says. */
-export interface TopicOptions<Data = unknown> {
+export interface TopicOptions<Data = unknown, Through extends string = string> {
   /**
    * Who may subscribe, read history and see presence. Absent: denied. Besides: who has a token of its own
    * for this very topic (claim `channel`), whose token names it (claim `channels`: subscribed at once), and
@@ -95,7 +98,15 @@ export interface TopicOptions<Data = unknown> {
    * How often a client may publish: so many in any window of that length, as `'5/10s'` or `'100/min'`. A string
    * is the limit of a user; above it error 111, and what was refused does not count. The server is not limited.
    */
-  readonly limit?: Rate | LimitOptions
+  readonly limit?: RateOrName | LimitOptions
+  /**
+   * A client's publication is a call of this route or collection, in the client's own name, through the same
+   * gates: `'POST /api/chat/{room}'` with the data as its body, and the topic's own parameters. Nothing is sent
+   * out but what that publishes (`live`, `topics.publish`); the publisher is answered once it is done, or gets
+   * its refusal, with the HTTP status as the code. `publish`, `message` and `limit` are asked before; what the
+   * server publishes goes out as ever. Default: publications go to subscribers as they are.
+   */
+  readonly through?: Through
   /**
    * At most one publication per interval, the latest: the first goes at once; of those that come within the
    * interval the last one goes at its end. `'1s'`: the topic has one interval. What is replaced was never
@@ -112,12 +123,16 @@ export interface TopicOptions<Data = unknown> {
   readonly persist?: boolean | PersistOptions
 }
 
-export interface TopicDeclaration<Data = unknown> {
+export interface TopicDeclaration<Data = unknown, Through extends string = string> {
   readonly kind: 'topic'
   readonly options: TopicOptions<Data>
+  /** Never there: types only, which clients read (`src/client/types.ts`). */
+  readonly names?: { readonly through: Through }
 }
 
 /** Declares; opens nothing. */
-export function topic<Data = unknown>(options: TopicOptions<Data>): TopicDeclaration<Data> {
+export function topic<Data = unknown, Through extends string = never>(
+  options: TopicOptions<Data, Through>,
+): TopicDeclaration<Data, Through> {
   return { kind: 'topic', options }
 }

@@ -39,7 +39,7 @@ const lookMs = 250
 const topicsAtOnce = 500
 
 export interface RedisPresenceDeps {
-  readonly redis: Pick<Redis, 'isUp' | 'run' | 'subscribe'>
+  readonly redis: Pick<Redis, 'isUp' | 'script' | 'subscribe'>
   readonly clock: Clock
   readonly log: Log
 }
@@ -102,7 +102,7 @@ export function createRedisPresence(
     const args = [channel, node, topic, isWhole ? 1 : 0, here ? 0 : 1]
     const pairs = [...list].flatMap(([client, member]) => [client, member ? valueOf(member) : ''])
     const keys = [hereOf(topic), nodeOf(node), nodesKey]
-    detach(redis.run(changeScript, keys, [...args, ...pairs]), (error) => {
+    detach(redis.script(changeScript, keys, [...args, ...pairs]), (error) => {
       changes.set(topic, 'whole')
       log.debug('realtime.presence-not-told', { topic, error })
     })
@@ -122,7 +122,7 @@ export function createRedisPresence(
   }
 
   const beat = async (): Promise<void> => {
-    const answer = await redis.run(beatScript, [nodesKey], [node, nodeMs])
+    const answer = await redis.script(beatScript, [nodesKey], [node, nodeMs])
     const [isKnown, dead] = answer as [number, string[]]
     // New, emptied, or taken for dead.
     if (isKnown === 0) giveAll()
@@ -138,12 +138,12 @@ export function createRedisPresence(
 
   /** Any node may do it, and two at once. */
   const bury = async (name: string): Promise<void> => {
-    const topics = (await redis.run(topicsScript, [nodeOf(name)], [])) as string[]
+    const topics = (await redis.script(topicsScript, [nodeOf(name)], [])) as string[]
     for (const topic of topics) {
       const keys = [hereOf(topic), nodeOf(name), nodesKey]
-      await redis.run(changeScript, keys, [channel, name, topic, 1, 1])
+      await redis.script(changeScript, keys, [channel, name, topic, 1, 1])
     }
-    await redis.run(buryScript, [nodeOf(name), nodesKey], [name, 0])
+    await redis.script(buryScript, [nodeOf(name), nodesKey], [name, 0])
     log.info('realtime.node-gone', { node: name, topics: topics.length })
   }
 
@@ -175,13 +175,13 @@ export function createRedisPresence(
     },
     list: (topic) =>
       ask<readonly Member[]>(
-        async () => membersOf(await redis.run(listScript, [hereOf(topic)], [])),
+        async () => membersOf(await redis.script(listScript, [hereOf(topic)], [])),
         () => own.list(topic),
       ),
     stats: (topic) =>
       ask(
         async () => {
-          const answer = await redis.run(statsScript, [hereOf(topic)], [])
+          const answer = await redis.script(statsScript, [hereOf(topic)], [])
           const [clients, users] = answer as [number, number]
           return { clients, users }
         },
@@ -206,7 +206,7 @@ export function createRedisPresence(
       for (const cancel of cancels) cancel()
       cancels = []
       if (!redis.isUp || rooms.size > 0) return
-      detach(redis.run(buryScript, [nodeOf(node), nodesKey], [node, 1]), () => undefined)
+      detach(redis.script(buryScript, [nodeOf(node), nodesKey], [node, 1]), () => undefined)
     },
   }
 }

@@ -1,7 +1,7 @@
 /**
  * What stands between whoever publishes and the hub, in one order:
  *
- *   client ─(rule)─► message ─► limit ─┐
+ *   client ─(rule)─► message ─► limit ─┤─► (through) the app's own route, which publishes as the app
  *   server API ─────► message ─────────┼─► encode ─► conflate ─► broker ─► hub
  *   live, feeds, the app's routes ─────┘
  *
@@ -16,6 +16,7 @@ import { createConflator, type ConflateLimits, type ConflatePlan } from './confl
 import type { Broker, Once } from './broker.ts'
 import type { DurablePlan } from './durable.ts'
 import type { Encoded, Hub, Match } from './hub.ts'
+import type { Call, Called } from './peer.ts'
 import { errors, type ProtocolError } from './protocol.ts'
 import {
   createPublishLimiter,
@@ -32,7 +33,15 @@ export interface PublishPlan {
   readonly message?: CheckMessage | undefined
   readonly limit?: PublishLimitPlan | undefined
   readonly conflate?: ConflatePlan | undefined
+  /** Where clients' publications go instead. */
+  readonly through?: ThroughPlan | undefined
   readonly persist?: DurablePlan | undefined
+}
+
+export interface ThroughPlan {
+  readonly method: string
+  /** With `{name}` for parameters of the topic. */
+  readonly path: string
 }
 
 /** Whether data is what the topic's schema says, and if so without what that does not name. */
@@ -85,6 +94,8 @@ export interface PublisherDeps {
   readonly clock: Clock
   readonly log: Log
   readonly limits: MakeLimits
+  /** The app's own doors. Absent: no topic goes through one. */
+  readonly call?: ((call: Call) => Promise<Called>) | undefined
 }
 
 type Outcome = Position | Promise<Position>
@@ -177,6 +188,27 @@ export function createPublisher(deps: PublisherDeps, limits: ConflateLimits): Pu
     return key === undefined ? publish() : repeats.once(name, key, publish)
   }
 
+  const callThrough = async (
+    { identity, address = '' }: Author,
+    { params }: Match,
+    { method, path }: ThroughPlan,
+    body: unknown,
+    refused: (error: unknown) => ProtocolError,
+  ): Promise<ProtocolError | undefined> => {
+    const filled = path.replaceAll(/\{(\w+)\}/g, (_, name: string) =>
+      encodeURIComponent(params[name] ?? ''),
+    )
+    try {
+      if (!deps.call) throw new Fault('internal', 'nothing can be called here')
+      const called = await deps.call({ identity, address, method, path: filled, body })
+      if (called.ok) return undefined
+      refused(called.error)
+      return called.error
+    } catch (error) {
+      return refused(error)
+    }
+  }
+
   return {
     publish(name, data, once) {
       const match = matchOf(name)
@@ -207,6 +239,8 @@ export function createPublisher(deps: PublisherDeps, limits: ConflateLimits): Pu
         }
         return errors.limit
       }
+      if (match.plan.through)
+        return callThrough(author, match, match.plan.through, checked.data, refused)
       try {
         const outcome = send(match, checked.data, hub.encode(checked.data))
         return outcome instanceof Promise ? outcome.then(() => undefined, refused) : undefined

@@ -204,6 +204,8 @@ export interface RealtimeStats {
   readonly historyBytes: number
   /** Readers cut because they did not keep up. */
   readonly slow: number
+  /** `connect` commands in line. */
+  readonly waiting: number
 }
 
 export interface Realtime extends Service {
@@ -266,7 +268,10 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
     })
   const durable = publications && createDurable({ hub, clock, log, publications, onGap })
   const broker = brokerOf(deps, hub, durable)
-  const publisher = createPublisher({ hub, broker, clock, log, limits: deps.limits }, limits)
+  const publisher = createPublisher(
+    { hub, broker, clock, log, limits: deps.limits, call: deps.call },
+    limits,
+  )
   const users = new Users()
   const presence = presenceOf(deps, hub.epoch)
   const attendance = createAttendance(clock, presence)
@@ -398,6 +403,7 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
     stats: () => ({
       connections: counts.sockets + counts.streams,
       ...counts,
+      waiting: admission.waiting,
       topics: hub.topics,
       publications: hub.publications,
       alone: broker.alone,

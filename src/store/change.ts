@@ -14,6 +14,14 @@ export interface Change {
   /** In the order of the table's columns. */
   readonly row: RawRow
   readonly tags: readonly string[]
+  /** Not of a row: what `Store.note` was given. */
+  readonly notice?: Notice
+}
+
+/** News of Belfry's own for every node: `kind` says whose, who knows what it says. */
+export interface Notice {
+  readonly kind: string
+  readonly data: unknown
 }
 
 /** On every change of a row of it. */
@@ -27,7 +35,8 @@ export type ReadEntry = (entry: LogEntry) => Change
 export function createEntryReader(tables: readonly SQLiteTable[]): ReadEntry {
   const shapes = new Map(tables.map((table) => [getTableConfig(table).name, shapeOf(table)]))
   return ([seq, atMs, table, data]) => {
-    const { op, row, tags } = JSON.parse(data) as Logged
+    const { op, row, tags, notice } = JSON.parse(data) as Logged
+    if (notice) return { seq, atMs, table, op: 'update', key: '', row: [], tags: [], notice }
     // Not of a row: somebody invalidates by name.
     if (tags) return { seq, atMs, table, op: 'update', key: '', row: [], tags }
     const shape = shapes.get(table)
@@ -50,6 +59,7 @@ export function createEntryReader(tables: readonly SQLiteTable[]): ReadEntry {
 
 interface Logged {
   readonly tags?: readonly string[]
+  readonly notice?: Notice
   readonly op: Change['op']
   readonly row: Readonly<Record<string, unknown>>
 }

@@ -1,7 +1,7 @@
 /**
  * Redis, as something that may be away: it makes answers cheaper, news faster and nodes one, and nothing depends on it.
  *
- *   get set delete claim run publish ──► breaker open? ─ yes ─► refused at once
+ *   get set delete claim script publish ──► breaker open? ─ yes ─► refused at once
  *                                    └─ no ─► one connection, pipelined; answered within 100 ms, or all that wait no
  *                                             longer than that are given up and the breaker opens
  *   subscribe ──► a second connection (a subscribed one takes no commands); after each reconnection `onReady`
@@ -63,11 +63,11 @@ export interface RedisStats {
 export interface Script {
   readonly text: string
   /** Redis knows it by this after the first time. */
-  readonly sha1: string
+  readonly sha: string
 }
 
 export function scriptOf(text: string): Script {
-  return { text, sha1: createHash('sha1').update(text).digest('hex') }
+  return { text, sha: createHash('sha1').update(text).digest('hex') }
 }
 
 export interface Redis extends Service {
@@ -88,7 +88,7 @@ export interface Redis extends Service {
    * The script's answer. In the order of the calls, one after the other. `ms`: it is waited for so long, even if others
    * were given up: for what nobody can do without Redis.
    */
-  run(
+  script(
     script: Script,
     keys: readonly string[],
     args: readonly (string | number)[],
@@ -298,7 +298,7 @@ export function createRedis(
     delete: (key) => run(key.length, (client) => client.del(key).then(() => undefined)),
     claim: async (key, ms) =>
       (await run(key.length, (client) => client.set(key, '', 'PX', Math.ceil(ms), 'NX'))) === 'OK',
-    run(script, keys, args, ms) {
+    script(script, keys, args, ms) {
       let bytes = 0
       for (const text of keys) bytes += text.length
       for (const arg of args) bytes += typeof arg === 'string' ? arg.length : 8
@@ -331,11 +331,11 @@ export function createRedis(
 /** By its hash; the text only when this Redis has not seen it yet, or has been emptied. */
 async function evaluate(
   client: Client,
-  { text, sha1 }: Script,
+  { text, sha }: Script,
   args: readonly [number, ...(string | number)[]],
 ): Promise<unknown> {
   try {
-    return await client.evalsha(sha1, ...args)
+    return await client.evalsha(sha, ...args)
   } catch (error) {
     const isUnknown =
       isReply(error) && error instanceof Error && error.message.startsWith('NOSCRIPT')

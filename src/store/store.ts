@@ -21,7 +21,7 @@ import type { Clock } from '../lib/clock.ts'
 import type { Service } from '../lib/service.ts'
 import { must } from '../lib/assert.ts'
 import type { Log } from '../observe/log.ts'
-import { createEntryReader, type Change } from './change.ts'
+import { createEntryReader, type Change, type Notice } from './change.ts'
 import { entriesAfter, selectSeq } from './engine.ts'
 import { createFollower, type ChangeListener, type GapListener } from './follower.ts'
 import { checkInTransaction, checkReads } from './guard.ts'
@@ -45,7 +45,7 @@ export { takeFolder } from './places.ts'
 export { createRedis, scriptOf } from './redis.ts'
 export { foldFile, inspectFile, openPinned, snapshotFile } from './snapshot.ts'
 export type { Copy, Pinned } from './snapshot.ts'
-export type { Change } from './change.ts'
+export type { Change, Notice } from './change.ts'
 export type { DatabaseOptions } from './places.ts'
 export type { Once } from './once.ts'
 export { createPublications, loadBytesMax } from './publications.ts'
@@ -132,6 +132,8 @@ export interface Store extends Service {
   snapshot(toFile: string): Promise<Copy>
   /** An entry of the log that names these tags: listeners hear of it as of any other change, on every node. */
   invalidate(tags: readonly string[]): Promise<void>
+  /** An entry of the log that is of no row, and what is stored with it: listeners hear of it on every node. */
+  note(notice: Notice, alongside: Write): Promise<void>
   /** What changed last, oldest first, not told to listeners: for whoever knows something from before. */
   recent(max: number): Promise<readonly Change[]>
   /** A small text that outlives the process, by name. */
@@ -355,6 +357,11 @@ export function createStore(deps: StoreDeps, options: StoreOptions): Store {
       await writer.write([{ sql: insertTags, params: [JSON.stringify(tags)] }])
       hint()
     },
+    async note(notice, alongside) {
+      const data = JSON.stringify({ notice })
+      await writer.write([...alongside, { sql: insertNotice, params: [notice.kind, data] }])
+      hint()
+    },
     async recent(max) {
       const from = Math.max(0, follower.applied - max)
       const sql = 'select seq, at, subject, data from log where seq > ? and seq <= ? order by seq'
@@ -422,6 +429,9 @@ function migrationPort(writer: Writer): MigrationDb {
 /** `subject` is empty: it is of no table. */
 const insertTags = `insert into log (at, kind, subject, tags, data) select
   cast(unixepoch('subsec') * 1000 as integer), 'tags', '', tags, '{"tags":' || tags || '}' from (select ? as tags)`
+
+const insertNotice = `insert into log (at, kind, subject, tags, data) values
+  (cast(unixepoch('subsec') * 1000 as integer), ?, '', '[]', ?)`
 
 interface DrizzleRows {
   // Drizzle's proxy wants no row to be no rows, against its own type.

@@ -3,12 +3,13 @@ import { generateKeyPairSync } from 'node:crypto'
 import { exportJWK, SignJWT } from 'jose'
 import { createAuth, signToken } from '../../src/auth/auth.ts'
 import { createTestClock } from '../clock.ts'
+import { createTestLog } from '../harness.ts'
 
 const secret = 'a secret of at least thirty-two bytes'
 
 async function setUp(config: Parameters<typeof createAuth>[1] = { secret }) {
   const clock = createTestClock()
-  const auth = await createAuth({ clock }, config)
+  const auth = await createAuth({ clock, log: createTestLog() }, config)
   const sign = (claims: Record<string, unknown> & { sub: string }, ttlMs = 3_600_000) =>
     signToken(secret, claims, { nowMs: clock.now(), ttlMs })
   return { clock, auth, sign }
@@ -97,7 +98,7 @@ describe('auth.identify', () => {
   })
 
   test('issuer and audience are checked when configured', async () => {
-    const { auth, sign } = await setUp({ secret, issuer: 'me', audience: 'belfry' })
+    const { auth, sign } = await setUp({ secret, issuers: ['me'], audiences: ['belfry'] })
     expect(await auth.identify(await sign({ sub: 'u', iss: 'me', aud: 'belfry' }))).toMatchObject({
       ok: true,
     })

@@ -1,127 +1,128 @@
 /**
- * Fan-out of 128-byte JSON to S subscribers of one topic: this room behind its own doors against raw
- * `Bun.serve` publish of the same frames. One publication outstanding, and sixteen published in a tick.
+ * Fan-out of 128-byte JSON to S subscribers of one topic: this room behind its own doors, raw `Bun.serve`
+ * publish of the same frames, and what others made. One publication outstanding, and sixteen published
+ * in a tick; then how long a publication takes to each of its subscribers.
+ *
+ * All of them are up at the same time with all of their subscribers, and take turns of half a second, so
+ * that what else the machine does hits all alike. `PEERS=raw,belfry SIZES=1000 ROUNDS=10` narrows it.
  */
-import { median } from './load.ts'
-import { openAudience, peerNames, sample, startPeer, topicName, type PeerName } from './peer.ts'
+import { rounded } from './load.ts'
+import { availablePeers, peerNames, type PeerName } from './peer.ts'
+import { delayStepMs, startStand, type Slice, type Stand } from './stand.ts'
 
 const sizes = (process.env['SIZES'] ?? '1000,5000,15000').split(',').map(Number)
 const ticks = [1, 16] as const
-const rounds = Number(process.env['ROUNDS'] ?? 3)
 
-/** Deliveries per measurement: about two seconds of work each way. */
-const deliveries = { 1: 300_000, 16: 4_800_000 } as const
+/** Of what is compared closely; the others take part in the first ones only. */
+const rounds = Number(process.env['ROUNDS'] ?? 6)
+const roundsOfOthers = Math.min(rounds, 2)
+const close: ReadonlySet<PeerName> = new Set(['raw', 'belfry', 'belfry-sse'])
+
+const sliceMs = 500
 
 /**
- * Publications before it counts. A child that just took its connections in is still compiling and
- * collecting; measured without this, a thousand subscribers showed that and not the fan-out (0.78 of
- * raw, and 1.03 in the steady state).
+ * Before it counts. A child that just took its connections in is still compiling and collecting;
+ * measured without this, a thousand subscribers showed that and not the fan-out (0.78 of raw, and 1.03 in
+ * the steady state).
  */
-const warmUpPublications = 3_000
-const warmUpDeliveries = 4_800_000
+const warmUpMs = 2_500
 
-/** Publication `offset`, as a socket receives it, without the frame's header. */
-function lineBytes(offset: number): number {
-  return socketFrame.length + String(offset).length
-}
-
-/** For 126 to 65,535 bytes. */
-const frameHeaderBytes = 4
-
-const socketFrame = `{"push":{"channel":"${topicName}","pub":{"data":${JSON.stringify(sample)},"offset":}}}`
-
-/** Times that the event loop is watched: by a timer, so not while it is measured what a delivery costs. */
-const watchedTimes = 10
+const delayed = 20
+/** Deliveries before a publication are over by then. */
+const restMs = 30
 
 interface Figures {
-  readonly perCpuSecond: number
-  readonly perSecond: number
-  /** Longest CPU time in which the server's event loop did nothing else. */
-  readonly blockMs: number
+  readonly name: PeerName
+  /** One for each of `ticks`, of all rounds. */
+  readonly sums: Slice[]
+  blockMs: number | undefined
+  delays: readonly number[]
 }
 
-async function measure(name: PeerName, size: number): Promise<Figures[]> {
-  const peer = await startPeer(name)
-  try {
-    const audience = await openAudience(peer, size)
-    const figures: Figures[] = []
-    let offset = 0
-    let expected = audience.bytes()
-    const bytesOf = name === 'belfry-sse' ? eventBytes : lineBytes
-    const publish = async (count: number) => {
-      let chunk = 0
-      for (let n = 1; n <= count; n += 1) chunk += bytesOf(offset + n)
-      if (name === 'belfry-sse') chunk += chunkBytes(chunk)
-      else if (name === 'raw') chunk += frameHeaderBytes * count
-      // What leaves together is the lines of one frame.
-      else chunk += frameHeaderBytes + count - 1
-      offset += count
-      expected += size * chunk
-      await Promise.all([peer.publish(count), audience.reach(expected)])
-    }
-    const warmUps = Math.min(warmUpPublications, warmUpDeliveries / size)
-    for (let n = 0; n < warmUps; n += 16) await publish(16)
-    for (const perTick of ticks) {
-      const times = Math.max(3, Math.ceil(deliveries[perTick] / size / perTick))
-      const cpu = await peer.cpuSeconds()
-      const at = performance.now()
-      for (let n = 0; n < times; n += 1) await publish(perTick)
-      const seconds = (performance.now() - at) / 1_000
-      const cpuUsed = (await peer.cpuSeconds()) - cpu
-      const sent = times * perTick * size
-      await peer.watch()
-      for (let n = 0; n < watchedTimes; n += 1) await publish(perTick)
-      const blockMs = await peer.watch()
-      figures.push({ perCpuSecond: sent / cpuUsed, perSecond: sent / seconds, blockMs })
-    }
-    audience.close()
-    return figures
-  } finally {
-    peer.stop()
+const nothing: Slice = { deliveries: 0, cpuSeconds: 0, seconds: 0 }
+const plus = (a: Slice, b: Slice): Slice => ({
+  deliveries: a.deliveries + b.deliveries,
+  cpuSeconds: a.cpuSeconds + b.cpuSeconds,
+  seconds: a.seconds + b.seconds,
+})
+
+async function measure(stands: readonly Stand[], size: number): Promise<Figures[]> {
+  for (const stand of stands) {
+    await stand.open(size)
+    await stand.slice(16, warmUpMs)
   }
+  const all = stands.map(({ name }): Figures => ({
+    name,
+    sums: ticks.map(() => nothing),
+    blockMs: undefined,
+    delays: [],
+  }))
+  for (let round = 0; round < rounds; round += 1) {
+    for (const [tick, perTick] of ticks.entries()) {
+      for (const [at, stand] of stands.entries()) {
+        const figures = all[at]
+        if (!figures || (round >= roundsOfOthers && !close.has(stand.name))) continue
+        const slice = await stand.slice(perTick, sliceMs)
+        figures.sums[tick] = plus(figures.sums[tick] ?? nothing, slice)
+      }
+    }
+  }
+  for (const [at, stand] of stands.entries()) {
+    const figures = all[at]
+    if (!figures) continue
+    figures.delays = await stand.delays(delayed, restMs)
+    figures.blockMs = await stand.block(16)
+  }
+  return all
 }
 
-/** An event, as a stream receives it. */
-function eventBytes(offset: number): number {
-  const id = `id: 00000000:${offset}\n`
-  const data = `data: {"channel":"${topicName}","data":${JSON.stringify(sample)},"offset":${offset}}\n\n`
-  return id.length + data.length
+/** The delay, in ms, that `share` of the deliveries are below. */
+function delayAt(counts: readonly number[], share: number): number {
+  const total = counts.reduce((a, b) => a + b, 0)
+  let below = 0
+  const step = counts.findIndex((count) => (below += count) >= total * share)
+  return rounded(step * delayStepMs)
 }
 
-/** What HTTP/1.1's chunked coding puts around each chunk. */
-function chunkBytes(length: number): number {
-  return length.toString(16).length + 4
+const perCpuSecond = ({ deliveries, cpuSeconds }: Slice): number => deliveries / cpuSeconds
+const perSecond = ({ deliveries, seconds }: Slice): number => deliveries / seconds
+const thousands = (value: number): number => rounded(value / 1_000)
+const share = (value: number): number => Math.round(value * 100) / 100
+
+function print(size: number, all: readonly Figures[]): void {
+  const raw = all.find(({ name }) => name === 'raw')
+  console.log(
+    `\nfan-out to ${size} subscribers, thousand deliveries a server-CPU-second; delays of one at a time`,
+  )
+  const table = all.map(({ name, sums, delays, blockMs }) => {
+    const row: Record<string, string | number> = {}
+    for (const [tick, perTick] of ticks.entries()) {
+      const own = sums[tick] ?? nothing
+      const bound = raw?.sums[tick]
+      row[`·${perTick}`] = thousands(perCpuSecond(own))
+      row[`·${perTick} of raw`] = bound ? share(perCpuSecond(own) / perCpuSecond(bound)) : ''
+      row[`·${perTick} wall`] = thousands(perSecond(own))
+    }
+    row['p50 ms'] = delayAt(delays, 0.5)
+    row['p99 ms'] = delayAt(delays, 0.99)
+    row['block ms'] = blockMs ? Math.round(blockMs) : ''
+    return [name, row] as const
+  })
+  console.table(Object.fromEntries(table))
 }
 
-const names = (process.env['PEERS']?.split(',') ?? peerNames) as readonly PeerName[]
+const wanted = (process.env['PEERS']?.split(',') ?? peerNames) as readonly PeerName[]
 
 export async function run(): Promise<void> {
+  const names = await availablePeers(wanted)
   for (const size of sizes) {
-    const results = new Map<PeerName, Figures[][]>(names.map((name) => [name, []]))
-    for (let round = 0; round < rounds; round += 1) {
-      for (const name of names) results.get(name)?.push(await measure(name, size))
+    const stands = names.map(startStand)
+    try {
+      print(size, await measure(stands, size))
+    } finally {
+      await Promise.all(stands.map((stand) => stand.stop()))
     }
-    console.log(`fan-out to ${size} subscribers, thousand deliveries, median of ${rounds} rounds`)
-    const of = (name: PeerName, tick: number, key: keyof Figures) =>
-      median(results.get(name)?.map((figures) => figures[tick]?.[key] ?? 0) ?? [])
-    console.table(
-      names.flatMap((name) =>
-        ticks.map((perTick, tick) => ({
-          peer: name,
-          'per tick': perTick,
-          'per server CPU-second': Math.round(of(name, tick, 'perCpuSecond') / 1_000),
-          'per second': Math.round(of(name, tick, 'perSecond') / 1_000),
-          'of raw, CPU': ratio(of(name, tick, 'perCpuSecond'), of('raw', tick, 'perCpuSecond')),
-          'of raw, wall': ratio(of(name, tick, 'perSecond'), of('raw', tick, 'perSecond')),
-          'longest block, CPU ms': Math.round(of(name, tick, 'blockMs')),
-        })),
-      ),
-    )
   }
-}
-
-function ratio(a: number, b: number): number {
-  return Math.round((a / b) * 100) / 100
 }
 
 if (import.meta.main) await run()

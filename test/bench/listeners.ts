@@ -2,7 +2,8 @@
  * Many live subscribers in a process of their own, so that who measures a write does not wait for their
  * own ten thousand sockets: `bun listeners.ts <belfry|pocketbase> <port>` is the child.
  */
-import { handshake, masked, openBatch, ping, pong } from './peer.ts'
+import { openBatch } from './audience.ts'
+import { handshake, masked, ping, pong } from './wire.ts'
 
 export type Kind = 'belfry' | 'pocketbase'
 

@@ -1,14 +1,17 @@
-/** RSS of the server per idle subscriber, against raw `Bun.serve`. */
-import { openAudience, peerNames, startPeer } from './peer.ts'
+/** RSS of the server per idle subscriber, against raw `Bun.serve` and what others made. */
+import { openAudience } from './audience.ts'
+import { availablePeers, peerNames, startPeer, type PeerName } from './peer.ts'
 
 const subscribers = Number(process.env['SUBSCRIBERS'] ?? 15_000)
 
 /** Warms the allocator up: what a first connection costs once is not a connection's price. */
 const warmUp = 200
 
+const wanted = (process.env['PEERS']?.split(',') ?? peerNames) as readonly PeerName[]
+
 export async function run(): Promise<void> {
   const rows: Record<string, string | number>[] = []
-  for (const name of peerNames) {
+  for (const name of await availablePeers(wanted)) {
     const peer = await startPeer(name)
     try {
       const few = await openAudience(peer, warmUp)

@@ -2,8 +2,10 @@
  * nginx with `proxy_cache` in front of a server, as a peer of benches: one worker, on the same core as the
  * others, on a free port, in a folder of its own. `apt-get install nginx-light`.
  */
-import { chmodSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdirSync, writeFileSync } from 'node:fs'
 import { until, type TempFolder } from '../harness.ts'
+import { childrenOf } from '../process.ts'
+import { freePort } from '../services.ts'
 
 export const hasNginx = Bun.which('nginx') !== null
 
@@ -68,21 +70,4 @@ export async function startNginx(folder: TempFolder, origin: string): Promise<Ng
       await master.exited
     },
   }
-}
-
-async function freePort(): Promise<number> {
-  const server = Bun.serve({ port: 0, fetch: () => new Response() })
-  const port = server.port ?? 0
-  await server.stop(true)
-  return port
-}
-
-/** Linux. */
-function childrenOf(pid: number): number[] {
-  return readdirSync(`/proc/${pid}/task`).flatMap((task) =>
-    readFileSync(`/proc/${pid}/task/${task}/children`, 'utf8')
-      .split(' ')
-      .filter((child) => child !== '')
-      .map(Number),
-  )
 }

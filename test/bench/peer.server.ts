@@ -6,7 +6,8 @@ import { createLimits } from '../../src/limits/limits.ts'
 import { systemClock } from '../../src/lib/clock.ts'
 import { createLog } from '../../src/observe/log.ts'
 import { compilePattern, createRealtime, type Connection } from '../../src/realtime/realtime.ts'
-import { sample, topicName, type Order, type PeerName, type Report } from './peer.ts'
+import type { Order, PeerName, Report } from './peer.ts'
+import { pushText, sample, topicName } from './wire.ts'
 
 interface Served {
   readonly port: number
@@ -17,7 +18,6 @@ interface Served {
 const served = process.argv[2] === ('raw' satisfies PeerName) ? serveRaw() : serveBelfry()
 const report = (): Report => ({
   port: served.port,
-  rssBytes: process.memoryUsage.rss(),
   subscribers: served.subscribers(),
   blockMs,
 })
@@ -51,6 +51,7 @@ process.on('message', (order: Order) => {
     watch()
   }
 })
+process.on('disconnect', () => process.exit())
 process.send?.(report())
 
 /** The least that fans out: the same frames, native publish, nothing else. */
@@ -69,6 +70,8 @@ function serveRaw(): Served {
       backpressureLimit: 256 * 1024,
       closeOnBackpressureLimit: true,
       sendPings: false,
+      // Seconds: the peers of a run take turns.
+      idleTimeout: 960,
       open(ws) {
         open += 1
         ws.subscribe(topicName)
@@ -86,11 +89,7 @@ function serveRaw(): Served {
     subscribers: () => open,
     publish() {
       offset += 1
-      const data = JSON.stringify(sample)
-      server.publish(
-        topicName,
-        `{"push":{"channel":"${topicName}","pub":{"data":${data},"offset":${offset}}}}`,
-      )
+      server.publish(topicName, pushText(offset))
     },
   }
 }
@@ -118,7 +117,12 @@ function serveBelfry(): Served {
     identity: { kind: 'anonymous', user: null },
   }
   const addressOf = (request: Request) => server.requestIP(request)?.address ?? ''
-  const socket = createSocketDoor(realtime, () => server, addressOf)
+  const socket = createSocketDoor(
+    realtime,
+    () => server,
+    addressOf,
+    () => true,
+  )
   const events = createEventsDoor({
     realtime,
     tick: systemClock.tick,

@@ -3,6 +3,7 @@ import { copyFileSync, existsSync, statSync, writeFileSync } from 'node:fs'
 import { Centrifuge } from 'centrifuge'
 import { buildBinary } from '../../.ci/build.ts'
 import { signToken } from '../../src/auth/auth.ts'
+import type * as Client from '../../src/client/client.ts'
 import { tempFolder, until, type TempFolder } from '../harness.ts'
 import { runBelfry, spawnBelfry } from '../process.ts'
 
@@ -136,6 +137,36 @@ describe('the compiled binary, alone in an empty folder', () => {
       items: [{ score: expect.any(Number), licence: 'CC BY-SA 3.0' }],
     })
   }, 90_000)
+
+  test('serves the radio app inside it: its page, what is on air, and the client for any page', async () => {
+    const { folder, command } = emptyFolder()
+    using _ = folder
+    await using server = await spawnBelfry({
+      command,
+      args: ['serve', '--app', 'radio'],
+      cwd: folder.path,
+    })
+    const html = await (await fetch(server.url)).text()
+    expect(html).toContain('<title>Belfry · Radio</title>')
+    const assets = [...html.matchAll(/(?:src|href)="(\/[^"]+\.(?:js|css))"/g)].map(
+      ([, path]) => path,
+    )
+    // One of them is the link to the client itself.
+    expect(assets.length).toBeGreaterThanOrEqual(3)
+    for (const asset of assets) expect((await fetch(server.url + asset)).status).toBe(200)
+
+    await Bun.write(folder.file('belfry.js'), await fetch(`${server.url}/belfry.js`))
+    const { createClient } = (await import(folder.file('belfry.js'))) as Pick<
+      typeof Client,
+      'createClient'
+    >
+    const client = createClient({ url: server.url })
+    const heard: unknown[] = []
+    client.subscribe('live-stream', { message: (data) => heard.push(data) })
+    await until(() => heard.length >= 2, 'two tracks are heard', 20_000)
+    client.close()
+    expect(heard[1]).toMatchObject({ collection: 'plays', op: 'create' })
+  }, 60_000)
 
   test('serves an app file from disk, with relative imports and its own copies of the packages', async () => {
     const { folder, command } = emptyFolder()

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'bun:test'
 import { createAuth } from '../../src/auth/auth.ts'
 import { systemClock } from '../../src/lib/clock.ts'
-import { tempFolder } from '../harness.ts'
+import { createTestLog, tempFolder } from '../harness.ts'
 import { runBelfry, spawnBelfry } from '../process.ts'
 
 const secret = 'a secret of at least thirty-two bytes'
@@ -13,7 +13,7 @@ describe('belfry', () => {
       runBelfry({ args: ['token', ...args], cwd: folder.path, env })
     const { stdout, exitCode } = await run(['--sub', 'ann', '--role', 'scraper'])
     expect(exitCode).toBe(0)
-    const auth = await createAuth({ clock: systemClock }, { secret })
+    const auth = await createAuth({ clock: systemClock, log: createTestLog() }, { secret })
     expect(await auth.identify(stdout.trim())).toMatchObject({
       ok: true,
       identity: { user: { id: 'ann', role: 'scraper' } },

@@ -101,8 +101,8 @@ test('what is not there is 404, what is not asked for so 400, what is not done 4
   for (const path of [...wrong, 'posts?count=1', 'comments/1?expand=x', 'posts?after=x']) {
     expect([path, ...(await statusOf(`/api/${path}`))]).toEqual([path, 400, null])
   }
-  expect(await statusOf('/api/posts/1/comments', 'POST')).toEqual([405, 'GET'])
-  expect(await statusOf('/api/posts/slug/hello', 'DELETE')).toEqual([405, 'GET'])
+  expect(await statusOf('/api/posts/1/comments', 'POST')).toEqual([405, 'GET, HEAD, OPTIONS'])
+  expect(await statusOf('/api/posts/slug/hello', 'DELETE')).toEqual([405, 'GET, HEAD, OPTIONS'])
 })
 
 test('an answer that a rule had a say in is private: the row’s, the parent’s, a target’s', async () => {

@@ -152,19 +152,47 @@ describe('compilePlan', () => {
     ])
   })
 
+  test('a topic may name a limit of the app, of users and connections', () => {
+    const plan = compilePlan(
+      app({
+        name: 'a',
+        limits: { chat: '5/10s' },
+        topics: { t: topic({ limit: 'chat' }), u: topic({ limit: { connection: 'chat' } }) },
+      }),
+    )
+    const policy = { name: 'chat', quota: 5, windowMs: 10_000 }
+    expect(plan.topics.map(({ limit }) => limit)).toEqual([
+      { user: policy },
+      { user: undefined, connection: policy },
+    ])
+    const limits = { login: { rate: '5/15min', by: 'address' } } as const
+    expect(problemsOf({ name: 'a', limits, topics: { t: topic({ limit: 'login' }) } })).toEqual([
+      'topics.t.limit: counts by address: a topic counts users and connections',
+    ])
+  })
+
+  test('a topic that goes through no call, or through one with parameters it has not', () => {
+    const topics = {
+      'a:{room}': topic({ publish: 'public', through: 'POST /api/chat/{room}/{place}' }),
+      b: topic({ publish: 'public', through: '/api/chat' }),
+      c: topic({ through: 'POST /api/chat' }),
+    }
+    expect(problemsOf({ name: 'a', topics })).toEqual([
+      'topics.a:{room}.through: {place} is no parameter of a:{room}',
+      "topics.b.through: must be a call like 'POST /api/chat/{room}'",
+      'topics.c.through: needs publish: who may',
+    ])
+  })
+
   test('what later versions will serve is refused by name, not ignored', () => {
     expect(
       problemsOf({
         name: 'a',
         jobs: {},
         budgets: {},
-        limits: { api: '100/min' },
-        collections: { spot: collection(spot, { limits: {} }) },
       }),
     ).toEqual(
-      ['jobs', 'budgets', 'limits', 'collections.spot.limits'].map(
-        (key) => `${key}: is not served yet by this version: remove it`,
-      ),
+      ['jobs', 'budgets'].map((key) => `${key}: is not served yet by this version: remove it`),
     )
   })
 

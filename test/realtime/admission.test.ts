@@ -12,9 +12,9 @@ describe('connects beyond the rate', () => {
     connectionsMax: 100,
     connectionsPerAddressMax: Infinity,
     connectionsPerUserMax: Infinity,
-    connectsPerSecond: 100,
+    connectsPerSecond: 200,
     connectsBurst: 2,
-    connectsWaitingMax: 5,
+    connectsWaitingMax: 7,
   }
 
   test('stand in line, and who has gone home takes no place', async () => {
@@ -28,28 +28,29 @@ describe('connects beyond the rate', () => {
       else if (turn !== 'full') void turn.then(() => order.push(n))
       return guest
     }
-    const guests = Array.from({ length: 7 }, (_, n) => enter(n))
+    const guests = Array.from({ length: 9 }, (_, n) => enter(n))
     expect(admission.enter({ state: 'opened' })).toBe('full')
-    expect([order, admission.waiting]).toEqual([[0, 1], 5])
-    const settle = () => new Promise((resolve) => setImmediate(resolve))
-    clock.advance(10)
-    await settle()
-    expect(order).toEqual([0, 1, 2])
-    const gone = guests[3]
+    expect([order, admission.waiting]).toEqual([[0, 1], 7])
+    const step = async (ms: number) => {
+      clock.advance(ms)
+      await new Promise((resolve) => setImmediate(resolve))
+    }
+    await step(10)
+    expect(order).toEqual([0, 1, 2, 3])
+    const gone = guests[4]
     if (gone) gone.state = 'closed'
-    clock.advance(10)
-    await settle()
-    expect([order, admission.waiting]).toEqual([[0, 1, 2, 3, 4], 2])
-    // Nobody overtakes, though the bucket has been filled meanwhile.
-    clock.advance(9)
-    enter(7)
-    clock.advance(1)
-    await settle()
-    clock.advance(30)
-    await settle()
-    expect([order, admission.waiting]).toEqual([[0, 1, 2, 3, 4, 5, 6, 7], 0])
+    await step(10)
+    expect([order, admission.waiting]).toEqual([[0, 1, 2, 3, 4, 5, 6], 2])
+    // Nobody overtakes, though there is room again.
+    await step(9)
+    enter(9)
+    expect(admission.waiting).toBe(3)
+    await step(1)
+    expect(order.slice(7)).toEqual([7, 8])
+    await step(10)
+    expect([order.slice(7), admission.waiting]).toEqual([[7, 8, 9], 0])
     clock.advance(10_000)
-    expect([enter(8).state, order.at(-1)]).toEqual(['opened', 8])
+    expect([enter(10).state, order.at(-1)]).toEqual(['opened', 10])
     admission.stop()
   })
 
@@ -65,10 +66,23 @@ describe('connects beyond the rate', () => {
       // Later than its `connect`, and still after it.
       client.send('{"id":3,"ping":{}}')
     }
+    await until(() => server.realtime.stats().waiting > 0, 'some wait')
     await until(() => clients.every(({ replies }) => replies.length === 3), 'all are served')
     for (const { replies } of clients) expect(replies.map(({ id }) => id)).toEqual([1, 2, 3])
     expect(server.realtime.stats()).toMatchObject({ sockets: 100, subscriptions: 100 })
     for (const client of clients) client.close()
+  })
+
+  test('who stands in line when the server goes down is sent away', async () => {
+    await using server = serve(topics, { limits: { connectsPerSecond: 0.001, connectsBurst: 1 } })
+    await RawClient.connect(server.wsUrl)
+    const waiting = await RawClient.open(server.wsUrl)
+    waiting.send('{"id":1,"connect":{}}')
+    await until(() => server.realtime.stats().waiting === 1, 'it waits')
+    await server.realtime.drain()
+    await until(() => waiting.closed !== undefined, 'closed')
+    expect([waiting.closed?.code, waiting.replies]).toEqual([3001, []])
+    expect(server.realtime.stats()).toMatchObject({ connections: 0, subscriptions: 0 })
   })
 
   test('a stock client that finds the line full comes back and gets in', async () => {

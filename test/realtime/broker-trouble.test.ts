@@ -79,7 +79,7 @@ describe.skipIf(!requireService('redis-server'))('over Redis', () => {
     await using far = await redisNode(declared, {
       port: server.port,
       tamper: (redis) => ({
-        ...{ run: redis.run, isUp: true },
+        ...{ script: redis.script, isUp: true },
         subscribe: (channel, onMessage, onReady) =>
           redis.subscribe(channel, (text) => void (isDeaf || onMessage(text)), onReady),
       }),
@@ -237,10 +237,10 @@ describe.skipIf(!requireService('redis-server'))('over Redis', () => {
       port: server.port,
       tamper: (redis) => ({
         isUp: true,
-        async run(script, keys, args) {
+        async script(script, keys, args) {
           if (isRefusing && script === stateScript) await gate.promise
           if (isRefusing) throw new Error('refused')
-          return await redis.run(script, keys, args)
+          return await redis.script(script, keys, args)
         },
         subscribe: redis.subscribe,
       }),
@@ -302,7 +302,7 @@ describe.skipIf(!requireService('redis-server'))('over Redis', () => {
     await using far = await redisNode(declared, {
       port: server.port,
       isFollowing: true,
-      tamper: (redis) => ({ isUp: true, run: redis.run, subscribe: telling(redis, onHeard) }),
+      tamper: (redis) => ({ isUp: true, script: redis.script, subscribe: telling(redis, onHeard) }),
     })
     const [ear, calm] = [await far.listen('room:a'), await far.listen('room:b')]
     await near.publish('room:a', 'change 7', 7)
@@ -330,8 +330,8 @@ describe.skipIf(!requireService('redis-server'))('over Redis', () => {
       port: server.port,
       tamper: (redis) => ({
         isUp: true,
-        async run(script, keys, args) {
-          const answer = await redis.run(script, keys, args)
+        async script(script, keys, args) {
+          const answer = await redis.script(script, keys, args)
           if (script === stateScript) await gate.promise
           return answer
         },
@@ -365,8 +365,8 @@ describe.skipIf(!requireService('redis-server'))('over Redis', () => {
       port: server.port,
       tamper: (redis) => ({
         isUp: true,
-        async run(script, keys, args) {
-          const answer = await redis.run(script, keys, args)
+        async script(script, keys, args) {
+          const answer = await redis.script(script, keys, args)
           for (const tell of late?.splice(0) ?? []) setImmediate(tell)
           return answer
         },

@@ -264,6 +264,11 @@ describe('the pump', () => {
     turns.turn()
     expect(writes).toEqual(['ab'])
     expect(turns.turn()).toBeFalse()
+    // Not later, though one of them has more to say.
+    for (const _ of [1, 2]) outbox.append('x'.repeat(16_000))
+    other.append('c')
+    turns.turn()
+    expect(writes.map(({ length }) => length)).toEqual([2, 16_001, 16_000])
   })
 
   test('pushes to some 1,000 in a turn, however little time they take', () => {

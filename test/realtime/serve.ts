@@ -113,7 +113,12 @@ export function serve(declared: Declared, options: ServeOptions = {}): TestServe
   const api = createServerApi({ realtime, health, tick, log: logTo(errors) })
   const replay = createReplayDoor({ realtime, tick })
   const doors: Record<string, Door> = {
-    '/connection/websocket': createSocketDoor(realtime, () => server, addressOf),
+    '/connection/websocket': createSocketDoor(
+      realtime,
+      () => server,
+      addressOf,
+      () => true,
+    ),
     '/connection/sse': emulated.sse,
     '/connection/http_stream': emulated.httpStream,
     '/emulation': emulated.emulation,

@@ -42,7 +42,7 @@ describe.skipIf(!requireService('sqld'))('migrations of a remote primary', () =>
     const [one = [], ...others] = told.toSorted((a, b) => b.length - a.length)
     expect(others).toEqual([[], []])
     expect(one).toEqual([
-      ...['store.migrated', 'store.migrated', 'store.migrated'],
+      ...['store.migrated', 'store.migrated', 'store.migrated', 'store.migrated'],
       ...['store.schema_applied', 'store.schema_applied', 'store.log_triggers_made'],
     ])
     for (const start of starts) expect(await start.exited).toBe(0)

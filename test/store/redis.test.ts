@@ -95,7 +95,7 @@ describe.skipIf(!requireService('redis-server'))('a connection to Redis', () => 
     await using opened = await openRedis(server.port)
     const { redis } = opened
     const add = scriptOf(`return {redis.call('RPUSH', KEYS[1], ARGV[1]), 'é' .. ARGV[1]}`)
-    const first = await Promise.all([1, 2, 3].map((n) => redis.run(add, ['list'], [n])))
+    const first = await Promise.all([1, 2, 3].map((n) => redis.script(add, ['list'], [n])))
     expect(first).toEqual([
       [1, 'é1'],
       [2, 'é2'],
@@ -103,11 +103,11 @@ describe.skipIf(!requireService('redis-server'))('a connection to Redis', () => 
     ])
     const admin = new Bun.RedisClient(server.url)
     await admin.send('SCRIPT', ['FLUSH'])
-    await Promise.all(['4', '5'].map((n) => redis.run(add, ['list'], [n])))
+    await Promise.all(['4', '5'].map((n) => redis.script(add, ['list'], [n])))
     expect(await admin.send('LRANGE', ['list', '0', '-1'])).toEqual(['1', '2', '3', '4', '5'])
     admin.close()
     const wrong = scriptOf(`return redis.call('GET', KEYS[1])`)
-    expect((await faultOf(() => redis.run(wrong, ['list'], []))).code).toBe('unavailable')
+    expect((await faultOf(() => redis.script(wrong, ['list'], []))).code).toBe('unavailable')
     expect(redis.isUp).toBeTrue()
   })
 

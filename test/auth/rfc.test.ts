@@ -1,0 +1,164 @@
+/** What the RFCs print: keys and signatures that others agree on. */
+import { expect, test } from 'bun:test'
+import { keysOfSet, pickKey } from '../../src/auth/keys.ts'
+import { isSigned } from '../../src/auth/token.ts'
+
+const joe =
+  'eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ'
+const frodo =
+  'SXTigJlzIGEgZGFuZ2Vyb3VzIGJ1c2luZXNzLCBGcm9kbywgZ29pbmcgb3V0IHlvdXIgZG9vci4gWW91IHN0ZXAgb250byB0aGUgcm9h' +
+  'ZCwgYW5kIGlmIHlvdSBkb24ndCBrZWVwIHlvdXIgZmVldCwgdGhlcmXigJlzIG5vIGtub3dpbmcgd2hlcmUgeW91IG1pZ2h0IGJlIHN3' +
+  'ZXB0IG9mZiB0by4'
+
+const bilbo = {
+  kty: 'RSA',
+  kid: 'bilbo.baggins@hobbiton.example',
+  use: 'sig',
+  n:
+    'n4EPtAOCc9AlkeQHPzHStgAbgs7bTZLwUBZdR8_KuKPEHLd4rHVTeT-O-XV2jRojdNhxJWTDvNd7nqQ0VEiZQHz_AJmSCpMaJMRBSFKrKb2' +
+    'wqVwGU_NsYOYL-QtiWN2lbzcEe6XC0dApr5ydQLrHqkHHig3RBordaZ6Aj-oBHqFEHYpPe7Tpe-OfVfHd1E6cS6M1FZcD1NNLYD5lFHpPI9' +
+    'bTwJlsde3uhGqC0ZCuEHg8lhzwOHrtIQbS0FVbb9k3-tVTU4fg_3L_vniUFAKwuCLqKnS2BYwdq_mzSnbLY7h_qixoR7jig3__kRhuaxwUk' +
+    'Rz5iaiQkqgc5gHdrNP5zw',
+  e: 'AQAB',
+}
+
+interface Example {
+  readonly where: string
+  readonly jwk: Readonly<Record<string, string>>
+  readonly header: Readonly<{ alg: string; kid?: string }>
+  readonly token: string
+}
+
+const examples: readonly Example[] = [
+  {
+    where: 'RFC 7515 A.1, HS256',
+    jwk: {
+      kty: 'oct',
+      k: 'AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow',
+    },
+    header: { alg: 'HS256' },
+    token: `eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.${joe}.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk`,
+  },
+  {
+    where: 'RFC 7515 A.2, RS256',
+    jwk: {
+      kty: 'RSA',
+      n:
+        'ofgWCuLjybRlzo0tZWJjNiuSfb4p4fAkd_wWJcyQoTbji9k0l8W26mPddxHmfHQp-Vaw-4qPCJrcS2mJPMEzP1Pt0Bm4d4QlL-yRT-SFd2' +
+        'lZS-pCgNMsD1W_YpRPEwOWvG6b32690r2jZ47soMZo9wGzjb_7OMg0LOL-bSf63kpaSHSXndS5z5rexMdbBYUsLA9e-KXBdQOS-UTo7WTB' +
+        'EMa2R2CapHg665xsmtdVMTBQY4uDZlxvb3qCo5ZwKh9kG4LT6_I5IhlJH7aGhyxXFvUK-DWNmoudF8NAco9_h9iaGNj8q2ethFkMLs91kz' +
+        'k2PAcDTW9gb54h4FRWyuXpoQ',
+      e: 'AQAB',
+    },
+    header: { alg: 'RS256' },
+    token:
+      `eyJhbGciOiJSUzI1NiJ9.${joe}.` +
+      'cC4hiUPoj9Eetdgtv3hF80EGrhuB__dzERat0XF9g2VtQgr9PJbu3XOiZj5RZmh7AAuHIm4Bh-0Qc_lF5YKt_O8W2Fp5jujGbds9uJdbF9CU' +
+      'Ar7t1dnZcAcQjbKBYNX4BAynRFdiuB--f_nZLgrnbyTyWzO75vRK5h6xBArLIARNPvkSjtQBMHlb1L07Qe7K0GarZRmB_eSN9383LcOLn6_d' +
+      'O--xi12jzDwusC-eOkHWEsqtFZESc6BfI7noOPqvhJ1phCnvWh6IeYI2w9QOYEUipUTI8np6LbgGY9Fs98rqVt5AXLIhWkWywlVmtVrBp0ig' +
+      'cN_IoypGlUPQGe77Rw',
+  },
+  {
+    where: 'RFC 7515 A.3, ES256',
+    jwk: {
+      kty: 'EC',
+      crv: 'P-256',
+      x: 'f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU',
+      y: 'x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0',
+    },
+    header: { alg: 'ES256' },
+    token:
+      `eyJhbGciOiJFUzI1NiJ9.${joe}.` +
+      'DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q',
+  },
+  {
+    where: 'RFC 7515 A.4, ES512',
+    jwk: {
+      kty: 'EC',
+      crv: 'P-521',
+      x: 'AekpBQ8ST8a8VcfVOTNl353vSrDCLLJXmPk06wTjxrrjcBpXp5EOnYG_NjFZ6OvLFV1jSfS9tsz4qUxcWceqwQGk',
+      y: 'ADSmRA43Z1DSNx_RvcLI87cdL07l6jQyyBXMoxVg_l2Th-x3S1WDhjDly79ajL4Kkd0AZMaZmh9ubmf63e3kyMj2',
+    },
+    header: { alg: 'ES512' },
+    token:
+      'eyJhbGciOiJFUzUxMiJ9.UGF5bG9hZA.' +
+      'AdwMgeerwtHoh-l192l60hp9wAHZFVJbLfD_UxMi70cwnZOYaRI1bKPWROc-mZZqwqT2SI-KGDKB34XO0aw_7XdtAG8GaSwFKdCAPZgoXD2Y' +
+      'BJZCPEX3xKpRwcdOO8KpEHwJjyqOgzDO7iKvU8vcnwNrmxYbSW9ERBXukOXolLzeO_Jn',
+  },
+  {
+    where: 'RFC 7520 4.1, RS256',
+    jwk: bilbo,
+    header: { alg: 'RS256', kid: bilbo.kid },
+    token:
+      `eyJhbGciOiJSUzI1NiIsImtpZCI6ImJpbGJvLmJhZ2dpbnNAaG9iYml0b24uZXhhbXBsZSJ9.${frodo}.` +
+      'MRjdkly7_-oTPTS3AXP41iQIGKa80A0ZmTuV5MEaHoxnW2e5CZ5NlKtainoFmKZopdHM1O2U4mwzJdQx996ivp83xuglII7PNDi84wnB-BDk' +
+      'oBwA78185hX-Es4JIwmDLJK3lfWRa-XtL0RnltuYv746iYTh_qHRD68BNt1uSNCrUCTJDt5aAE6x8wW1Kt9eRo4QPocSadnHXFxnt8Is9Uzp' +
+      'ERV0ePPQdLuW3IS_de3xyIrDaLGdjluPxUAhb6L2aXic1U12podGU0KLUQSE_oI-ZnmKJ3F4uOZDnd6QZWJushZ41Axf_fcIe8u9ipH84ogo' +
+      'ree7vjbU5y18kDquDg',
+  },
+  {
+    where: 'RFC 7520 4.2, PS384',
+    jwk: bilbo,
+    header: { alg: 'PS384', kid: bilbo.kid },
+    token:
+      `eyJhbGciOiJQUzM4NCIsImtpZCI6ImJpbGJvLmJhZ2dpbnNAaG9iYml0b24uZXhhbXBsZSJ9.${frodo}.` +
+      'cu22eBqkYDKgIlTpzDXGvaFfz6WGoz7fUDcfT0kkOy42miAh2qyBzk1xEsnk2IpN6-tPid6VrklHkqsGqDqHCdP6O8TTB5dDDItllVo6_1OL' +
+      'PpcbUrhiUSMxbbXUvdvWXzg-UD8biiReQFlfz28zGWVsdiNAUf8ZnyPEgVFn442ZdNqiVJRmBqrYRXe8P_ijQ7p8Vdz0TTrxUeT3lm8d9shn' +
+      'r2lfJT8ImUjvAA2Xez2Mlp8cBE5awDzT0qI0n6uiP1aCN_2_jLAeQTlqRHtfa64QQSUmFAAjVKPbByi7xho0uTOcbH510a6GYmJUAfmWjwZ6' +
+      'oD4ifKo8DYM-X72Eaw',
+  },
+  {
+    where: 'RFC 7520 4.3, ES512',
+    jwk: {
+      kty: 'EC',
+      kid: bilbo.kid,
+      use: 'sig',
+      crv: 'P-521',
+      x: 'AHKZLLOsCOzz5cY97ewNUajB957y-C-U88c3v13nmGZx6sYl_oJXu9A5RkTKqjqvjyekWF-7ytDyRXYgCF5cj0Kt',
+      y: 'AdymlHvOiLxXkEhayXQnNCvDX4h9htZaCJN34kfmC6pV5OhQHiraVySsUdaQkAgDPrwQrJmbnX9cwlGfP-HqHZR1',
+    },
+    header: { alg: 'ES512', kid: bilbo.kid },
+    token:
+      `eyJhbGciOiJFUzUxMiIsImtpZCI6ImJpbGJvLmJhZ2dpbnNAaG9iYml0b24uZXhhbXBsZSJ9.${frodo}.` +
+      'AE_R_YZCChjn4791jSQCrdPZCNYqHXCTZH0-JZGYNlaAjP2kqaluUIIUnC9qvbu9Plon7KRTzoNEuT4Va2cmL1eJAQy3mtPBu_u_sDDyYjnA' +
+      'MDxXPn7XrT0lw-kvAD890jl8e2puQens_IEKBpHABlsbEPX6sFY8OcGDqoRuBomu9xQ2',
+  },
+  {
+    where: 'RFC 7520 4.4, HS256',
+    jwk: {
+      kty: 'oct',
+      kid: '018c0ae5-4d9b-471b-bfd6-eef314bc7037',
+      use: 'sig',
+      alg: 'HS256',
+      k: 'hJtXIZ2uSN5kbQfbtTNWbpdmhkV8FJG-Onbc6mxCcYg',
+    },
+    header: { alg: 'HS256', kid: '018c0ae5-4d9b-471b-bfd6-eef314bc7037' },
+    token:
+      'eyJhbGciOiJIUzI1NiIsImtpZCI6IjAxOGMwYWU1LTRkOWItNDcxYi1iZmQ2LWVlZjMxNGJjNzAzNyJ9.' +
+      `${frodo}.s0h6KThzkfBBBkLspW1h84VsJZFTsPPqMDA7g1Md7p0`,
+  },
+  {
+    where: 'RFC 8037 A.4, EdDSA',
+    jwk: { kty: 'OKP', crv: 'Ed25519', x: '11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo' },
+    header: { alg: 'EdDSA' },
+    token:
+      'eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc.' +
+      'hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg',
+  },
+]
+
+test.each(examples.map((one) => [one.where, one] as const))('%s', async (_, example) => {
+  const keys = await keysOfSet({ keys: [example.jwk] }, { allowsSecrets: true })
+  const picked = pickKey(keys, { kid: undefined, ...example.header })
+  if (typeof picked === 'string') throw new Error(`the key is ${picked}`)
+  expect(await isSigned(example.token, picked)).toBe(true)
+  const [head = '', body = '', signature = ''] = example.token.split('.')
+  const other = `${head}.${body.slice(0, -4)}AAAA.${signature}`
+  expect(await isSigned(other, picked)).toBe(false)
+})
+
+test('a secret in a set that others can read is no key', async () => {
+  const secrets = examples.map(({ jwk }) => jwk).filter(({ kty }) => kty === 'oct')
+  expect(await keysOfSet({ keys: secrets }, { allowsSecrets: false })).toEqual([])
+  expect(await keysOfSet({ keys: secrets }, { allowsSecrets: true })).toHaveLength(2)
+})
