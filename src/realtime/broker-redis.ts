@@ -236,7 +236,11 @@ export function createRedisBroker(
     })
   }
 
-  const tell = (topic: Topic, follow: Follow, { data, mark }: Pick<Message, 'data' | 'mark'>): void => {
+  const tell = (
+    topic: Topic,
+    follow: Follow,
+    { data, mark }: Pick<Message, 'data' | 'mark'>,
+  ): void => {
     try {
       hub.emit(topic, { data, bytes: Buffer.byteLength(data) })
       follow.mark = mark
@@ -277,9 +281,7 @@ export function createRedisBroker(
       // After a failure it waits for its time: trying at once would be a loop without a pause.
       if (isRead) look()
     })
-    follow.flight = next.catch((error: unknown) =>
-      log.error('realtime.broker-failed', { error }),
-    )
+    follow.flight = next.catch((error: unknown) => log.error('realtime.broker-failed', { error }))
   }
 
   /** `coming`: what is missing was on its way on the channel, and has come meanwhile. */
@@ -457,7 +459,8 @@ export function createRedisBroker(
     },
     async forget(match) {
       const [meta, entries] = keysOf(match.name)
-      if (wayOf(match) !== 'alone') await redis.script(forgetScript, [meta, entries], [channel, match.name])
+      if (wayOf(match) !== 'alone')
+        await redis.script(forgetScript, [meta, entries], [channel, match.name])
       hub.peek(match.name)?.history.clear()
     },
     followed: followed.reach,

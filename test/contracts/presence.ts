@@ -92,18 +92,21 @@ export function presenceContract(start: () => Promise<PresenceUnderTest>): void 
     },
   )
 
-  contract('who comes again is there once, as it is now; who is not there cannot leave', async (nodes) => {
-    const { presence } = at(nodes, 0)
-    presence.add('a', memberOf('c1', 'bob'))
-    presence.add('a', memberOf('c1', 'ann'))
-    expect(await presence.list('a')).toEqual([memberOf('c1', 'ann')])
-    presence.remove('a', 'c2')
-    presence.remove('b', 'c1')
-    expect(await presence.stats('a')).toEqual({ clients: 1, users: 1 })
-    presence.remove('a', 'c1')
-    presence.remove('a', 'c1')
-    expect(await presence.stats('a')).toEqual({ clients: 0, users: 0 })
-  })
+  contract(
+    'who comes again is there once, as it is now; who is not there cannot leave',
+    async (nodes) => {
+      const { presence } = at(nodes, 0)
+      presence.add('a', memberOf('c1', 'bob'))
+      presence.add('a', memberOf('c1', 'ann'))
+      expect(await presence.list('a')).toEqual([memberOf('c1', 'ann')])
+      presence.remove('a', 'c2')
+      presence.remove('b', 'c1')
+      expect(await presence.stats('a')).toEqual({ clients: 1, users: 1 })
+      presence.remove('a', 'c1')
+      presence.remove('a', 'c1')
+      expect(await presence.stats('a')).toEqual({ clients: 0, users: 0 })
+    },
+  )
 
   contract('coming and going is told at every other node, in order', async (nodes) => {
     const { presence } = at(nodes, 0)

@@ -73,19 +73,26 @@ describe.skipIf(!isRun)('two servers, one database, one Redis', () => {
       .map((data) => (data as { row: { text: string } }).row.text)
     expect(texts.toSorted()).toEqual(Array.from({ length: 20 }, (_, n) => `t${n + 1}`).toSorted())
     // Who moves to the other server has missed what was said meanwhile, and gets it there.
-    const mover = await RawClient.connect(both.servers[1].url.replace('http', 'ws') + '/connection/websocket')
+    const mover = await RawClient.connect(
+      both.servers[1].url.replace('http', 'ws') + '/connection/websocket',
+    )
     const epoch = heard[0]?.subscribed[0]?.streamPosition?.epoch
     const since = { recover: true, epoch, offset: 15 }
     const { subscribe } = await mover.call({ subscribe: { channel: 'rows', ...since } })
     expect(subscribe).toMatchObject({ recovered: true })
-    expect(subscribe?.publications?.map(({ offset }) => offset)).toEqual([16, 17, 18, 19, 20, 21, 22])
+    expect(subscribe?.publications?.map(({ offset }) => offset)).toEqual([
+      16, 17, 18, 19, 20, 21, 22,
+    ])
     mover.close()
     for (const client of clients) client.disconnect()
   })
 
   test('publications of clients, presence, coming and going, and durable topics know no border', async () => {
     await using both = await pair()
-    const [ann, bob] = [stockClient(both.servers[0], 'websocket'), stockClient(both.servers[1], 'websocket')]
+    const [ann, bob] = [
+      stockClient(both.servers[0], 'websocket'),
+      stockClient(both.servers[1], 'websocket'),
+    ]
     const heard = hear(ann, 'said', { joinLeave: true })
     const kept = hear(ann, 'kept')
     ann.connect()

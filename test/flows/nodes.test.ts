@@ -47,7 +47,10 @@ describe.skipIf(!requireService('redis-server'))('nodes on one Redis', () => {
       const truth = new Truth()
       await using redis = await startRedis()
       const nodes = await Promise.all(Array.from({ length: count }, () => startNode(redis)))
-      const raw = Array.from({ length: subscribersCount }, (_, n) => new RawSubscriber(truth, `raw ${n}`))
+      const raw = Array.from(
+        { length: subscribersCount },
+        (_, n) => new RawSubscriber(truth, `raw ${n}`),
+      )
       const stock = nodes.map((node, n) => new StockSubscriber(truth, `stock ${n}`, node))
       const streams = nodes.map((node, n) => new StreamReader(truth, `stream ${n}`, node))
       for (const one of raw) one.connect(random.pick(nodes))

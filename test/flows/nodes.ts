@@ -45,7 +45,13 @@ export interface Node extends AsyncDisposable {
 export async function startNode(redis: Service): Promise<Node> {
   const proxy = await startProxy({ target: redis.port })
   const opened = await openRedis(proxy.port)
-  const shared = { redis: opened.redis, namespace: 'belfry:flow', source: 'db', restMsMost: 1_000, patienceMs: 200 }
+  const shared = {
+    redis: opened.redis,
+    namespace: 'belfry:flow',
+    source: 'db',
+    restMsMost: 1_000,
+    patienceMs: 200,
+  }
   const server = serve(topics, { shared, limits: { shardSize: 3 } })
   return {
     server,

@@ -131,7 +131,10 @@ export async function redisNode(declared: Declared, options: RedisNodeOptions): 
     declared,
     options,
     (hub) =>
-      createRedisBroker({ hub, redis: tamper(opened.redis), clock, log }, { namespace, source, isFollowing, patienceMs }),
+      createRedisBroker(
+        { hub, redis: tamper(opened.redis), clock, log },
+        { namespace, source, isFollowing, patienceMs },
+      ),
     opened,
   )
 }
