@@ -15,6 +15,7 @@ import {
   createValues,
   createWarmer,
   noting,
+  type LiveEvent,
 } from './collections/collections.ts'
 import { adminSocket, databaseName, reachableHost, type Config } from './config.ts'
 import { Fault } from './fault.ts'
@@ -127,16 +128,30 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       publications: plan.topics.some(({ persist }) => persist)
         ? createPublications(store, { isShared: config.database.kind === 'remote' })
         : undefined,
+      shared: redis && {
+        redis,
+        // Channels do not know databases by number.
+        namespace: `belfry:${encodeURIComponent(plan.name)}:${config.redis?.db ?? 0}`,
+        get source() {
+          return Bun.hash(store.identity()).toString(36)
+        },
+        isFollowing: true,
+      },
     },
     { version, limits: config.connections },
   )
-  const publish = (topic: string, data: unknown) => void realtime.publish(topic, data)
+  // Every node asks the same upstream.
+  const publishOnce = (topic: string, data: unknown) =>
+    void realtime.publish(topic, data, 'differs')
+  // Every node on this database hears of a change by itself.
+  const announce = (topic: string, event: LiveEvent) =>
+    void realtime.publish(topic, event, event.seq)
   const { collections, hottest } = noting(
     createCollections(
       {
         store,
         cache,
-        topics: { publish, audienceOf: audienceIn(plan) },
+        topics: { publish: announce, audienceOf: audienceIn(plan) },
         log,
         cursorKey: store.secret,
       },
@@ -159,6 +174,8 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     warmer.again()
   })
   store.onChange((change) => collections.changed(change))
+  store.onChange(({ seq }) => realtime.followed(seq))
+  store.onGap(realtime.followed)
 
   const stats = (): ServerStats => {
     const { hits, misses } = cache.stats()
@@ -172,7 +189,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     }
   }
   const feeds = createFeeds(
-    { collections, publish, db: store.db, stats, env: config.env, clock, log },
+    { collections, publish: publishOnce, db: store.db, stats, env: config.env, clock, log },
     plan.feeds,
   )
 
@@ -236,6 +253,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       database: store.identity(),
     })
     listenToNews(redis, store, plan)
+    realtime.followed(store.stats().seq)
     await auth.load()
     await knowRecent(cache, store, redis !== undefined)
     await warmer.start()
@@ -445,6 +463,7 @@ function gauges({
     belfry_connections: live.connections,
     belfry_subscriptions: live.subscriptions,
     belfry_publications_total: live.publications,
+    belfry_topics_alone: live.alone,
     belfry_connects_waiting: live.waiting,
     belfry_slow_readers_total: live.slow,
     belfry_token_verifications_total: auth.stats().verifications,

@@ -93,7 +93,7 @@ export interface CollectionsDeps {
   readonly store: Pick<Store, 'read' | 'write' | 'writeOnce' | 'db'>
   readonly cache: Pick<Cache, 'read'>
   readonly topics: {
-    publish(topic: string, data: unknown): void
+    publish(topic: string, event: LiveEvent): void
     /** Who may hear a topic: everybody, whoever is signed in, or whoever its own rule admits. */
     audienceOf(topic: string): 'public' | 'signed-in' | 'rule' | 'nobody'
   }

@@ -1,8 +1,9 @@
 /**
- * Durable topics come from the store when they are first needed, which takes a moment: what a client asked
- * for goes on then, and its later commands wait, so that they are done in the order they came.
+ * Topics that are kept elsewhere, in the store or for several nodes, come from there when they are first needed.
+ * That takes a moment: what a client asked for goes on then, and its later commands wait, so that they are done in
+ * the order they came.
  */
-import type { Durable } from './durable.ts'
+import type { Broker } from './broker.ts'
 import type { Hub } from './hub.ts'
 import type { Peer } from './peer.ts'
 import { errors } from './protocol.ts'
@@ -11,18 +12,18 @@ import { askOf } from './rules.ts'
 
 interface Context {
   readonly hub: Hub
-  readonly durable: Durable | undefined
+  readonly broker: Broker
 }
 
-/** Undefined: nothing has to be waited for. Names that are no durable topics are no matter. Faults: `unavailable`. */
+/** Undefined: nothing has to be waited for. Names that are no topics are no matter. Faults: `unavailable`. */
 export function bringAlive(
-  { hub, durable }: Context,
+  { hub, broker }: Context,
   names: Iterable<string>,
 ): Promise<unknown> | undefined {
   const loads: Promise<void>[] = []
   for (const name of names) {
     const match = hub.match(name)
-    const loading = match?.plan.persist && durable?.ready(match)
+    const loading = match && broker.ready(match)
     if (loading) loads.push(loading)
   }
   return loads.length === 0 ? undefined : Promise.all(loads)
@@ -41,11 +42,12 @@ export function whenAlive(
   { channel, isGranted, since }: Wanted,
   run: () => void,
 ): Promise<void> | undefined {
-  const { durable, hub } = peer.context
+  const { hub, broker } = peer.context
   const match = typeof channel === 'string' ? hub.match(channel) : undefined
-  const isNeeded = match?.plan.persist && (since !== undefined || !hub.peek(match.name))
+  const isNeeded =
+    match && broker.keeps(match.plan) && (since !== undefined || !hub.peek(match.name))
   if (isNeeded && (isGranted || askOf(peer, match, 'subscribe') === 'allowed')) {
-    const loading = durable?.ready(match, since)
+    const loading = broker.ready(match, since)
     if (loading) return goOn(peer, id, loading, run)
   }
   run()

@@ -7,7 +7,7 @@
  * and by `observersMax`. Who is there can always be asked for (`presence`, `presence_stats`).
  */
 import type { Clock } from '../lib/clock.ts'
-import type { FrameSink } from './hub.ts'
+import type { Sink } from './outbox.ts'
 import type { Member, Presence } from './presence.ts'
 import { attendancePush } from './protocol.ts'
 
@@ -21,7 +21,7 @@ const restMsPerObserver = 0.1
 const restMsLeast = 1
 
 interface Audience {
-  readonly observers: Set<FrameSink>
+  readonly observers: Set<Sink<string>>
   /** Joined frames. */
   pending: string
   isWaiting: boolean
@@ -34,8 +34,8 @@ export interface Attendance {
   join(topic: string, member: Member): void
   leave(topic: string, member: Member): void
   /** Whether there was room. It may be told what had happened shortly before. */
-  observe(topic: string, observer: FrameSink): boolean
-  unobserve(topic: string, observer: FrameSink): void
+  observe(topic: string, observer: Sink<string>): boolean
+  unobserve(topic: string, observer: Sink<string>): void
 }
 
 export function createAttendance(clock: Clock, presence: Presence): Attendance {
@@ -51,7 +51,7 @@ export function createAttendance(clock: Clock, presence: Presence): Attendance {
     for (const observer of observers) observer.push(pending)
   }
 
-  const tell = (topic: string, event: 'join' | 'leave', { info }: Member): void => {
+  const tell = (topic: string, event: 'join' | 'leave', info: string): void => {
     const audience = audiences.get(topic)
     if (!audience) return
     const frame = attendancePush(topic, event, info)
@@ -63,15 +63,17 @@ export function createAttendance(clock: Clock, presence: Presence): Attendance {
     else clock.soon(() => flush(audience))
   }
 
+  presence.hear(tell)
+
   return {
     presence,
     join(topic, member) {
       presence.add(topic, member)
-      tell(topic, 'join', member)
+      tell(topic, 'join', member.info)
     },
     leave(topic, member) {
       presence.remove(topic, member.client)
-      tell(topic, 'leave', member)
+      tell(topic, 'leave', member.info)
     },
     observe(topic, observer) {
       let audience = audiences.get(topic)

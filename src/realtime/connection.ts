@@ -37,6 +37,7 @@ import type { Socket } from './socket.ts'
 import {
   expireGrants,
   leaveAll,
+  lose,
   refreshSubscription,
   subscribe,
   subscribeByServer,
@@ -334,6 +335,10 @@ export class Connection implements Guest, Peer {
     const isFirst = this.#out === ''
     this.reply(frame)
     if (isFirst) this.context.pump.gather(this)
+  }
+
+  lose(topic: Topic): void {
+    lose(this, topic)
   }
 
   flush(): void {

@@ -8,7 +8,7 @@ import { Fault } from '../fault.ts'
 import { bringAlive } from './alive.ts'
 import type { Attendance } from './attendance.ts'
 import { Connection } from './connection.ts'
-import type { Durable } from './durable.ts'
+import type { Broker } from './broker.ts'
 import type { Hub, Match, Topic } from './hub.ts'
 import type { Member, PresenceStats } from './presence.ts'
 import { closes, unsubscribes, type Close, type Unsubscribe } from './protocol.ts'
@@ -53,13 +53,13 @@ export interface Control {
 
 export interface ControlDeps {
   readonly hub: Hub
-  readonly durable: Durable | undefined
+  readonly broker: Broker
   readonly sweep: Sweep<Swept>
   readonly users: Users
   readonly attendance: Attendance
 }
 
-export function createControl({ hub, durable, sweep, users, attendance }: ControlDeps): Control {
+export function createControl({ hub, broker, sweep, users, attendance }: ControlDeps): Control {
   /** A copy: what is done to one may make it leave. */
   const everybody = (isWanted: (one: Connection) => boolean, max: number): Connection[] => {
     const found: Connection[] = []
@@ -93,7 +93,7 @@ export function createControl({ hub, durable, sweep, users, attendance }: Contro
   return {
     async subscribe(who, topic, since) {
       matchOf(topic)
-      await bringAlive({ hub, durable }, [topic])
+      await bringAlive({ hub, broker }, [topic])
       for (const one of select(who)) one.subscribe(topic, since)
     },
     unsubscribe(who, topic, why = unsubscribes.ended) {

@@ -13,13 +13,16 @@ import type { Clock } from '../lib/clock.ts'
 import { History, Shelf } from './history.ts'
 import { Outbox, type Shard, type Sink } from './outbox.ts'
 import { isTopicName, type Params } from './pattern.ts'
-import { eventHead, publicationEvent, pushFrame, pushHead } from './protocol.ts'
+import { eventHead, gapEvent, publicationEvent, pushFrame, pushHead } from './protocol.ts'
 import type { Pump } from './pump.ts'
 import type { TopicPlan } from './realtime.ts'
 import type { Position } from './recovery.ts'
 
 /** Hears a topic's publications as frames: one protocol frame may hold several, one a line. */
-export type FrameSink = Sink<string>
+export interface FrameSink extends Sink<string> {
+  /** The topic begins anew: publications that this sink has not heard may be missing. It has left the topic's outbox. */
+  lose(topic: Topic): void
+}
 
 /** A frame sink's place among those that hear a topic (`home`); it leaves by it. */
 export type Seat = Shard<Topic, string>
@@ -56,7 +59,7 @@ export class Topic {
   readonly name: string
   readonly plan: TopicPlan
   readonly params: Params
-  readonly epoch: string
+  epoch: string
   readonly history: History
   readonly listeners = new Set<Listener>()
   /** From the first socket that joins on. */
@@ -101,7 +104,7 @@ export interface Encoded {
   readonly bytes: number
 }
 
-/** What a durable topic was, in a process before this one or before it was dropped. */
+/** What a topic is elsewhere: in the store, on other nodes. */
 export interface Kept extends Position {
   /** Oldest first, up to the offset. */
   readonly publications: readonly { readonly atMs: number; readonly data: string }[]
@@ -114,17 +117,19 @@ export interface Hub {
   readonly seq: number
   /** The declared topic a name belongs to, alive or not. */
   match(name: string): Match | undefined
-  /** The topic, alive from now on. Undefined: too many are, and none can go. */
+  /** The topic, alive from now on. Undefined: too many are, and none can go; or it is kept elsewhere, and not alive. */
   open(match: Match): Topic | undefined
+  /** The topic as it is kept elsewhere; by default, as a new one. Undefined: as `open`. */
+  revive(match: Match, kept?: Kept): Topic | undefined
+  /** The topic counts on from another position. Those who heard it hear it no more: each has to `lose` it. */
+  restart(topic: Topic, kept?: Kept): FrameSink[]
   peek(name: string): Topic | undefined
   alive(): Iterable<Topic>
   encode(data: unknown): Encoded
   /** Faults: `not_found`, `unavailable`. */
   publish(name: string, encoded: Encoded): Position
-  /** The same, of a topic that is alive. */
+  /** The same, of a topic that is alive. Faults: `unavailable`. */
   emit(topic: Topic, encoded: Encoded): Position
-  /** A durable topic as it is kept. Only so it comes alive. Undefined: as `open`. */
-  revive(match: Match, kept: Kept): Topic | undefined
   /** Goes on after this offset: what was between is nowhere any more, and who resumes is told so. */
   skip(topic: Topic, offset: number): void
   /** The sink hears what is published from now on; what was before, its answer must have told. */
@@ -142,9 +147,14 @@ export interface HubDeps {
   readonly plans: readonly TopicPlan[]
   readonly clock: Clock
   readonly pump: Pump
+  /** Topics that are kept elsewhere too: they come alive by `revive`. Default: the durable ones. */
+  readonly isKept?: (plan: TopicPlan) => boolean
 }
 
-export function createHub({ plans, clock, pump }: HubDeps, limits: HubLimits): Hub {
+export function createHub(
+  { plans, clock, pump, isKept = ({ persist }) => persist !== undefined }: HubDeps,
+  limits: HubLimits,
+): Hub {
   const epoch = crypto.randomUUID().slice(0, 8)
   const topics = new Map<string, Topic>()
   const shelf = new Shelf(limits.historyBytesMax)
@@ -186,35 +196,52 @@ export function createHub({ plans, clock, pump }: HubDeps, limits: HubLimits): H
   }
 
   const open = (match: Match): Topic | undefined =>
-    topics.get(match.name) ?? (match.plan.persist ? undefined : create(match))
+    topics.get(match.name) ?? (isKept(match.plan) ? undefined : create(match))
 
-  const create = ({ name, plan, params }: Match, given?: string): Topic | undefined => {
-    if (topics.size >= limits.topicsMax && !makeRoom()) return undefined
+  const nextEpoch = (): string => {
     incarnations += 1
-    // `last` without history is a history of one that does not age.
-    const size = plan.historySize === 0 && plan.last ? 1 : plan.historySize
-    const ttlMs = plan.historySize === 0 ? 0 : plan.historyTtlMs
-    const history = new History(shelf, clock, { size, ttlMs, lostSeq: forgottenSeq })
-    const incarnation = given ?? `${epoch}${incarnations.toString(36)}`
-    const topic = new Topic(name, plan, params, incarnation, history, clock.tick())
+    return `${epoch}${incarnations.toString(36)}`
+  }
+
+  const create = ({ name, plan, params }: Match): Topic | undefined => {
+    if (topics.size >= limits.topicsMax && !makeRoom()) return undefined
+    const history = new History(shelf, clock, { ...keepOf(plan), lostSeq: forgottenSeq })
+    const topic = new Topic(name, plan, params, nextEpoch(), history, clock.tick())
     topics.set(name, topic)
     return topic
   }
 
-  const revive = (match: Match, kept: Kept): Topic | undefined => {
+  /** Said, as far as this process knows, at `saidSeq`. */
+  const fill = (topic: Topic, { epoch, offset, publications }: Kept, saidSeq: number): void => {
+    topic.epoch = epoch
+    topic.offset = offset
+    const first = offset - publications.length + 1
+    for (const [index, { atMs, data }] of publications.entries()) {
+      const at = clock.tick() - (clock.now() - atMs)
+      const bytes = Buffer.byteLength(data)
+      topic.history.append({ offset: first + index, seq: saidSeq, at, data, bytes })
+    }
+  }
+
+  const revive = (match: Match, kept?: Kept): Topic | undefined => {
     const alive = topics.get(match.name)
     if (alive) return alive
-    const topic = create(match, kept.epoch)
-    if (!topic) return undefined
-    topic.offset = kept.offset
-    // Said before any event that can be resumed after, as far as this life of the topic knows.
-    const said = { seq: forgottenSeq }
-    for (const [index, { atMs, data }] of kept.publications.entries()) {
-      const offset = kept.offset - kept.publications.length + index + 1
-      const at = clock.tick() - (clock.now() - atMs)
-      topic.history.append({ offset, ...said, at, data, bytes: Buffer.byteLength(data) })
-    }
+    const topic = create(match)
+    if (topic && kept) fill(topic, kept, forgottenSeq)
     return topic
+  }
+
+  const restart = (topic: Topic, kept?: Kept): FrameSink[] => {
+    seq += 1
+    topic.seq = seq
+    topic.history.lose(seq)
+    fill(topic, kept ?? { epoch: nextEpoch(), offset: 0, publications: [] }, seq)
+    const event = gapEvent(eventId(seq), [topic.name])
+    for (const listener of topic.listeners) listener.push(event)
+    const sinks = topic.outbox?.sinks() ?? []
+    // What waits in the old one is from before, and may still be told.
+    topic.outbox = undefined
+    return sinks as FrameSink[]
   }
 
   const eventId = (at: number): string => `${epoch}:${at}`
@@ -258,12 +285,13 @@ export function createHub({ plans, clock, pump }: HubDeps, limits: HubLimits): H
     },
     match,
     open,
+    revive,
+    restart,
     peek: (name) => topics.get(name),
     alive: () => topics.values(),
     encode: (data) => encode(data, limits.publicationBytesMax),
     publish,
     emit,
-    revive,
     skip(topic, offset) {
       seq += 1
       topic.seq = seq
@@ -305,6 +333,15 @@ export function createHub({ plans, clock, pump }: HubDeps, limits: HubLimits): H
       return shelf.bytes
     },
   }
+}
+
+/** `last` without history is a history of one that does not age (0). */
+export function keepOf({ historySize, historyTtlMs, last }: TopicPlan): {
+  readonly size: number
+  readonly ttlMs: number
+} {
+  if (historySize > 0) return { size: historySize, ttlMs: historyTtlMs }
+  return { size: last ? 1 : 0, ttlMs: 0 }
 }
 
 /** Faults: `invalid` for what JSON cannot say, `too_large`. */

@@ -106,6 +106,14 @@ export class Outbox<Home, Chunk> {
     while (this.#shards.at(-1)?.size === 0) this.#shards.pop()
   }
 
+  /** All who hear it. */
+  sinks(): Sink<Chunk>[] {
+    return this.#shards.flatMap(({ members, late }) => [
+      ...members,
+      ...late.map(({ sink }) => sink),
+    ])
+  }
+
   get isEmpty(): boolean {
     return this.#frames.length === 0
   }

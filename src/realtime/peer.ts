@@ -8,7 +8,7 @@ import type { Clock } from '../lib/clock.ts'
 import type { Log } from '../observe/log.ts'
 import type { Admission } from './admission.ts'
 import type { Attendance } from './attendance.ts'
-import type { Durable } from './durable.ts'
+import type { Broker } from './broker.ts'
 import type { FrameSink, Hub, Seat, Topic } from './hub.ts'
 import type { Close, ProtocolError } from './protocol.ts'
 import type { Publisher } from './publisher.ts'
@@ -55,8 +55,7 @@ export type Called =
 export interface ConnectionContext {
   readonly hub: Hub
   readonly publisher: Publisher
-  /** Absent: no topic is durable. */
-  readonly durable: Durable | undefined
+  readonly broker: Broker
   readonly pump: Pick<Pump, 'gather'>
   readonly clock: Clock
   readonly log: Log

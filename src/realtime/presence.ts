@@ -23,6 +23,10 @@ export interface Presence {
   remove(topic: string, client: string): void
   list(topic: string): readonly Member[] | Promise<readonly Member[]>
   stats(topic: string): PresenceStats | Promise<PresenceStats>
+  /** Who comes and goes at other nodes. */
+  hear(tell: (topic: string, event: 'join' | 'leave', info: string) => void): void
+  start(): void
+  stop(): void
 }
 
 interface Room {
@@ -65,5 +69,8 @@ export function createPresence(): Presence {
       const room = rooms.get(topic)
       return { clients: room?.members.size ?? 0, users: room?.users.size ?? 0 }
     },
+    hear: () => {},
+    start: () => {},
+    stop: () => {},
   }
 }

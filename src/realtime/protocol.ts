@@ -70,6 +70,8 @@ export const closes = {
   expired: { code: 3005, reason: 'connection expired' },
   /** It reads slower than its topics speak. It recovers what it missed when it is back. */
   slow: { code: 3008, reason: 'slow' },
+  /** A subscription that the server began may miss publications; the new connection recovers it, or is told. */
+  insufficient: { code: 3010, reason: 'insufficient state' },
   /** By the server API, when the client may come back. */
   reconnect: { code: 3011, reason: 'force reconnect' },
   /** No pong within 8 s. */

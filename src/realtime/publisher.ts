@@ -2,8 +2,8 @@
  * What stands between whoever publishes and the hub, in one order:
  *
  *   client ─(rule)─► message ─► limit ─┤─► (through) the app's own route, which publishes as the app
- *   server API ─────► message ─────────┼─► encode ─► conflate ─┬─► hub
- *   live, feeds, the app's routes ─────┘                       └─► durable: commit ─► hub
+ *   server API ─────► message ─────────┼─► encode ─► conflate ─► broker ─► hub
+ *   live, feeds, the app's routes ─────┘
  *
  * Invariant: a topic's history and its subscribers have the same publications: what is refused or replaced
  * here has no offset.
@@ -13,7 +13,8 @@ import type { Clock } from '../lib/clock.ts'
 import { detach } from '../lib/service.ts'
 import type { Log } from '../observe/log.ts'
 import { createConflator, type ConflateLimits, type ConflatePlan } from './conflate.ts'
-import type { Durable, DurablePlan } from './durable.ts'
+import type { Broker, Once } from './broker.ts'
+import type { DurablePlan } from './durable.ts'
 import type { Encoded, Hub, Match } from './hub.ts'
 import type { Call, Called } from './peer.ts'
 import { errors, type ProtocolError } from './protocol.ts'
@@ -52,12 +53,13 @@ export type CheckedMessage =
 
 export interface Publisher {
   /**
-   * As the server: nothing is asked. What is not out yet, because it waits for its interval or its commit, is
-   * answered with where the topic stands; if it is lost after all, the log says so.
+   * As the server: nothing is asked. What is not out yet, because it waits for its interval, its commit or Redis, is
+   * answered with where the topic stands; if it is lost after all, the log says so. `once`: what every node
+   * says by itself.
    * Faults: `not_found`, `invalid`, `too_large`, `unavailable`.
    */
-  publish(topic: string, data: unknown): Position
-  /** As the server API: the topic's `message` is asked; settles when a durable topic has it. Faults: the same. */
+  publish(topic: string, data: unknown, once?: Once): Position
+  /** As the server API: the topic's `message` is asked; settles when the topic has it. Faults: the same. */
   submit(topic: string, data: unknown, options?: SubmitOptions): Promise<Position>
   /** One value to many topics, encoded once. Faults of the value are thrown, of a topic returned. */
   broadcast(
@@ -83,11 +85,12 @@ export interface SubmitOptions {
 /** What waits for its interval. */
 interface Held extends Encoded {
   readonly match: Match
+  readonly once: Once | undefined
 }
 
 export interface PublisherDeps {
   readonly hub: Hub
-  readonly durable: Durable | undefined
+  readonly broker: Broker
   readonly clock: Clock
   readonly log: Log
   readonly limits: MakeLimits
@@ -98,7 +101,7 @@ export interface PublisherDeps {
 type Outcome = Position | Promise<Position>
 
 export function createPublisher(deps: PublisherDeps, limits: ConflateLimits): Publisher {
-  const { hub, durable, clock, log } = deps
+  const { hub, broker, clock, log } = deps
   const limiters = new Map<PublishLimitPlan, PublishLimiter>()
 
   let isDraining = false
@@ -108,16 +111,10 @@ export function createPublisher(deps: PublisherDeps, limits: ConflateLimits): Pu
     isLossReported = true
   }
 
-  const go = (match: Match, encoded: Encoded): Outcome => {
-    if (!match.plan.persist) return hub.publish(match.name, encoded)
-    if (durable) return durable.publish(match, encoded)
-    throw new Fault('unavailable', 'nothing is kept here')
-  }
-
   /** With nobody there to be told. */
-  const goAlone = (match: Match, encoded: Encoded): void => {
+  const goAlone = ({ match, once, ...encoded }: Held): void => {
     try {
-      const outcome = go(match, encoded)
+      const outcome = broker.publish(match, encoded, once)
       if (outcome instanceof Promise) watch(match, outcome)
     } catch (error) {
       lost(match.name, error)
@@ -131,10 +128,7 @@ export function createPublisher(deps: PublisherDeps, limits: ConflateLimits): Pu
     )
   }
 
-  const conflator = createConflator<Held>(
-    { clock, go: (_, held) => goAlone(held.match, held) },
-    limits,
-  )
+  const conflator = createConflator<Held>({ clock, go: (_, held) => goAlone(held) }, limits)
 
   const repeats = createRepeats(clock)
   const limiterOf = (plan: PublishLimitPlan): PublishLimiter => {
@@ -170,12 +164,12 @@ export function createPublisher(deps: PublisherDeps, limits: ConflateLimits): Pu
     return topic ? { offset: topic.offset, epoch: topic.epoch } : { offset: 0, epoch: '' }
   }
 
-  const send = (match: Match, data: unknown, encoded: Encoded): Outcome => {
+  const send = (match: Match, data: unknown, encoded: Encoded, once?: Once): Outcome => {
     const { conflate } = match.plan
-    if (!conflate || isDraining) return go(match, encoded)
+    if (!conflate || isDraining) return broker.publish(match, encoded, once)
     const key = keyOf(match.name, conflate, data)
-    const isHeld = conflator.holds(match.name, conflate.everyMs, key, { ...encoded, match })
-    return isHeld ? standOf(match.name) : go(match, encoded)
+    const isHeld = conflator.holds(match.name, conflate.everyMs, key, { ...encoded, match, once })
+    return isHeld ? standOf(match.name) : broker.publish(match, encoded, once)
   }
 
   /** `encoded`: of `data`, if that is known already. */
@@ -216,9 +210,9 @@ export function createPublisher(deps: PublisherDeps, limits: ConflateLimits): Pu
   }
 
   return {
-    publish(name, data) {
+    publish(name, data, once) {
       const match = matchOf(name)
-      const outcome = send(match, data, hub.encode(data))
+      const outcome = send(match, data, hub.encode(data), once)
       if (!(outcome instanceof Promise)) return outcome
       watch(match, outcome)
       return standOf(name)
@@ -240,7 +234,7 @@ export function createPublisher(deps: PublisherDeps, limits: ConflateLimits): Pu
         const { code } = toFault(error)
         log.debug('realtime.publish-refused', { topic: match.name, error })
         // `unavailable`, too, may go better the next time, if not for want of room for one more topic.
-        if (code === 'internal' || (code === 'unavailable' && match.plan.persist)) {
+        if (code === 'internal' || (code === 'unavailable' && broker.keeps(match.plan))) {
           return errors.internal
         }
         return errors.limit

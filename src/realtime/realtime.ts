@@ -5,14 +5,15 @@
  * `event: gap` on a stream). Each publication carries its offset, one more than the one before it in
  * the same epoch; a subscriber that comes back with its position gets exactly what it missed.
  *
- *   Publisher: message, limit, conflate, commit
- *    └► Hub ─► History (ring per topic, in memory)
- *        ├──► Outbox ──────┐ Pump, when the turn   ┌──► Connection (Centrifugo's protocol)
- *        └──► Group, Outbox ┘ is over, in slices ──┴──► EventStream (EventSource)
+ *   Publisher: message, limit, conflate
+ *    └► Broker: the next number, here, of the store, or of Redis
+ *        └► Hub ─► History (ring per topic, in memory)
+ *            ├──► Outbox ──────┐ Pump, when the turn   ┌──► Connection (Centrifugo's protocol)
+ *            └──► Group, Outbox ┘ is over, in slices ──┴──► EventStream (EventSource)
  *   clock, each second ─► Sweep: pings, pongs, expiry, slow readers, idle topics
  *
  * Knows no HTTP and no Bun: doors hand in sockets and requests' identities. History does not outlive
- * the process, but that of durable topics; its epoch says so. Not here: several nodes.
+ * the process, but that of durable topics and of those that several nodes share; its epoch says so.
  */
 import type { Identity, TopicVerdict, Verdict } from '../auth/auth.ts'
 import { Fault } from '../fault.ts'
@@ -20,22 +21,26 @@ import { must } from '../lib/assert.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { Service } from '../lib/service.ts'
 import type { Log } from '../observe/log.ts'
-import type { Publications } from '../store/store.ts'
+import type { Publications, Redis } from '../store/store.ts'
 import { createAdmission, type AdmissionLimits } from './admission.ts'
 import { bringAlive } from './alive.ts'
 import { createAttendance } from './attendance.ts'
+import { createMemoryBroker, type Broker } from './broker.ts'
+import { createDurableBroker } from './broker-durable.ts'
+import { createRedisBroker, type RedisBrokerOptions } from './broker-redis.ts'
 import type { ConflateLimits } from './conflate.ts'
 import { Connection } from './connection.ts'
 import { createControl, type Control } from './control.ts'
 import type { TopicRule } from './declare.ts'
 import { createDrain, type DrainLimits, type Guest } from './drain.ts'
-import { createDurable } from './durable.ts'
+import { createDurable, type Durable } from './durable.ts'
 import { Emulated, type EmulationContext, type Framing } from './emulation.ts'
-import { createHub, type HubLimits, type Topic } from './hub.ts'
+import { createHub, type Hub, type HubLimits, type Topic } from './hub.ts'
 import { shardSizeDefault } from './outbox.ts'
 import { isTopicName, type Matcher } from './pattern.ts'
 import type { Call, Called, ConnectionContext, ConnectionLimits } from './peer.ts'
-import { createPresence } from './presence.ts'
+import { createPresence, type Presence } from './presence.ts'
+import { createRedisPresence } from './presence-redis.ts'
 import { frameBytesMax, unsubscribes } from './protocol.ts'
 import { createPublisher, type Publisher, type PublishPlan } from './publisher.ts'
 import type { MakeLimits } from './publish-limit.ts'
@@ -148,6 +153,12 @@ export interface RealtimeDeps {
   readonly limits: MakeLimits
   /** Where durable topics are kept. Absent: none is declared. */
   readonly publications?: Publications | undefined
+  /** What several nodes share. Absent: this one is alone. */
+  readonly shared?: SharedTopics | undefined
+}
+
+export interface SharedTopics extends RedisBrokerOptions {
+  readonly redis: Redis
 }
 
 export interface RealtimeOptions {
@@ -188,6 +199,8 @@ export interface RealtimeStats {
   /** Alive, heard or not. */
   readonly topics: number
   readonly publications: number
+  /** Topics that are this node's alone because Redis is away. */
+  readonly alone: number
   readonly historyBytes: number
   /** Readers cut because they did not keep up. */
   readonly slow: number
@@ -199,14 +212,14 @@ export interface Realtime extends Service {
   /** Names this process to clients and operators. */
   readonly node: string
   /** As the server: no rule is asked. Faults: `not_found`, `invalid`, `too_large`, `unavailable`. */
-  publish(topic: string, data: unknown): Position
+  readonly publish: Publisher['publish']
   /** As the server API: the topic's `message` is asked, too. Faults: the same. */
   readonly submit: Publisher['submit']
   /** One value to many topics, encoded once. Faults of the value are thrown, of a topic returned. */
   readonly broadcast: Publisher['broadcast']
   /** As the server. `data` is JSON text. Faults: `not_found`, `conflict` when `since` is not kept. */
   history(topic: string, query: HistoryQuery): HistoryPage
-  /** Durable topics among these are read from the store, if they are not yet. Faults: `unavailable`. */
+  /** Those of these that are kept elsewhere are read from there, if they are not yet. Faults: `unavailable`. */
   ready(topics: readonly string[]): Promise<void>
   /** Publications of a time, as `identity` or as the server. Faults: `not_found`, `denied`, `unavailable`. */
   readonly replay: Replay
@@ -226,6 +239,8 @@ export interface Realtime extends Service {
   receive(session: string, node: string, data: string): 'taken' | 'gone' | 'elsewhere'
   stats(): RealtimeStats
   start(): void
+  /** The node has followed the log to here: what others say of it may be told. */
+  followed(seq: number): void
   /** What was accepted for durable topics is committed, or refused. */
   settled(): Promise<void>
   /** No new connections; closes what is open, spread over `limits.drainMs`. */
@@ -240,7 +255,7 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
   let isOpen = true
 
   const pump = createPump(clock, limits)
-  const hub = createHub({ plans, clock, pump }, limits)
+  const hub = createHub({ plans, clock, pump, isKept: (plan) => broker.keeps(plan) }, limits)
   const sweep = createSweep<Guest>(clock, () => hub.sweep())
   const admission = createAdmission(clock, limits)
   const drain = createDrain({ clock, sweep }, limits)
@@ -252,16 +267,18 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
       else if (guest instanceof EventStream && guest.hears(topic)) guest.close()
     })
   const durable = publications && createDurable({ hub, clock, log, publications, onGap })
+  const broker = brokerOf(deps, hub, durable)
   const publisher = createPublisher(
-    { hub, durable, clock, log, limits: deps.limits, call: deps.call },
+    { hub, broker, clock, log, limits: deps.limits, call: deps.call },
     limits,
   )
   const users = new Users()
-  const attendance = createAttendance(clock, createPresence())
+  const presence = presenceOf(deps, hub.epoch)
+  const attendance = createAttendance(clock, presence)
   const connectionContext: ConnectionContext = {
     hub,
     publisher,
-    durable,
+    broker,
     pump,
     clock,
     log,
@@ -341,16 +358,14 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
       return { publications, offset: topic.offset, epoch: topic.epoch }
     },
     async ready(names) {
-      await bringAlive({ hub, durable }, names)
+      await bringAlive({ hub, broker }, names)
     },
-    replay: createReplay({ hub, durable, clock, log }),
+    replay: createReplay({ hub, broker, durable, clock, log }),
     async forget(name) {
-      await bringAlive({ hub, durable }, [name])
-      const topic = open(name)
-      if (topic.plan.persist) await durable?.forget(topic)
-      else topic.history.clear()
+      await bringAlive({ hub, broker }, [name])
+      await broker.forget(open(name))
     },
-    control: createControl({ hub, durable, sweep, users, attendance }),
+    control: createControl({ hub, broker, sweep, users, attendance }),
     connection(identity, address) {
       // Its user is known for sure with its `connect`.
       admit(address, undefined)
@@ -364,7 +379,7 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
       const since = lastEventId === undefined ? undefined : parseEventId(lastEventId, hub)
       const make = () =>
         new EventStream(streamContext, groupOf(names), { identity, address, since })
-      const loading = bringAlive({ hub, durable }, names)
+      const loading = bringAlive({ hub, broker }, names)
       if (!loading) return new ReadableStream<Uint8Array>(make())
       const makeLate = () => {
         // Others have come meanwhile, or the drain.
@@ -391,19 +406,22 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
       waiting: admission.waiting,
       topics: hub.topics,
       publications: hub.publications,
+      alone: broker.alone,
       historyBytes: hub.historyBytes,
     }),
     start() {
       sweep.start()
-      durable?.start()
+      broker.start()
+      presence.start()
     },
+    followed: broker.followed,
     async settled() {
-      await durable?.settled()
+      await broker.settled()
     },
     async drain() {
       isOpen = false
       publisher.drain()
-      await durable?.settled()
+      await broker.settled()
       // What was accepted is told before anybody is sent away.
       pump.flush(Infinity)
       await drain.run()
@@ -415,9 +433,29 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
       admission.stop()
       pump.stop()
       sweep.stop()
-      durable?.stop()
+      broker.stop()
+      presence.stop()
     },
   }
+}
+
+function brokerOf(
+  { clock, log, shared }: RealtimeDeps,
+  hub: Hub,
+  durable: Durable | undefined,
+): Broker {
+  const base = shared
+    ? createRedisBroker({ hub, redis: shared.redis, clock, log }, shared)
+    : createMemoryBroker(hub)
+  if (!durable) return base
+  const namespace = shared?.namespace ?? ''
+  return createDurableBroker({ hub, durable, base, redis: shared?.redis }, { namespace })
+}
+
+function presenceOf({ clock, log, shared }: RealtimeDeps, node: string): Presence {
+  if (!shared) return createPresence()
+  const { redis, namespace } = shared
+  return createRedisPresence({ redis, clock, log }, { namespace, node })
 }
 
 function unknownTopic(name: string): Fault {

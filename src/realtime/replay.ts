@@ -8,6 +8,7 @@ import type { Clock } from '../lib/clock.ts'
 import type { Log } from '../observe/log.ts'
 import { loadBytesMax } from '../store/store.ts'
 import { bringAlive } from './alive.ts'
+import type { Broker } from './broker.ts'
 import type { Durable, TimeRange } from './durable.ts'
 import type { Hub, Topic } from './hub.ts'
 import type { Position } from './recovery.ts'
@@ -30,12 +31,13 @@ export type Replay = (identity: Identity, topic: string, query: ReplayQuery) => 
 
 export interface ReplayDeps {
   readonly hub: Hub
+  readonly broker: Broker
   readonly durable: Durable | undefined
   readonly clock: Clock
   readonly log: Log
 }
 
-export function createReplay({ hub, durable, clock, log }: ReplayDeps): Replay {
+export function createReplay({ hub, broker, durable, clock, log }: ReplayDeps): Replay {
   const inMemory = ({ history }: Topic, query: ReplayQuery): Replayed['publications'] => {
     const { sinceMs, untilMs, after, limit, reverse } = query
     const found = history
@@ -58,7 +60,7 @@ export function createReplay({ hub, durable, clock, log }: ReplayDeps): Replay {
       if (answer === 'denied') throw new Fault('denied', `${name} may not be heard`)
       if (answer === 'failed') throw new Fault('internal', 'internal error')
     }
-    await bringAlive({ hub, durable }, [name])
+    await bringAlive({ hub, broker }, [name])
     const topic = hub.open(match)
     if (!topic) throw new Fault('unavailable', 'too many topics are alive')
     // One more than asked tells that there is a next page; so does a page that is full of bytes.

@@ -12,6 +12,7 @@ import type { Match, Seat, Topic } from './hub.ts'
 import { lifetimeFields, noSeats, objectOf, type Grant, type Peer } from './peer.ts'
 import type { Member } from './presence.ts'
 import {
+  closes,
   encodePublications,
   errors,
   isRecord,
@@ -230,6 +231,16 @@ function topicOf({ seats }: Peer, name: string): Topic | undefined {
 function end(peer: Peer, topic: Topic, why: Unsubscribe): void {
   drop(peer, topic)
   peer.reply(unsubscribePush(topic.name, why))
+}
+
+/** The topic began anew: the client subscribes again from where it was, and is told what it has missed, or that. */
+export function lose(peer: Peer, topic: Topic): void {
+  const seat = peer.seats.find(({ home }) => home === topic)
+  // It came back by itself meanwhile.
+  if (!seat || seat.outbox === topic.outbox) return
+  // Clients do not ask again for what the server began; the connection does.
+  if (peer.grants?.get(topic)?.by === 'server') peer.end(closes.insufficient)
+  else peer.act(() => end(peer, topic, unsubscribes.insufficient))
 }
 
 function drop(peer: Peer, topic: Topic): void {

@@ -1,15 +1,16 @@
 /**
- * Redis, as something that may be away: it makes answers cheaper and news faster, and nothing depends on it.
+ * Redis, as something that may be away: it makes answers cheaper, news faster and nodes one, and nothing depends on it.
  *
- *   get set delete claim publish ──► breaker open? ─ yes ─► refused at once
- *                                    └─ no ─► one connection, pipelined; answered within 100 ms, or all that wait are
- *                                             given up and the breaker opens
+ *   get set delete claim script publish ──► breaker open? ─ yes ─► refused at once
+ *                                    └─ no ─► one connection, pipelined; answered within 100 ms, or all that wait no
+ *                                             longer than that are given up and the breaker opens
  *   subscribe ──► a second connection (a subscribed one takes no commands); after each reconnection `onReady`
  *
  * `start` waits for nothing: a server starts without Redis and finds it later, by itself, within 5 s.
  *
  * Limits: commands and bytes on their way are bounded; what is beyond is refused. No queue for later.
  */
+import { createHash } from 'node:crypto'
 import type { Redis as Client } from 'ioredis'
 import { Fault } from '../fault.ts'
 import type { Clock } from '../lib/clock.ts'
@@ -36,13 +37,6 @@ const sayEveryMs = 10_000
 /** A hint is a sequence number; whoever publishes more has mistaken this for something else. */
 const textBytesMax = 64 * 1024
 
-/** Lua, known to Redis by its hash once it has run there. */
-export interface Script {
-  readonly text: string
-  /** SHA-1 of the text, in hex. */
-  readonly sha: string
-}
-
 export interface RedisOptions {
   readonly target: RedisTarget
 }
@@ -65,6 +59,17 @@ export interface RedisStats {
   readonly connects: number
 }
 
+/** Lua that Redis runs as one step. */
+export interface Script {
+  readonly text: string
+  /** Redis knows it by this after the first time. */
+  readonly sha: string
+}
+
+export function scriptOf(text: string): Script {
+  return { text, sha: createHash('sha1').update(text).digest('hex') }
+}
+
 export interface Redis extends Service {
   /** It answers: asking it is worth while. */
   readonly isUp: boolean
@@ -79,8 +84,16 @@ export interface Redis extends Service {
   delete(key: string): Promise<void>
   /** True for the first who claims it, until `ms` have passed. */
   claim(key: string, ms: number): Promise<boolean>
-  /** Runs a script of ours, whole: nobody sees half of it. Faults also if Redis is full, or takes no writes now. */
-  script(script: Script, keys: readonly string[], values: readonly string[]): Promise<unknown>
+  /**
+   * The script's answer. In the order of the calls, one after the other. `ms`: it is waited for so long, even if others
+   * were given up: for what nobody can do without Redis.
+   */
+  script(
+    script: Script,
+    keys: readonly string[],
+    args: readonly (string | number)[],
+    ms?: number,
+  ): Promise<unknown>
   /** Tells whoever listens now; lost when nobody does, or when Redis is away. */
   publish(channel: string, text: string): void
   /**
@@ -96,6 +109,13 @@ interface Pending {
   readonly sinceMs: number
   readonly bytes: number
   readonly reject: (fault: Fault) => void
+}
+
+/** Those that wait equally long. */
+interface Patience {
+  readonly ms: number
+  readonly pending: Set<Pending>
+  isWatched: boolean
 }
 
 interface Listener {
@@ -118,10 +138,10 @@ export function createRedis(
   const server = `${target.host}:${target.port}`
   const breaker = createBreaker({ clock })
   const counts = { commands: 0, timeouts: 0, failures: 0, skipped: 0 }
-  // In the order they were sent, all with the same time-out: the first is the next to be late.
-  const pending = new Set<Pending>()
+  // By time-out, in the order they were sent: the first is the next to be late.
+  const patient = new Map<number, Patience>()
+  let pendingCount = 0
   let pendingBytes = 0
-  let isWatched = false
   let isStarted = false
   let isToldUp = false
   const saidAtMs = new Map<string, number>()
@@ -159,63 +179,80 @@ export function createRedis(
     if (say('redis.away', cause)) isToldUp = false
   }
 
-  const run = <T>(bytes: number, send: (client: Client) => Promise<T>): Promise<T> => {
+  const patienceOf = (ms: number): Patience => {
+    const known = patient.get(ms)
+    if (known) return known
+    const made = { ms, pending: new Set<Pending>(), isWatched: false }
+    patient.set(ms, made)
+    return made
+  }
+
+  const run = <T>(
+    bytes: number,
+    send: (client: Client) => Promise<T>,
+    ms = commandMsMax,
+  ): Promise<T> => {
     const { client } = link
-    const isFull = pending.size >= pendingMax || pendingBytes + bytes > pendingBytesMax
+    const isFull = pendingCount >= pendingMax || pendingBytes + bytes > pendingBytesMax
     if (!client || !breaker.isClosed || isFull) {
       counts.skipped++
       return Promise.reject(client && breaker.isClosed ? tooMuch : away)
     }
     counts.commands++
     return new Promise<T>((resolve, reject) => {
+      const patience = patienceOf(ms)
       const one: Pending = { sinceMs: clock.tick(), bytes, reject }
-      pending.add(one)
+      patience.pending.add(one)
+      pendingCount++
       pendingBytes += bytes
-      if (!isWatched) watch(commandMsMax)
+      if (!patience.isWatched) watch(patience, ms)
       send(client).then(
         (value) => {
-          if (!forget(one)) return
+          if (!forget(patience, one)) return
           breaker.succeed()
           resolve(value)
         },
         (error: unknown) => {
-          if (forget(one)) reject(failed(error))
+          if (forget(patience, one)) reject(failed(error))
         },
       )
     })
   }
 
   /** False: it was given up, and what comes now is too late. */
-  const forget = (one: Pending): boolean => {
+  const forget = ({ pending }: Patience, one: Pending): boolean => {
     if (!pending.delete(one)) return false
+    pendingCount--
     pendingBytes -= one.bytes
     return true
   }
 
   /** One timer for all, whatever the load; it runs on for one time-out after the last command. */
-  const watch = (ms: number, isSecondLook = false): void => {
-    isWatched = true
+  const watch = (patience: Patience, ms: number, isSecondLook = false): void => {
+    patience.isWatched = true
     const dueMs = clock.tick() + ms
     clock.after(ms, () => {
-      isWatched = false
-      const [oldest] = pending
+      patience.isWatched = false
+      const [oldest] = patience.pending
       if (!oldest) return
       const now = clock.tick()
-      const leftMs = oldest.sinceMs + commandMsMax - now
-      if (leftMs > 0) watch(leftMs)
-      else if (!isSecondLook && now - dueMs > lateMs) watch(commandMsMax / 2, true)
-      else giveUp()
+      const leftMs = oldest.sinceMs + patience.ms - now
+      if (leftMs > 0) watch(patience, leftMs)
+      else if (!isSecondLook && now - dueMs > lateMs) {
+        watch(patience, commandMsMax / 2, true)
+      } else giveUp(patience)
     })
   }
 
-  const giveUp = (): void => {
+  const giveUp = (patience: Patience): void => {
     breaker.trip()
-    sayAway(`no answer within ${commandMsMax} ms`)
-    const late = [...pending]
+    sayAway(`no answer within ${patience.ms} ms`)
+    const late = [...patience.pending]
     counts.timeouts += late.length
-    pending.clear()
-    pendingBytes = 0
-    for (const { reject } of late) reject(tooLate)
+    for (const one of late) {
+      forget(patience, one)
+      one.reject(tooLate)
+    }
   }
 
   const failed = (error: unknown): Fault => {
@@ -261,12 +298,11 @@ export function createRedis(
     delete: (key) => run(key.length, (client) => client.del(key).then(() => undefined)),
     claim: async (key, ms) =>
       (await run(key.length, (client) => client.set(key, '', 'PX', Math.ceil(ms), 'NX'))) === 'OK',
-    script: (script, keys, values) => {
-      const bytes = [...keys, ...values].reduce(
-        (sum, { length }) => sum + length,
-        script.sha.length,
-      )
-      return run(bytes, (client) => runScript(client, script, keys, values))
+    script(script, keys, args, ms) {
+      let bytes = 0
+      for (const text of keys) bytes += text.length
+      for (const arg of args) bytes += typeof arg === 'string' ? arg.length : 8
+      return run(bytes, (client) => evaluate(client, script, [keys.length, ...keys, ...args]), ms)
     },
     publish(channel, text) {
       if (text.length > textBytesMax) return void counts.skipped++
@@ -281,7 +317,7 @@ export function createRedis(
       ...counts,
       isUp: breaker.isClosed && link.client !== undefined,
       isListening: listening.isReady,
-      pending: pending.size,
+      pending: pendingCount,
       pendingBytes,
       opened: breaker.opened,
       connects: link.connects,
@@ -292,18 +328,19 @@ export function createRedis(
   }
 }
 
-/** By its hash; with its text where that is not known, as after a restart. */
-async function runScript(
+/** By its hash; the text only when this Redis has not seen it yet, or has been emptied. */
+async function evaluate(
   client: Client,
   { text, sha }: Script,
-  keys: readonly string[],
-  values: readonly string[],
+  args: readonly [number, ...(string | number)[]],
 ): Promise<unknown> {
   try {
-    return await client.evalsha(sha, keys.length, ...keys, ...values)
+    return await client.evalsha(sha, ...args)
   } catch (error) {
-    if (!(error instanceof Error && error.message.startsWith('NOSCRIPT'))) throw error
-    return client.eval(text, keys.length, ...keys, ...values)
+    const isUnknown =
+      isReply(error) && error instanceof Error && error.message.startsWith('NOSCRIPT')
+    if (!isUnknown) throw error
+    return await client.eval(text, ...args)
   }
 }
 

@@ -1,7 +1,6 @@
 /** Who is there: presence, counts, and coming and going, over each transport of the stock client. */
 import { describe, expect, test } from 'bun:test'
 import { createTestClock } from '../clock.ts'
-import { presenceContract } from '../contracts/presence.ts'
 import { createAttendance } from '../../src/realtime/attendance.ts'
 import { createPresence } from '../../src/realtime/presence.ts'
 import type { plansOf } from './serve.ts'
@@ -138,5 +137,3 @@ test('a crowd that comes and goes is told in fewer and larger frames, and to at 
   expect(frames[0]?.[1]?.split('\n')).toHaveLength(97)
   expect(frames[1_000]).toEqual([])
 })
-
-describe('presence in memory', () => presenceContract(createPresence))

@@ -18,6 +18,7 @@ import {
   type Connection,
   type Realtime,
   type RealtimeOptions,
+  type SharedTopics,
   type TopicPlan,
 } from '../../src/realtime/realtime.ts'
 import { createPublications, type Store } from '../../src/store/store.ts'
@@ -41,6 +42,7 @@ export interface ServeOptions extends RealtimeOptions {
   readonly identifyTopic?: (token: string) => TopicVerdict | Promise<TopicVerdict>
   readonly call?: (call: Call) => Promise<Called>
   readonly port?: number
+  readonly shared?: SharedTopics
 }
 
 type Declared = Readonly<Record<string, Partial<TopicPlan>>>
@@ -96,6 +98,7 @@ export function serve(declared: Declared, options: ServeOptions = {}): TestServe
       ...(options.call ? { call: options.call } : {}),
       clock,
       log: logTo(errors),
+      ...(options.shared ? { shared: options.shared } : {}),
       limits: (policy) => createLimits({ clock }, policy),
       publications:
         options.store && createPublications(options.store, { isShared: options.isShared ?? false }),

@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'bun:test'
 import type { Clock } from '../../src/lib/clock.ts'
+import { scriptOf } from '../../src/store/redis.ts'
 import { createBreaker } from '../../src/store/redis-breaker.ts'
 import { describeFailure } from '../../src/store/redis-link.ts'
 import { openRedis } from '../cache/redis.ts'
@@ -87,6 +88,27 @@ describe.skipIf(!requireService('redis-server'))('a connection to Redis', () => 
     expect(await redis.get('a')).toBeUndefined()
     expect([await redis.claim('b', 10_000), await redis.claim('b', 10_000)]).toEqual([true, false])
     expect(redis.stats()).toMatchObject({ pending: 0, pendingBytes: 0, failures: 0, connects: 1 })
+  })
+
+  test('a script runs as one step, in order, known or not; its error is a fault', async () => {
+    await using server = await startRedis()
+    await using opened = await openRedis(server.port)
+    const { redis } = opened
+    const add = scriptOf(`return {redis.call('RPUSH', KEYS[1], ARGV[1]), 'é' .. ARGV[1]}`)
+    const first = await Promise.all([1, 2, 3].map((n) => redis.script(add, ['list'], [n])))
+    expect(first).toEqual([
+      [1, 'é1'],
+      [2, 'é2'],
+      [3, 'é3'],
+    ])
+    const admin = new Bun.RedisClient(server.url)
+    await admin.send('SCRIPT', ['FLUSH'])
+    await Promise.all(['4', '5'].map((n) => redis.script(add, ['list'], [n])))
+    expect(await admin.send('LRANGE', ['list', '0', '-1'])).toEqual(['1', '2', '3', '4', '5'])
+    admin.close()
+    const wrong = scriptOf(`return redis.call('GET', KEYS[1])`)
+    expect((await faultOf(() => redis.script(wrong, ['list'], []))).code).toBe('unavailable')
+    expect(redis.isUp).toBeTrue()
   })
 
   test('user, password and database of the URL are used, and a wrong password is not logged', async () => {
