@@ -32,6 +32,10 @@ export interface Stand {
 /** Of a ms: what delays are counted by. */
 export const delayStepMs = 0.1
 
+/** What takes longer has gone wrong. */
+const answerMsMax = 90_000
+const endMsMax = 5_000
+
 /** Longer ones are counted as this. */
 const delayMsMax = 20_000
 
@@ -51,7 +55,16 @@ export function startStand(name: PeerName): Stand {
   const ask = async (order: Order): Promise<unknown> => {
     const answer = new Promise<unknown>((resolve) => void waiting.push(resolve))
     child.send(order)
-    return await Promise.race([answer, died])
+    const { promise: late, reject } = Promise.withResolvers<never>()
+    const timer = setTimeout(
+      () => reject(new Error(`${name} has not answered ${JSON.stringify(order)}`)),
+      answerMsMax,
+    )
+    try {
+      return await Promise.race([answer, died, late])
+    } finally {
+      clearTimeout(timer)
+    }
   }
   return {
     name,
@@ -61,7 +74,9 @@ export function startStand(name: PeerName): Stand {
     delays: async (publications, restMs) =>
       (await ask({ kind: 'delays', publications, restMs })) as number[],
     async stop() {
-      child.disconnect()
+      child.kill()
+      await Promise.race([child.exited, Bun.sleep(endMsMax)])
+      child.kill('SIGKILL')
       await child.exited
     },
   }
@@ -142,6 +157,7 @@ if (import.meta.main) {
     peer.stop()
     process.exit()
   }
+  process.on('SIGTERM', end)
   process.on('disconnect', end)
   process.on('message', (order: Order) => {
     running.obey(order).then(

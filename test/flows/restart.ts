@@ -3,7 +3,6 @@
  * sent SIGTERM and started again on the same port, and all come back. Run by restart.test.ts, small, and by
  * restart.bench.ts, with 15,000 clients.
  */
-import { must } from '../../src/lib/assert.ts'
 import { tempFolder, until } from '../harness.ts'
 import { spawnBelfry, type BelfryProcess } from '../process.ts'
 import { freePort } from '../services.ts'
@@ -33,10 +32,22 @@ export interface Restarted {
   readonly waitMsMax: number
   /** When somebody was back, in ms since the start of the new process, in order. */
   readonly backMs: readonly number[]
+  /** What the new process said of its subscriptions, while they came back. */
+  readonly counts: readonly Counted[]
   /** From SIGTERM to the end of the process, and to its successor's first words. */
   readonly drainedMs: number
   readonly upMs: number
 }
+
+/** So many at some time between the two, in ms since the start of the new process. */
+export interface Counted {
+  readonly askedMs: number
+  readonly toldMs: number
+  readonly subscriptions: number
+}
+
+/** Between two questions for them. */
+const countEveryMs = 50
 
 const topic = 'news'
 const apiKey = 'restart-key'
@@ -83,7 +94,9 @@ export async function restart(options: RestartOptions): Promise<Restarted> {
     const startedAt = performance.now()
     await using _after = await start()
     const upMs = performance.now() - stoppedAt
+    const counting = createCounting(port, startedAt)
     await until(() => fleet.subscribed === size, `all ${size} are back`, withinMs)
+    const counts = await counting.stop()
     const last = await publisher.stop()
     await until(
       () => fleet.countAt(last) === size,
@@ -94,7 +107,7 @@ export async function restart(options: RestartOptions): Promise<Restarted> {
     const backMs = fleet.connects.map((at) => at - startedAt).filter((ms) => ms > 0)
     return {
       exitCode,
-      ...{ recovered, told, problems, codes, failures, waitMsMax, backMs, drainedMs, upMs },
+      ...{ recovered, told, problems, codes, failures, waitMsMax, backMs, drainedMs, upMs, counts },
       acknowledged: publisher.acknowledged.size,
       lost: [...missed].filter((n) => publisher.acknowledged.has(n)),
     }
@@ -150,13 +163,44 @@ function createPublisher(port: number, everyMs: number) {
   }
 }
 
-/** The most that came within one second, anywhere among these moments. */
-export function busiestSecond(momentsMs: readonly number[]): number {
-  let most = 0
-  let from = 0
-  for (const [to, at] of momentsMs.entries()) {
-    while (must(momentsMs[from], () => 'from is not after to') <= at - 1_000) from += 1
-    most = Math.max(most, to - from + 1)
+/** Asks the server, because what a busy client hears together was not said together. */
+function createCounting(port: number, startedAt: number) {
+  const counts: Counted[] = []
+  let isOver = false
+  const count = async (): Promise<void> => {
+    const askedMs = performance.now() - startedAt
+    const response = await fetch(`http://127.0.0.1:${port}/api/metrics`).catch(() => undefined)
+    const found = /^belfry_subscriptions (\d+)/m.exec((await response?.text()) ?? '')
+    const toldMs = performance.now() - startedAt
+    if (found) counts.push({ askedMs, toldMs, subscriptions: Number(found[1]) })
   }
-  return most
+  const run = async (): Promise<void> => {
+    for (; !isOver; await Bun.sleep(countEveryMs)) await count()
+    await count()
+  }
+  const running = run()
+  return {
+    async stop() {
+      isOver = true
+      await running
+      return counts
+    },
+  }
+}
+
+/** How many more than a bucket admits came between any two counts; negative: so many fewer. */
+export function admittedBeyond(
+  counts: readonly Counted[],
+  perSecond: number,
+  burst: number,
+): number {
+  let most = -Infinity
+  for (const [at, from] of counts.entries()) {
+    for (const to of counts.slice(at + 1)) {
+      const seconds = (to.toldMs - from.askedMs) / 1_000
+      const came = to.subscriptions - from.subscriptions
+      most = Math.max(most, came - burst - perSecond * seconds)
+    }
+  }
+  return Math.round(most)
 }
