@@ -26,8 +26,11 @@ const sliceMs = 500
  * the steady state).
  */
 const warmUpMs = 2_500
+const warmUpMsOfOthers = 1_000
 
-const delayed = 20
+/** Publications whose delays are taken: fewer to many. */
+const delayedOf = (size: number): number => Math.min(20, Math.max(5, Math.round(60_000 / size)))
+
 /** Deliveries before a publication are over by then. */
 const restMs = 30
 
@@ -49,7 +52,7 @@ const plus = (a: Slice, b: Slice): Slice => ({
 async function measure(stands: readonly Stand[], size: number): Promise<Figures[]> {
   for (const stand of stands) {
     await stand.open(size)
-    await stand.slice(16, warmUpMs)
+    await stand.slice(16, close.has(stand.name) ? warmUpMs : warmUpMsOfOthers)
   }
   const all = stands.map(({ name }): Figures => ({
     name,
@@ -70,7 +73,7 @@ async function measure(stands: readonly Stand[], size: number): Promise<Figures[
   for (const [at, stand] of stands.entries()) {
     const figures = all[at]
     if (!figures) continue
-    figures.delays = await stand.delays(delayed, restMs)
+    figures.delays = await stand.delays(delayedOf(size), restMs)
     figures.blockMs = await stand.block(16)
   }
   return all
