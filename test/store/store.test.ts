@@ -2,7 +2,12 @@ import { describe, expect, test } from 'bun:test'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { integer, sqliteTable, text } from 'drizzle-orm/sqlite-core'
 import { systemClock } from '../../src/lib/clock.ts'
-import { createStore, type Change, type DatabaseOptions, type Query } from '../../src/store/store.ts'
+import {
+  createStore,
+  type Change,
+  type DatabaseOptions,
+  type Query,
+} from '../../src/store/store.ts'
 import { createTestLog, faultOf, openStore, tempFolder } from '../harness.ts'
 import { slowQuery } from './slow.ts'
 
