@@ -40,7 +40,7 @@ import {
 } from './limits/limits.ts'
 import { createLog, type Log } from './observe/log.ts'
 import { createMetrics } from './observe/metrics.ts'
-import type { Plan } from './plan/plan.ts'
+import { schemaOf, type Plan } from './plan/plan.ts'
 import { createRealtime, type Connection } from './realtime/realtime.ts'
 import type { Db, TransactionOptions, Tx } from './store/declare.ts'
 import {
@@ -342,12 +342,6 @@ function listenToNews(redis: Redis | undefined, store: Rooms['store'], plan: Pla
   if (!redis) return
   redis.start()
   redis.subscribe(newsOf(plan), store.wake, store.wake)
-}
-
-/** What is encoded for these columns is for nobody who has others. */
-function schemaOf({ collections }: Plan): string {
-  const columns = collections.map((one) => [one.path, ...one.columns.keys()])
-  return Bun.hash(JSON.stringify(columns)).toString(36)
 }
 
 function newsOf({ name }: Plan): string {

@@ -89,3 +89,20 @@ function problemsFault(problems: readonly FieldProblem[]): Fault {
   const count = problems.length === 1 ? 'one problem' : `${problems.length} problems`
   return new Fault('invalid', `the app file has ${count}`, { fields: problems })
 }
+
+/** What is encoded for these columns and orders is for nobody who has others. */
+export function schemaOf({ collections }: Plan): string {
+  const shapes = collections.map(({ path, columns, orders, expand }) => {
+    const sorted = [...orders].map(([name, by]) => [
+      name,
+      by.map((one) => [one.column.name, one.descending]),
+    ])
+    return [
+      path,
+      [...columns.keys()],
+      sorted,
+      [...expand].map(([name, one]) => [name, one.target.path]),
+    ]
+  })
+  return Bun.hash(JSON.stringify(shapes)).toString(36)
+}

@@ -3,7 +3,7 @@ import { blob, integer, primaryKey, real, sqliteTable, text } from 'drizzle-orm/
 import { t } from 'elysia'
 import { Fault } from '../../src/fault.ts'
 import { app, collection, desc, feed, topic } from '../../src/kit.ts'
-import { compilePlan } from '../../src/plan/plan.ts'
+import { compilePlan, schemaOf } from '../../src/plan/plan.ts'
 
 const spot = sqliteTable(
   'spot',
@@ -282,4 +282,21 @@ describe('compilePlan', () => {
       'feeds.d.every: null is no duration like 500ms, 60s, 5m, 1h',
     ])
   })
+})
+
+test('schemaOf: two versions of an app share encoded answers only if columns and orders are the same', () => {
+  const table = sqliteTable('notes', { id: integer().primaryKey(), score: real().notNull() })
+  const of = (orders: Parameters<typeof collection<typeof table>>[1]['orders']) =>
+    schemaOf(
+      compilePlan(
+        app({
+          name: 'a',
+          collections: { notes: collection(table, { ...(orders && { orders }) }) },
+        }),
+      ),
+    )
+  const top = { top: desc(table.score) }
+  expect(of(top)).toBe(of(top))
+  expect(of({ top: desc(table.id) })).not.toBe(of(top))
+  expect(of(undefined)).not.toBe(of(top))
 })
