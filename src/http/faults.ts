@@ -66,6 +66,11 @@ function challenge({ code, message }: Fault): Record<string, string> {
 
 function retry({ code, retryAfterMs }: Fault): Record<string, string> {
   if (code !== 'too_many' && code !== 'unavailable') return {}
-  const seconds = retryAfterMs === undefined ? retryAfterDefaultS : Math.ceil(retryAfterMs / 1000)
+  const seconds = retryAfterMs === undefined ? retryAfterDefaultS : wholeSeconds(retryAfterMs)
   return { 'retry-after': String(seconds) }
+}
+
+/** Rounded up, so that waiting them is enough; a microsecond is what sums of fractions are off by. */
+export function wholeSeconds(ms: number): number {
+  return Math.ceil((ms - 0.001) / 1000)
 }

@@ -16,7 +16,7 @@ import type { Limiter, LimitPolicy, LimitsDecision } from '../limits/limits.ts'
 import type { Log } from '../observe/log.ts'
 import type { Metrics, Observe } from '../observe/metrics.ts'
 import { callerOf } from './call.ts'
-import { problemResponse } from './faults.ts'
+import { problemResponse, wholeSeconds } from './faults.ts'
 import type { Door, Visit } from './visit.ts'
 
 /** Longer URLs are refused before anything looks at them. Bun itself refuses headers above 16 KB. */
@@ -259,7 +259,7 @@ function limitHeaders({ verdicts }: LimitsDecision): Headers {
     if (policy.isShadow === true) continue
     const comma = policies === '' ? '' : ', '
     policies += `${comma}"${policy.name}";q=${policy.quota};w=${Math.ceil(policy.windowMs / 1000)}`
-    states += `${comma}"${policy.name}";r=${left};t=${Math.ceil(resetMs / 1000)}`
+    states += `${comma}"${policy.name}";r=${left};t=${wholeSeconds(resetMs)}`
   }
   return policies === '' ? {} : { 'ratelimit-policy': policies, ratelimit: states }
 }

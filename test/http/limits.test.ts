@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'bun:test'
 import { integer, sqliteTable, text } from 'drizzle-orm/sqlite-core'
 import { signToken } from '../../src/auth/auth.ts'
+import { wholeSeconds } from '../../src/http/faults.ts'
 import { collection, type AppOptions } from '../../src/kit.ts'
 import { systemClock } from '../../src/lib/clock.ts'
 import { createTestClock } from '../clock.ts'
@@ -252,4 +253,12 @@ describe('what an app file may say of limits', () => {
     }
     expect(await problemsOf(wrong)).toContain('routes.GET /own.limit')
   })
+})
+
+test('seconds to wait are rounded up, and not for what sums of fractions are off by', () => {
+  const now = 12_345.678_901_2
+  expect(wholeSeconds(now + 60_000 - now)).toBe(60)
+  expect([60_000, 60_000.000_000_01, 60_001, 59_999, 1].map(wholeSeconds)).toEqual([
+    60, 60, 61, 60, 1,
+  ])
 })
