@@ -16,6 +16,7 @@ import { timingSafeEqual } from 'node:crypto'
 import { Fault, type FieldProblem } from '../fault.ts'
 import type { Cancel, Clock } from '../lib/clock.ts'
 import { detach } from '../lib/service.ts'
+import { isLike } from '../lib/like.ts'
 import type { Log } from '../observe/log.ts'
 import type { Notice, Store } from '../store/store.ts'
 import type { Identity } from './auth.ts'
@@ -230,21 +231,6 @@ function identityOf({ id, scopes }: Stored): Identity {
 function patternsOf(scopes: readonly string[], act: KeyAct): string[][] {
   const own = scopes.filter((scope) => scope.startsWith(`${act}:`))
   return own.map((scope) => scope.slice(act.length + 1).split('*'))
-}
-
-/** Whether a topic is like `parts` with anything between them. Greedy from the left, which is right for `*`. */
-function isLike(topic: string, parts: readonly string[]): boolean {
-  const [first = '', ...rest] = parts
-  const last = rest.pop()
-  if (last === undefined) return topic === first
-  if (!topic.startsWith(first) || !topic.endsWith(last)) return false
-  let at = first.length
-  for (const part of rest) {
-    const found = topic.indexOf(part, at)
-    if (found === -1) return false
-    at = found + part.length
-  }
-  return at <= topic.length - last.length
 }
 
 function isStored(value: unknown): value is Stored {

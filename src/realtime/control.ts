@@ -5,11 +5,12 @@
  * Event streams are anonymous readers of a fixed list: they are counted, and not named here.
  */
 import { Fault } from '../fault.ts'
+import { isLike } from '../lib/like.ts'
 import { bringAlive } from './alive.ts'
 import type { Attendance } from './attendance.ts'
 import { Connection } from './connection.ts'
 import type { Broker } from './broker.ts'
-import type { Hub, Match, Topic } from './hub.ts'
+import type { Hub, Match } from './hub.ts'
 import type { Member, PresenceStats } from './presence.ts'
 import { closes, unsubscribes, type Close, type Unsubscribe } from './protocol.ts'
 import type { Position } from './recovery.ts'
@@ -119,9 +120,10 @@ export function createControl({ hub, broker, sweep, users, attendance }: Control
     channels(pattern, max) {
       const found: { name: string; clients: number }[] = []
       const parts = pattern.split('*')
+      const isAll = pattern === ''
       for (const topic of hub.alive()) {
         if (found.length >= max) break
-        if (topic.subscriptions === 0 || !isLike(topic, parts)) continue
+        if (topic.subscriptions === 0 || !(isAll || isLike(topic.name, parts))) continue
         found.push({ name: topic.name, clients: topic.subscriptions })
       }
       return found
@@ -130,19 +132,4 @@ export function createControl({ hub, broker, sweep, users, attendance }: Control
       return users.size
     },
   }
-}
-
-/** Greedy from the left, which is right for `*`: costs the length of the name. */
-function isLike({ name }: Topic, parts: readonly string[]): boolean {
-  const [first = '', ...rest] = parts
-  const last = rest.pop()
-  if (last === undefined) return first === '' || name === first
-  if (!name.startsWith(first) || !name.endsWith(last)) return false
-  let at = first.length
-  for (const part of rest) {
-    const found = name.indexOf(part, at)
-    if (found === -1) return false
-    at = found + part.length
-  }
-  return at <= name.length - last.length
 }
