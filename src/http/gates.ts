@@ -9,7 +9,7 @@
  * Doors answer or throw; here a throw becomes a problem, and what nobody expected is logged with the
  * request id and never shown. Synchronous all the way when the door is: a cached read makes no promise.
  */
-import { anonymous, type Auth, type Verdict } from '../auth/auth.ts'
+import { anonymous, type Auth, type Identity, type Verdict } from '../auth/auth.ts'
 import { Fault, faultCodes, toFault } from '../fault.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { Limiter, LimitPolicy, LimitsDecision } from '../limits/limits.ts'
@@ -124,9 +124,9 @@ export function createGate(deps: GateDeps): Gate {
     return answer instanceof Promise ? settle(entry, visit, answer) : observed(entry, visit, answer)
   }
 
-  const callerKey = ({ by }: LimitPolicy, request: Request, visit: Visit): string => {
-    const { user } = visit.identity
-    return user && by !== 'address' ? `user:${user.id}` : `address:${addressOf(request)}`
+  const callerKey = ({ by }: LimitPolicy, request: Request, { identity }: Visit): string => {
+    const name = by === 'address' ? undefined : nameOf(identity)
+    return name ?? `address:${addressOf(request)}`
   }
 
   const credentialsOf = (request: Request) => [
@@ -221,6 +221,12 @@ interface Observed extends Entry {
 type Headers = Readonly<Record<string, string>>
 
 type Mutable<T> = { -readonly [K in keyof T]: T[K] }
+
+/** Whoever has none counts by address. */
+function nameOf(identity: Identity): string | undefined {
+  if (identity.user) return `user:${identity.user.id}`
+  return identity.kind === 'scoped' ? `key:${identity.key}` : undefined
+}
 
 const visitor: Verdict = { ok: true, identity: anonymous }
 

@@ -87,6 +87,8 @@ export interface Peer extends FrameSink {
   readonly socket: Socket | undefined
   readonly state: 'opened' | 'connected' | 'closed'
   readonly identity: Identity
+  /** Of the peer, as it is counted. */
+  readonly address: string
   /** Told in the reply to `connect`, and to others by presence. */
   readonly client: string
   /** One per topic that it hears. `noSeats` or an own array. */

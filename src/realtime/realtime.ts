@@ -369,7 +369,7 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
     connection(identity, address) {
       // Its user is known for sure with its `connect`.
       admit(address, undefined)
-      return new Connection(connectionContext, identity)
+      return new Connection(connectionContext, identity, address)
     },
     connectionsOf: (user) => connectionContext.users.of(user),
     stream({ identity, address, topics, lastEventId }) {
@@ -390,7 +390,7 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
     },
     emulate({ identity, address, framing, data }) {
       admit(address, undefined)
-      const connection = new Connection(connectionContext, identity)
+      const connection = new Connection(connectionContext, identity, address)
       const source = new Emulated(emulation, connection, { framing, address, first: data })
       return new ReadableStream<Uint8Array>(source)
     },
