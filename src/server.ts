@@ -33,6 +33,7 @@ import { systemClock, type Clock } from './lib/clock.ts'
 import { must } from './lib/assert.ts'
 import { detach } from './lib/service.ts'
 import {
+  createCredentials,
   createLimiter,
   createLimits,
   type LimiterStats,
@@ -116,11 +117,13 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     { clock, shared: redis },
     { namespace: `belfry:${plan.name}:limits` },
   )
+  const credentials = createCredentials({ clock, limiter }, plan.limits.named.get('credentials'))
   const realtime = createRealtime(
     {
       topics: plan.topics,
       identify: auth.identify,
       identifyTopic: auth.identifyTopic,
+      credentials,
       call: (call) => callDoors(fetch, call),
       clock,
       log,
@@ -218,6 +221,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     {
       auth,
       limiter,
+      credentials,
       collections,
       realtime,
       metrics,

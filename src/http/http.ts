@@ -13,7 +13,7 @@ import type { Auth } from '../auth/auth.ts'
 import type { Collections } from '../collections/collections.ts'
 import { Fault } from '../fault.ts'
 import type { Clock } from '../lib/clock.ts'
-import { policiesOf, type Limiter, type LimitPolicy } from '../limits/limits.ts'
+import { policiesOf, type Credentials, type Limiter, type LimitPolicy } from '../limits/limits.ts'
 import type { Log } from '../observe/log.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import type { Connection, Realtime } from '../realtime/realtime.ts'
@@ -49,6 +49,7 @@ export { websocket } from './socket.ts'
 export interface HttpDeps {
   readonly auth: Auth
   readonly limiter: Limiter
+  readonly credentials: Credentials
   readonly collections: Collections
   readonly realtime: Realtime
   readonly metrics: Metrics
@@ -88,8 +89,7 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
   const addressOf = (request: Request) =>
     callerOf(request)?.address ??
     placeOf(deps.server().requestIP(request)?.address ?? '', request.headers.get('x-forwarded-for'))
-  const credentials = limits.named.get('credentials')
-  const gate = createGate({ ...deps, addressOf, credentials })
+  const gate = createGate({ ...deps, addressOf })
 
   // A Host header shorter than 4 characters is misrouted with `standardHostname` (elysia#748).
   const routes = new Elysia({ handler: { standardHostname: false } })

@@ -6,6 +6,10 @@
  * `TRUSTED_PROXIES`). Holders of `API_KEY`, or of a key with the scope `admin`, are not limited. Beyond the limit: 429 with `Retry-After`, before the body is read; what is refused does
  * not count. Every answer says what is left (`RateLimit`). With `REDIS_URL` all nodes count together.
  *
+ * Two names have a rate unless you say another: `writes` (600/min, of writes without a limit of their own), and
+ * `credentials` (60/min: tokens and keys of an address that are refused, at doors and on sockets; beyond it no other
+ * is looked at until the window is over).
+ *
  * @example
  * import { app, collection } from 'belfry'
  * import { integer, sqliteTable, text } from 'drizzle-orm/sqlite-core'

@@ -5,6 +5,7 @@
  */
 import type { Identity, TopicVerdict, Verdict } from '../auth/auth.ts'
 import type { Clock } from '../lib/clock.ts'
+import type { Credentials } from '../limits/limits.ts'
 import type { Log } from '../observe/log.ts'
 import type { Admission } from './admission.ts'
 import type { Attendance } from './attendance.ts'
@@ -63,6 +64,8 @@ export interface ConnectionContext {
   readonly limits: ConnectionLimits
   readonly version: string
   readonly identify: (token: string) => Verdict | Promise<Verdict>
+  /** Of tokens that are refused. Absent: they may be shown for ever. */
+  readonly credentials: Credentials | undefined
   /** Absent: subscription tokens are refused. */
   readonly identifyTopic: ((token: string) => TopicVerdict | Promise<TopicVerdict>) | undefined
   /** Absent: `rpc` is not served. */

@@ -20,6 +20,7 @@ import { Fault } from '../fault.ts'
 import { must } from '../lib/assert.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { Service } from '../lib/service.ts'
+import type { Credentials } from '../limits/limits.ts'
 import type { Log } from '../observe/log.ts'
 import type { Publications, Redis } from '../store/store.ts'
 import { createAdmission, type AdmissionLimits } from './admission.ts'
@@ -149,6 +150,8 @@ export interface RealtimeDeps {
   readonly call?: (call: Call) => Promise<Called>
   readonly clock: Clock
   readonly log: Log
+  /** Of tokens that are refused, at all doors. Absent: they are not counted. */
+  readonly credentials?: Credentials | undefined
   /** Windows to count publications in. */
   readonly limits: MakeLimits
   /** Where durable topics are kept. Absent: none is declared. */
@@ -286,6 +289,7 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
     limits,
     identify,
     identifyTopic: deps.identifyTopic,
+    credentials: deps.credentials,
     call: deps.call,
     admission,
     attendance,
