@@ -11,6 +11,7 @@
  * when that tick is over (`pump.ts`): no publication overtakes the reply to what came before it.
  */
 import type { Identity } from '../auth/auth.ts'
+import { faultCodes, toFault } from '../fault.ts'
 import { detach } from '../lib/service.ts'
 import { history, presence, presenceStats, publish, rpc } from './commands.ts'
 import { connect, refresh, refreshByServer } from './connect.ts'
@@ -219,8 +220,10 @@ export class Connection implements Guest, Peer {
     for (const frame of queue.frames) this.#receive(frame)
   }
 
+  /** What is away for a while says so itself, where it is noticed: not again for each who comes back to ask. */
   #fail(id: number, error: unknown): void {
-    this.context.log.error('realtime.command-failed', { error })
+    const isAway = faultCodes[toFault(error).code].retryable
+    this.context.log[isAway ? 'debug' : 'error']('realtime.command-failed', { error })
     this.error(id, errors.internal)
     this.#resume()
   }

@@ -36,7 +36,7 @@ export interface ProtocolError {
  * HTTP statuses (400 to 599) besides.
  */
 export const errors = {
-  /** A rule or a bug threw; what it was is in the log. */
+  /** A rule or a bug threw, or an issuer's keys are away: what it was is in the log. */
   internal: { code: 100, message: 'internal server error', temporary: true },
   /** No declared topic has this name. */
   unknownTopic: { code: 102, message: 'unknown channel', temporary: false },
