@@ -163,10 +163,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   )
   const warmer = createWarmer({ collections, store, clock, log }, hottest)
 
-  auth.evictFrom({
-    of: (user) => realtime.connectionsOf(user),
-    users: () => realtime.control.connections(undefined, Infinity).map(({ user }) => user),
-  })
+  auth.evictFrom(realtime.signedIn)
   store.onChange(({ notice }) => notice && auth.hear(notice))
   store.onGap(() => loadAgain(auth, { clock, log }))
   // The log's followers, in the order that keeps promises: first nobody can hit the old entry any

@@ -56,7 +56,7 @@ export interface ControlDeps {
   readonly hub: Hub
   readonly broker: Broker
   readonly sweep: Sweep<Swept>
-  readonly users: Users
+  readonly users: Users<Connection>
   readonly attendance: Attendance
 }
 

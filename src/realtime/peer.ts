@@ -10,6 +10,7 @@ import type { Log } from '../observe/log.ts'
 import type { Admission } from './admission.ts'
 import type { Attendance } from './attendance.ts'
 import type { Broker } from './broker.ts'
+import type { Connection } from './connection.ts'
 import type { FrameSink, Hub, Seat, Topic } from './hub.ts'
 import type { Close, ProtocolError } from './protocol.ts'
 import type { Publisher } from './publisher.ts'
@@ -72,7 +73,7 @@ export interface ConnectionContext {
   readonly call: ((call: Call) => Promise<Called>) | undefined
   readonly admission: Admission
   readonly attendance: Attendance
-  readonly users: Users
+  readonly users: Users<Connection>
   readonly counts: { sockets: number; subscriptions: number; slow: number }
 }
 

@@ -42,7 +42,7 @@ import { isTopicName, type Matcher } from './pattern.ts'
 import type { Call, Called, ConnectionContext, ConnectionLimits } from './peer.ts'
 import { createPresence, type Presence } from './presence.ts'
 import { createRedisPresence } from './presence-redis.ts'
-import { frameBytesMax, unsubscribes } from './protocol.ts'
+import { frameBytesMax, unsubscribes, type Close } from './protocol.ts'
 import { createPublisher, type Publisher, type PublishPlan } from './publisher.ts'
 import type { MakeLimits } from './publish-limit.ts'
 import { createPump, turnMsDefault, type PumpLimits } from './pump.ts'
@@ -193,6 +193,12 @@ export interface HistoryPage extends Position {
   readonly publications: readonly { readonly offset: number; readonly data: string }[]
 }
 
+export interface SignedIn {
+  /** Those of one user. A copy. */
+  of(user: string): readonly { readonly identity: Identity; end(close: Close): void }[]
+  users(): Iterable<string>
+}
+
 export interface RealtimeStats {
   /** Sockets and streams. */
   readonly connections: number
@@ -234,6 +240,8 @@ export interface Realtime extends Service {
   connection(identity: Identity, address: string): Connection
   /** Those of one user, for what the server does to it. A copy. */
   connectionsOf(user: string): readonly Connection[]
+  /** Sockets and streams of users: who is sent away when a token is revoked. */
+  readonly signedIn: SignedIn
   /** Faults: `unavailable`, `too_many`, `not_found`, `denied`, `invalid`, `internal`. */
   stream(request: StreamRequest): ReadableStream<Uint8Array>
   /** What the server says to a connection without a WebSocket. Faults: `unavailable`, `too_many`. */
@@ -275,7 +283,8 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
     { hub, broker, clock, log, limits: deps.limits, call: deps.call },
     limits,
   )
-  const users = new Users()
+  const users = new Users<Connection>()
+  const readers = new Users<EventStream>()
   const presence = presenceOf(deps, hub.epoch)
   const attendance = createAttendance(clock, presence)
   const connectionContext: ConnectionContext = {
@@ -298,7 +307,16 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
     version: options.version ?? '0',
   }
   const groups = new Map<string, Group>()
-  const streamContext: StreamContext = { hub, clock, sweep, admission, limits, groups, counts }
+  const streamContext: StreamContext = {
+    hub,
+    clock,
+    sweep,
+    admission,
+    limits,
+    groups,
+    readers,
+    counts,
+  }
 
   const sessions = new Map<string, Emulated>()
   const emulation: EmulationContext = { sessions, slowBytes: limits.slowBytes }
@@ -375,7 +393,11 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
       admit(address, undefined)
       return new Connection(connectionContext, identity, address)
     },
-    connectionsOf: (user) => connectionContext.users.of(user),
+    connectionsOf: (user) => users.of(user),
+    signedIn: {
+      of: (user) => [...users.of(user), ...readers.of(user)],
+      users: () => new Set([...users.names(), ...readers.names()]),
+    },
     stream({ identity, address, topics, lastEventId }) {
       admit(address, identity.user?.id)
       const names = [...new Set(topics)]

@@ -17,6 +17,7 @@ import { Outbox, type Shard, type Sink } from './outbox.ts'
 import { gapEvent, heartbeat, positionEvent, publicationEvent } from './protocol.ts'
 import type { Pump } from './pump.ts'
 import type { Sweep } from './sweep.ts'
+import type { Users } from './users.ts'
 
 export interface StreamLimits {
   /** Queued beyond what the kernel took; above it the stream is cut, and the browser resumes. */
@@ -51,6 +52,8 @@ export interface StreamContext {
   readonly admission: Admission
   readonly limits: StreamLimits
   readonly groups: Map<string, Group>
+  /** Streams of signed-in users. */
+  readonly readers: Users<EventStream>
   readonly counts: { streams: number; subscriptions: number; slow: number }
 }
 
@@ -87,9 +90,8 @@ interface Visitor {
 export class EventStream implements Guest, Sink<Uint8Array> {
   bucket = -1
   slot = -1
+  readonly identity: Identity
   readonly #context: StreamContext
-  readonly #expiresAtMs: number
-  readonly #user: string | undefined
   #address: string
   readonly #group: Group
   #since: number | undefined
@@ -103,18 +105,21 @@ export class EventStream implements Guest, Sink<Uint8Array> {
     this.#context = context
     this.#group = group
     this.#since = since
-    this.#user = identity.user?.id
+    this.identity = identity
     this.#address = address
-    this.#expiresAtMs = identity.kind === 'user' ? (identity.expiresAtMs ?? Infinity) : Infinity
   }
 
   /** Replay and first live publication meet here, in one tick: nothing comes between them. */
   start(controller: Controller): void {
-    const { admission, counts, groups, sweep } = this.#context
+    const { admission, counts, groups, readers, sweep } = this.#context
     const group = this.#group
+    const { user } = this.identity
     this.#controller = controller
     this.#address = admission.addresses.add(this.#address)
-    if (this.#user !== undefined) admission.users.add(this.#user)
+    if (user) {
+      admission.users.add(user.id)
+      readers.add(user.id, this)
+    }
     groups.set(group.key, group)
     controller.enqueue(encoder.encode(this.#opening()))
     this.#since = undefined
@@ -170,6 +175,11 @@ export class EventStream implements Guest, Sink<Uint8Array> {
     controller.close()
   }
 
+  /** Its token was revoked: a browser comes back once, and gives up when it is refused. */
+  end(): void {
+    this.close()
+  }
+
   /** This server goes away. */
   dismiss(reconnectAfterMs: number): void {
     this.push(encoder.encode(`retry: ${reconnectAfterMs}\n\n`))
@@ -183,16 +193,22 @@ export class EventStream implements Guest, Sink<Uint8Array> {
   late(): void {}
 
   check(): void {
+    const { identity } = this
+    if (identity.kind !== 'user' || identity.expiresAtMs === undefined) return
     const { clock, limits } = this.#context
-    if (clock.now() > this.#expiresAtMs + limits.expiryGraceMs) this.close()
+    if (clock.now() > identity.expiresAtMs + limits.expiryGraceMs) this.close()
   }
 
   #leave(): void {
     if (!this.#controller) return
     this.#controller = undefined
-    const { admission, clock, counts, groups, sweep } = this.#context
+    const { admission, clock, counts, groups, readers, sweep } = this.#context
+    const { user } = this.identity
     admission.addresses.remove(this.#address)
-    if (this.#user !== undefined) admission.users.remove(this.#user)
+    if (user) {
+      admission.users.remove(user.id)
+      readers.remove(user.id, this)
+    }
     const group = this.#group
     group.streams -= 1
     if (this.#seat) group.outbox.leave(this.#seat, this)
