@@ -276,4 +276,9 @@ export function positionEvent(id: string): string {
   return `id: ${id}\n\n`
 }
 
+/** When to come back once the stream has ended. */
+export function retryEvent(ms: number): string {
+  return `retry: ${ms}\n\n`
+}
+
 export const heartbeat = ': hb\n\n'

@@ -405,14 +405,18 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
       const since = lastEventId === undefined ? undefined : parseEventId(lastEventId, hub)
       const make = () =>
         new EventStream(streamContext, groupOf(names), { identity, address, since })
-      const loading = bringAlive({ hub, broker }, names)
-      if (!loading) return new ReadableStream<Uint8Array>(make())
-      const makeLate = () => {
+      const late = new LateStream(() => {
         // Others have come meanwhile, or the drain.
         admit(address, identity.user?.id)
         return make()
-      }
-      return new ReadableStream<Uint8Array>(new LateStream(loading, makeLate))
+      })
+      const turn = admission.enter(late)
+      if (turn === 'full') throw new Fault('unavailable', 'too many are connecting')
+      const load = () => (late.state === 'closed' ? undefined : bringAlive({ hub, broker }, names))
+      const begins = turn === 'now' ? load() : turn.then(load)
+      if (!begins) return new ReadableStream<Uint8Array>(make())
+      late.begins = begins
+      return new ReadableStream<Uint8Array>(late)
     },
     emulate({ identity, address, framing, data }) {
       admit(address, undefined)

@@ -10,11 +10,11 @@
 import type { Identity } from '../auth/auth.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { Publication } from './history.ts'
-import type { Admission } from './admission.ts'
+import type { Admission, Guest as Waiting } from './admission.ts'
 import type { Guest } from './drain.ts'
 import type { Hub, Listener, Topic } from './hub.ts'
 import { Outbox, type Shard, type Sink } from './outbox.ts'
-import { gapEvent, heartbeat, positionEvent, publicationEvent } from './protocol.ts'
+import { gapEvent, heartbeat, positionEvent, publicationEvent, retryEvent } from './protocol.ts'
 import type { Pump } from './pump.ts'
 import type { Sweep } from './sweep.ts'
 import type { Users } from './users.ts'
@@ -30,6 +30,11 @@ export interface StreamLimits {
 
 /** Browsers wait this long before they reconnect; drawn per stream, so that they do not come together. */
 const retryMs = { least: 1_000, most: 5_000 } as const
+
+function drawnRetryMs(): number {
+  const { least, most } = retryMs
+  return least + Math.floor(Math.random() * (most - least))
+}
 
 /** Given to a stream without a look at its queue. */
 const askBytes = 32 * 1024
@@ -182,7 +187,7 @@ export class EventStream implements Guest, Sink<Uint8Array> {
 
   /** This server goes away. */
   dismiss(reconnectAfterMs: number): void {
-    this.push(encoder.encode(`retry: ${reconnectAfterMs}\n\n`))
+    this.push(encoder.encode(retryEvent(reconnectAfterMs)))
     this.close()
   }
 
@@ -227,13 +232,11 @@ export class EventStream implements Guest, Sink<Uint8Array> {
   #opening(): string {
     const { hub, limits } = this.#context
     const { topics } = this.#group
-    const { least, most } = retryMs
-    const retry = `retry: ${least + Math.floor(Math.random() * (most - least))}\n\n`
     const replay =
       this.#since === undefined
         ? { events: latestOf(topics), gaps: [] }
         : replayOf(topics, this.#since, limits.replayBytesMax)
-    let text = retry
+    let text = retryEvent(drawnRetryMs())
     const now = hub.eventId(hub.seq)
     if (replay.gaps.length > 0) {
       // At the position it resumed from: were the stream cut before the next event, it is told again.
@@ -246,23 +249,25 @@ export class EventStream implements Guest, Sink<Uint8Array> {
   }
 }
 
-/** A stream whose topics come from the store first. */
-export class LateStream {
-  readonly #loading: Promise<unknown>
+/** A stream that begins later: it stands in line, or its topics come from the store first. */
+export class LateStream implements Waiting {
   readonly #make: () => EventStream
+  /** What it waits for. */
+  begins: Promise<unknown> = Promise.resolve()
   #stream: EventStream | undefined
-  #isCancelled = false
+  state: 'opened' | 'closed' = 'opened'
 
-  constructor(loading: Promise<unknown>, make: () => EventStream) {
-    this.#loading = loading
+  constructor(make: () => EventStream) {
     this.#make = make
   }
 
   /** Not awaited by whoever reads: the head of the answer has left. A failure ends the stream, and browsers come back. */
   async start(controller: Controller): Promise<void> {
+    // At once: Bun sends no head before the first byte.
+    controller.enqueue(encoder.encode(retryEvent(drawnRetryMs())))
     try {
-      await this.#loading
-      if (this.#isCancelled) return
+      await this.begins
+      if (this.state === 'closed') return
       this.#stream = this.#make()
       this.#stream.start(controller)
     } catch {
@@ -271,7 +276,7 @@ export class LateStream {
   }
 
   cancel(): void {
-    this.#isCancelled = true
+    this.state = 'closed'
     this.#stream?.cancel()
   }
 }
