@@ -37,7 +37,9 @@ export function eventStream(
 ): Response {
   // First: it refuses who cannot have a stream, before there is one.
   keepOpen(request)
-  const open = (): ReadableStream<Uint8Array> | string => {
+  const open = (): ReadableStream<Uint8Array> | string | null => {
+    // Only what a stream's head would be: nobody reads what comes after.
+    if (request.method === 'HEAD') return null
     try {
       return realtime.stream({
         identity: visit.identity,
