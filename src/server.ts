@@ -238,7 +238,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     },
     {
       corsOrigins: config.corsOrigins,
-      page: typeof plan.page === 'string' ? plan.page : defaultPage(plan.name),
+      page: plan.page ?? defaultPage(plan.name),
       routes: plan.routes,
       limits: plan.limits,
       writePolicy: options.writePolicy ?? plan.limits.named.get('writes') ?? writePolicyDefault,
@@ -258,7 +258,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     await auth.load()
     await knowRecent(cache, store, redis !== undefined)
     await warmer.start()
-    bun = listen(plan, config, fetch)
+    bun = listen(config, fetch)
     local = listenLocal(
       { auth, backups, collections, health, log, now: clock.now },
       { socket: adminSocket(config.database), database: databaseName(config.database) },
@@ -361,7 +361,6 @@ async function finishRequests(server: Local, clock: Clock): Promise<void> {
 }
 
 function listen(
-  plan: Plan,
   { host, port }: Config,
   fetch: (request: Request) => unknown,
 ): Bun.Server<Connection> {
@@ -375,8 +374,6 @@ function listen(
       maxRequestBodySize: requestBytesMax,
       // Else Bun adds its hot-reload script to the page, and stack traces to answers.
       development: false,
-      // Bun serves a bundled page and its hashed assets itself, before any route of ours.
-      ...(typeof plan.page === 'object' ? { routes: { '/': plan.page } } : {}),
       fetch: fetch as (request: Request) => Response,
       websocket,
     })

@@ -31,6 +31,7 @@ import { createGate } from './gates.ts'
 import { createHealthDoor, createMetricsDoor, type Health } from './operations.ts'
 import { createLane } from './lane.ts'
 import { createOriginCheck } from './origin.ts'
+import { createPageDoors } from './page.ts'
 import { createReadyHeaders } from './ready.ts'
 import { createRecordDoors } from './records.ts'
 import { createRevokeDoor } from './revoke.ts'
@@ -68,8 +69,8 @@ export interface HttpDeps {
 
 export interface HttpOptions {
   readonly corsOrigins: readonly string[]
-  /** Served at `/` when the app has no bundled page. */
-  readonly page: string
+  /** Served at `/`. */
+  readonly page: Bun.HTMLBundle | string
   readonly routes?: Routes | undefined
   readonly limits: LimitsPlan
   /** Of writes that have no limit of their own; reads are answered from memory, and are not counted. */
@@ -119,7 +120,8 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
     route('GET', path, lane.learning(gate({ route: `GET ${path}`, door, policies }), read))
   }
 
-  on('GET', '/', pageDoor(options.page, clock))
+  const { page, file } = createPageDoors(clock, options.page)
+  on('GET', '/', page)
   on('GET', '/belfry.js', createClientDoor(clock))
   on('GET', '/api/health', createHealthDoor(deps.health, clock))
   on('GET', '/api/metrics', createMetricsDoor(deps.metrics, clock))
@@ -192,7 +194,7 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
     if (withoutHead.has(path)) route('HEAD', path, (request) => enter(request))
     if (!methods.includes('ALL')) route('ALL', path, (request) => enter(request))
   }
-  on('ALL', '/*', nothingHere)
+  on('ALL', '/*', file)
   const router: Fetch = (request) => routes.fetch(request)
   // With origins configured Elysia adds their headers to each answer, so each goes through it.
   return options.corsOrigins.length > 0 ? router : lane.before(router)
@@ -218,10 +220,6 @@ function takenFault(method: string, path: string): Fault {
   })
 }
 
-const nothingHere: Door = () => {
-  throw new Fault('not_found', 'nothing is served at this path')
-}
-
 /** A GET that never ends, or is a handshake: it has no head to show. */
 const withoutHead: ReadonlySet<string> = new Set(['/connection/websocket', '/connection/sse'])
 
@@ -239,19 +237,6 @@ function notAllowed(path: string, served: readonly string[], clock: Clock): Door
     const fault = new Fault('not_allowed', `${method} is not served here, ${served.join(', ')} are`)
     return problemResponse(fault, visit, clock.tick(), { allow })
   }
-}
-
-function pageDoor(html: string, clock: Clock): Door {
-  return (_, visit) =>
-    new Response(html, {
-      headers: {
-        ...visitHeaders(visit, clock.tick()),
-        'content-type': 'text/html; charset=utf-8',
-        'x-content-type-options': 'nosniff',
-        'referrer-policy': 'strict-origin-when-cross-origin',
-        'x-frame-options': 'SAMEORIGIN',
-      },
-    })
 }
 
 /** Browsers of other origins see these headers only if told. */

@@ -35,7 +35,11 @@ export interface AppOptions<
   /** By pattern: `{name}` stands for one or more characters other than `:`. */
   readonly topics?: Topics
   readonly feeds?: Readonly<Record<string, FeedDeclaration>>
-  /** What is served at `/`: an HTML file imported by the app, or HTML text. Default: a line that names the app. */
+  /**
+   * What is served at `/`: an HTML file imported by the app, or HTML text. Default: a line that names the app. An imported
+   * one is bundled, and runs the scripts of this server only; one that needs another host's, or its fonts, says so in a
+   * `<meta http-equiv="Content-Security-Policy">` of its own, which then counts alone. No other site may frame either.
+   */
   readonly page?: Bun.HTMLBundle | string
   /** Copies of the database on a clock. Default: none but those that `belfry backup` makes. */
   readonly backup?: BackupOptions

@@ -56,6 +56,7 @@ describe('the compiled binary, alone in an empty folder', () => {
     })
     const page = await fetch(server.url)
     expect(page.headers.get('content-type')).toStartWith('text/html')
+    expect(page.headers.get('content-security-policy')).toStartWith("default-src 'self'")
     const html = await page.text()
     const assets = [...html.matchAll(/(?:src|href)="(\/[^"]+\.(?:js|css))"/g)].map(
       ([, path]) => path,
