@@ -33,6 +33,7 @@ import { systemClock, type Clock } from './lib/clock.ts'
 import { must } from './lib/assert.ts'
 import { detach } from './lib/service.ts'
 import {
+  createCredentials,
   createLimiter,
   createLimits,
   type LimiterStats,
@@ -116,11 +117,13 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     { clock, shared: redis },
     { namespace: `belfry:${plan.name}:limits` },
   )
+  const credentials = createCredentials({ clock, limiter }, plan.limits.named.get('credentials'))
   const realtime = createRealtime(
     {
       topics: plan.topics,
       identify: auth.identify,
       identifyTopic: auth.identifyTopic,
+      credentials,
       call: (call) => callDoors(fetch, call),
       clock,
       log,
@@ -160,10 +163,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   )
   const warmer = createWarmer({ collections, store, clock, log }, hottest)
 
-  auth.evictFrom({
-    of: (user) => realtime.connectionsOf(user),
-    users: () => realtime.control.connections(undefined, Infinity).map(({ user }) => user),
-  })
+  auth.evictFrom(realtime.signedIn)
   store.onChange(({ notice }) => notice && auth.hear(notice))
   store.onGap(() => loadAgain(auth, { clock, log }))
   // The log's followers, in the order that keeps promises: first nobody can hit the old entry any
@@ -218,6 +218,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     {
       auth,
       limiter,
+      credentials,
       collections,
       realtime,
       metrics,

@@ -20,6 +20,7 @@ import { Fault } from '../fault.ts'
 import { must } from '../lib/assert.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { Service } from '../lib/service.ts'
+import type { Credentials } from '../limits/limits.ts'
 import type { Log } from '../observe/log.ts'
 import type { Publications, Redis } from '../store/store.ts'
 import { createAdmission, type AdmissionLimits } from './admission.ts'
@@ -41,7 +42,7 @@ import { isTopicName, type Matcher } from './pattern.ts'
 import type { Call, Called, ConnectionContext, ConnectionLimits } from './peer.ts'
 import { createPresence, type Presence } from './presence.ts'
 import { createRedisPresence } from './presence-redis.ts'
-import { frameBytesMax, unsubscribes } from './protocol.ts'
+import { frameBytesMax, unsubscribes, type Close } from './protocol.ts'
 import { createPublisher, type Publisher, type PublishPlan } from './publisher.ts'
 import type { MakeLimits } from './publish-limit.ts'
 import { createPump, turnMsDefault, type PumpLimits } from './pump.ts'
@@ -149,6 +150,8 @@ export interface RealtimeDeps {
   readonly call?: (call: Call) => Promise<Called>
   readonly clock: Clock
   readonly log: Log
+  /** Of tokens that are refused, at all doors. Absent: they are not counted. */
+  readonly credentials?: Credentials | undefined
   /** Windows to count publications in. */
   readonly limits: MakeLimits
   /** Where durable topics are kept. Absent: none is declared. */
@@ -188,6 +191,12 @@ export interface EmulationRequest {
 
 export interface HistoryPage extends Position {
   readonly publications: readonly { readonly offset: number; readonly data: string }[]
+}
+
+export interface SignedIn {
+  /** Those of one user. A copy. */
+  of(user: string): readonly { readonly identity: Identity; end(close: Close): void }[]
+  users(): Iterable<string>
 }
 
 export interface RealtimeStats {
@@ -231,6 +240,8 @@ export interface Realtime extends Service {
   connection(identity: Identity, address: string): Connection
   /** Those of one user, for what the server does to it. A copy. */
   connectionsOf(user: string): readonly Connection[]
+  /** Sockets and streams of users: who is sent away when a token is revoked. */
+  readonly signedIn: SignedIn
   /** Faults: `unavailable`, `too_many`, `not_found`, `denied`, `invalid`, `internal`. */
   stream(request: StreamRequest): ReadableStream<Uint8Array>
   /** What the server says to a connection without a WebSocket. Faults: `unavailable`, `too_many`. */
@@ -272,7 +283,8 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
     { hub, broker, clock, log, limits: deps.limits, call: deps.call },
     limits,
   )
-  const users = new Users()
+  const users = new Users<Connection>()
+  const readers = new Users<EventStream>()
   const presence = presenceOf(deps, hub.epoch)
   const attendance = createAttendance(clock, presence)
   const connectionContext: ConnectionContext = {
@@ -286,6 +298,7 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
     limits,
     identify,
     identifyTopic: deps.identifyTopic,
+    credentials: deps.credentials,
     call: deps.call,
     admission,
     attendance,
@@ -294,7 +307,16 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
     version: options.version ?? '0',
   }
   const groups = new Map<string, Group>()
-  const streamContext: StreamContext = { hub, clock, sweep, admission, limits, groups, counts }
+  const streamContext: StreamContext = {
+    hub,
+    clock,
+    sweep,
+    admission,
+    limits,
+    groups,
+    readers,
+    counts,
+  }
 
   const sessions = new Map<string, Emulated>()
   const emulation: EmulationContext = { sessions, slowBytes: limits.slowBytes }
@@ -369,9 +391,13 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
     connection(identity, address) {
       // Its user is known for sure with its `connect`.
       admit(address, undefined)
-      return new Connection(connectionContext, identity)
+      return new Connection(connectionContext, identity, address)
     },
-    connectionsOf: (user) => connectionContext.users.of(user),
+    connectionsOf: (user) => users.of(user),
+    signedIn: {
+      of: (user) => [...users.of(user), ...readers.of(user)],
+      users: () => new Set([...users.names(), ...readers.names()]),
+    },
     stream({ identity, address, topics, lastEventId }) {
       admit(address, identity.user?.id)
       const names = [...new Set(topics)]
@@ -379,18 +405,22 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
       const since = lastEventId === undefined ? undefined : parseEventId(lastEventId, hub)
       const make = () =>
         new EventStream(streamContext, groupOf(names), { identity, address, since })
-      const loading = bringAlive({ hub, broker }, names)
-      if (!loading) return new ReadableStream<Uint8Array>(make())
-      const makeLate = () => {
+      const late = new LateStream(() => {
         // Others have come meanwhile, or the drain.
         admit(address, identity.user?.id)
         return make()
-      }
-      return new ReadableStream<Uint8Array>(new LateStream(loading, makeLate))
+      })
+      const turn = admission.enter(late)
+      if (turn === 'full') throw new Fault('unavailable', 'too many are connecting')
+      const load = () => (late.state === 'closed' ? undefined : bringAlive({ hub, broker }, names))
+      const begins = turn === 'now' ? load() : turn.then(load)
+      if (!begins) return new ReadableStream<Uint8Array>(make())
+      late.begins = begins
+      return new ReadableStream<Uint8Array>(late)
     },
     emulate({ identity, address, framing, data }) {
       admit(address, undefined)
-      const connection = new Connection(connectionContext, identity)
+      const connection = new Connection(connectionContext, identity, address)
       const source = new Emulated(emulation, connection, { framing, address, first: data })
       return new ReadableStream<Uint8Array>(source)
     },
