@@ -5,7 +5,7 @@
  * when all is well again, all nodes are one.
  */
 import { describe, expect, test } from 'bun:test'
-import { until } from '../harness.ts'
+import { until as comesTrue } from '../harness.ts'
 import { createRandom } from '../lib/random.ts'
 import { requireService, startRedis } from '../services.ts'
 import {
@@ -15,6 +15,7 @@ import {
   StockSubscriber,
   StreamReader,
   Truth,
+  whereabouts,
   type Node,
 } from './nodes.ts'
 
@@ -53,6 +54,14 @@ describe.skipIf(!requireService('redis-server'))('nodes on one Redis', () => {
       )
       const stock = nodes.map((node, n) => new StockSubscriber(truth, `stock ${n}`, node))
       const streams = nodes.map((node, n) => new StreamReader(truth, `stream ${n}`, node))
+      const until = async (isSo: Parameters<typeof comesTrue>[0], what: string, ms?: number) => {
+        try {
+          await comesTrue(isSo, what, ms)
+        } catch (cause) {
+          const where = whereabouts(nodes, [...raw, ...stock], streams)
+          throw new Error(`seed ${seed}, ${what}:\n${where}`, { cause })
+        }
+      }
       for (const one of raw) one.connect(random.pick(nodes))
       await until(() => raw.every(({ isSettled }) => isSettled), 'subscribed')
       await until(() => streams.every(({ isOpen }) => isOpen), 'streams are open')
