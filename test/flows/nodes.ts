@@ -129,7 +129,10 @@ export class RawSubscriber extends Track {
     }
     socket.onmessage = ({ data }) => {
       if (this.#socket !== socket) return
-      for (const line of String(data).split('\n')) this.#take(JSON.parse(line) as Reply)
+      for (const line of String(data).split('\n')) {
+        if (line === '{}') socket.send('{}')
+        else this.#take(JSON.parse(line) as Reply)
+      }
     }
   }
 
