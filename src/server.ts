@@ -138,7 +138,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
         isFollowing: true,
       },
     },
-    { version, limits: config.connections },
+    { version, app: plan.name, limits: config.connections },
   )
   // Every node asks the same upstream.
   const publishOnce = (topic: string, data: unknown) =>
@@ -162,7 +162,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
 
   auth.evictFrom({
     of: (user) => realtime.connectionsOf(user),
-    users: () => realtime.control.connections(undefined, Infinity).map(({ user }) => user),
+    users: realtime.users,
   })
   store.onChange(({ notice }) => notice && auth.hear(notice))
   store.onGap(() => loadAgain(auth, { clock, log }))

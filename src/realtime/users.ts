@@ -28,6 +28,10 @@ export class Users {
     return known instanceof Set ? [...known] : [known]
   }
 
+  names(): Iterable<string> {
+    return this.#connections.keys()
+  }
+
   get size(): number {
     return this.#connections.size
   }
