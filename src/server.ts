@@ -141,7 +141,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
         isFollowing: true,
       },
     },
-    { version, limits: config.connections },
+    { version, app: plan.name, limits: config.connections },
   )
   // Every node asks the same upstream.
   const publishOnce = (topic: string, data: unknown) =>

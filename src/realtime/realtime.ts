@@ -31,13 +31,16 @@ import { createDurableBroker } from './broker-durable.ts'
 import { createRedisBroker, type RedisBrokerOptions } from './broker-redis.ts'
 import type { ConflateLimits } from './conflate.ts'
 import { Connection } from './connection.ts'
-import { createControl, type Control } from './control.ts'
+import { createControl, type NodeInfo } from './control.ts'
+import { createNodesControl, type Control } from './control-nodes.ts'
 import type { TopicRule } from './declare.ts'
 import { createDrain, type DrainLimits, type Guest } from './drain.ts'
 import { createDurable, type Durable } from './durable.ts'
 import { Emulated, type EmulationContext, type Framing } from './emulation.ts'
 import { createHub, type Hub, type HubLimits, type Topic } from './hub.ts'
 import { shardSizeDefault } from './outbox.ts'
+import { createOnlyNode, type Nodes } from './nodes.ts'
+import { createRedisNodes } from './nodes-redis.ts'
 import { isTopicName, type Matcher } from './pattern.ts'
 import type { Call, Called, ConnectionContext, ConnectionLimits } from './peer.ts'
 import { createPresence, type Presence } from './presence.ts'
@@ -64,6 +67,7 @@ export { compilePattern, validatePattern } from './pattern.ts'
 export { historyQueryOf, positionOf } from './recovery.ts'
 export type { Connection } from './connection.ts'
 export type { Who } from './control.ts'
+export type { Reach } from './control-nodes.ts'
 export type { FrameSink } from './hub.ts'
 export type { Matcher } from './pattern.ts'
 export type { Framing } from './emulation.ts'
@@ -168,6 +172,8 @@ export interface RealtimeOptions {
   readonly limits?: Partial<Limits>
   /** In the reply to `connect`. */
   readonly version?: string
+  /** Of the app, to operators. */
+  readonly app?: string
 }
 
 export interface StreamRequest {
@@ -234,11 +240,11 @@ export interface Realtime extends Service {
   readonly replay: Replay
   /** What the topic keeps goes; it counts on. Faults: `not_found`, `unavailable`. */
   forget(topic: string): Promise<void>
-  /** What the server does to who is connected, and asks about topics. */
+  /** What the server does to who is connected, and asks about topics, at all nodes. */
   readonly control: Control
   /** For one socket, before it is upgraded. Faults: `unavailable`, `too_many`. */
   connection(identity: Identity, address: string): Connection
-  /** Those of one user, for what the server does to it. A copy. */
+  /** At this node, those of one user, for what the server does to it. A copy. */
   connectionsOf(user: string): readonly Connection[]
   /** Sockets and streams of users: who is sent away when a token is revoked. */
   readonly signedIn: SignedIn
@@ -321,6 +327,27 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
   const sessions = new Map<string, Emulated>()
   const emulation: EmulationContext = { sessions, slowBytes: limits.slowBytes }
 
+  const stats = (): RealtimeStats => ({
+    connections: counts.sockets + counts.streams,
+    ...counts,
+    waiting: admission.waiting,
+    topics: hub.topics,
+    publications: hub.publications,
+    alone: broker.alone,
+    historyBytes: hub.historyBytes,
+  })
+
+  const startedAt = clock.tick()
+  const info = (): NodeInfo => {
+    const { app = '', version = '0' } = options
+    const { connections, subscriptions, topics } = stats()
+    const uptimeMs = Math.round(clock.tick() - startedAt)
+    const counted = { connections, users: users.size, subscriptions, topics }
+    return { node: hub.epoch, app, version, ...counted, uptimeMs }
+  }
+  const own = createControl({ hub, broker, sweep, users, attendance, info })
+  const nodes = nodesOf(deps, hub.epoch)
+
   const admit = (address: string, user: string | undefined): void => {
     if (!isOpen) throw new Fault('unavailable', 'the server is shutting down')
     if (sweep.size >= limits.connectionsMax) {
@@ -387,7 +414,7 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
       await bringAlive({ hub, broker }, [name])
       await broker.forget(open(name))
     },
-    control: createControl({ hub, broker, sweep, users, attendance }),
+    control: createNodesControl({ own, nodes, log }),
     connection(identity, address) {
       // Its user is known for sure with its `connect`.
       admit(address, undefined)
@@ -430,18 +457,12 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
       emulated?.receive(data)
       return emulated ? 'taken' : 'gone'
     },
-    stats: () => ({
-      connections: counts.sockets + counts.streams,
-      ...counts,
-      waiting: admission.waiting,
-      topics: hub.topics,
-      publications: hub.publications,
-      alone: broker.alone,
-      historyBytes: hub.historyBytes,
-    }),
+    stats,
     start() {
       sweep.start()
       broker.start()
+      // Before its first sign: who counts as alive is asked.
+      nodes.start()
       presence.start()
     },
     followed: broker.followed,
@@ -464,6 +485,7 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
       pump.stop()
       sweep.stop()
       broker.stop()
+      nodes.stop()
       presence.stop()
     },
   }
@@ -486,6 +508,12 @@ function presenceOf({ clock, log, shared }: RealtimeDeps, node: string): Presenc
   if (!shared) return createPresence()
   const { redis, namespace } = shared
   return createRedisPresence({ redis, clock, log }, { namespace, node })
+}
+
+function nodesOf({ clock, log, shared }: RealtimeDeps, node: string): Nodes {
+  if (!shared) return createOnlyNode()
+  const { redis, namespace } = shared
+  return createRedisNodes({ redis, clock, log }, { namespace, node })
 }
 
 function unknownTopic(name: string): Fault {
