@@ -45,6 +45,7 @@ export interface CollectionOptions<
   Filter extends keyof Row<T> & string = keyof Row<T> & string,
   OrderName extends string = string,
   Expand extends string = string,
+  Asker extends User = User,
 > {
   /**
    * How long a read may be served from cache. Writes invalidate at once; this bounds everything else. Default
@@ -60,16 +61,16 @@ export interface CollectionOptions<
    */
   readonly read?:
     | Audience
-    | ((context: { readonly user: User | null }) => boolean | Where | null | undefined)
+    | ((context: { readonly user: Asker | null }) => boolean | Where | null | undefined)
   /** Who may insert. May return forced values (`user && { authorId: user.id }`), which win over the input. Absent: denied. */
   readonly create?:
     | Audience
-    | ((context: { readonly user: User | null; readonly input: Input<T> }) => WriteDecision<T>)
+    | ((context: { readonly user: Asker | null; readonly input: Input<T> }) => WriteDecision<T>)
   /** Who may change which row (as it is stored now). May force values. Absent: denied. */
   readonly update?:
     | Audience
     | ((context: {
-        readonly user: User | null
+        readonly user: Asker | null
         readonly row: Row<T>
         readonly input: Input<T>
       }) => WriteDecision<T>)
@@ -77,7 +78,7 @@ export interface CollectionOptions<
   readonly remove?:
     | Audience
     | ((context: {
-        readonly user: User | null
+        readonly user: Asker | null
         readonly row: Row<T>
       }) => boolean | null | undefined)
 
@@ -155,6 +156,18 @@ export interface CollectionDeclaration<
     readonly expand: Expand
   }
 }
+
+/** `collection`, for users whose claims are declared. */
+export type DeclareCollection<Asker extends User> = <
+  T extends SQLiteTable,
+  Live extends string = never,
+  Filter extends keyof Row<T> & string = never,
+  OrderName extends string = never,
+  Expand extends string = never,
+>(
+  table: T,
+  options: CollectionOptions<T, Live, Filter, OrderName, Expand, Asker>,
+) => CollectionDeclaration<T, Live, Filter, OrderName, Expand>
 
 /**
  * Declares; opens nothing. The plan checks it, all mistakes at once.
