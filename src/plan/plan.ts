@@ -99,7 +99,7 @@ function problemsFault(problems: readonly FieldProblem[]): Fault {
 
 /** What is encoded for these columns and orders is for nobody who has others. */
 export function schemaOf({ collections }: Plan): string {
-  const shapes = collections.map(({ path, columns, orders, expand }) => {
+  const shapes = collections.map(({ path, columns, orders, expand, hide }) => {
     const sorted = [...orders].map(([name, by]) => [
       name,
       by.map((one) => [one.column.name, one.descending]),
@@ -109,6 +109,7 @@ export function schemaOf({ collections }: Plan): string {
       [...columns.keys()],
       sorted,
       [...expand].map(([name, one]) => [name, one.target.path]),
+      [hide.always.map(([property]) => property), hide.rules.map(([property]) => property)],
     ]
   })
   return Bun.hash(JSON.stringify(shapes)).toString(36)
