@@ -6,7 +6,7 @@
  */
 import { createAuth } from './auth/auth.ts'
 import type { Audience } from './auth/declare.ts'
-import { createBackups, type BackupStats } from './backup/backup.ts'
+import { createBackups } from './backup/backup.ts'
 import { createCache, createRedisTier, redisNamespace } from './cache/cache.ts'
 import {
   checkIndexes,
@@ -32,12 +32,8 @@ import {
 import { systemClock, type Clock } from './lib/clock.ts'
 import { must } from './lib/assert.ts'
 import { detach } from './lib/service.ts'
-import {
-  createLimiter,
-  createLimits,
-  type LimiterStats,
-  type LimitPolicy,
-} from './limits/limits.ts'
+import { createLimiter, createLimits, type LimitPolicy } from './limits/limits.ts'
+import { createGauges } from './observe/gauges.ts'
 import { createLog, type Log } from './observe/log.ts'
 import { createMetrics } from './observe/metrics.ts'
 import { schemaOf, type Plan } from './plan/plan.ts'
@@ -130,17 +126,17 @@ export async function startServer(options: ServerOptions): Promise<Server> {
         : undefined,
       shared: redis && {
         redis,
-        // Channels do not know databases by number.
-        namespace: `belfry:${encodeURIComponent(plan.name)}:${config.redis?.db ?? 0}`,
+        namespace: channelsOf(plan, config),
         get source() {
           return Bun.hash(store.identity()).toString(36)
         },
         isFollowing: true,
       },
+      onAudience: (pattern, topic, isHeard) => feeds.heard(pattern, topic, isHeard),
     },
     { version, limits: config.connections },
   )
-  // Every node asks the same upstream.
+  // Who asks upstream may be another node since, or each for itself.
   const publishOnce = (topic: string, data: unknown) =>
     void realtime.publish(topic, data, 'differs')
   // Every node on this database hears of a change by itself.
@@ -189,7 +185,11 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     }
   }
   const feeds = createFeeds(
-    { collections, publish: publishOnce, db: store.db, stats, env: config.env, clock, log },
+    {
+      ...{ collections, publish: publishOnce, db: store.db, stats, env: config.env, clock, log },
+      fetch: (url, init) => globalThis.fetch(url, init),
+      shared: redis && { redis, namespace: channelsOf(plan, config) },
+    },
     plan.feeds,
   )
 
@@ -220,6 +220,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       limiter,
       collections,
       realtime,
+      feeds,
       metrics,
       health,
       cache,
@@ -228,6 +229,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
         db: dbOf(store),
         cache: createValues({ cache, invalidate: store.invalidate }),
         load: () => createLoader(store),
+        feeds,
         log,
         env: config.env,
       },
@@ -271,9 +273,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   realtime.start()
   feeds.start()
   await backups.start()
-  metrics.gauges(() => gauges({ store, cache, realtime, auth }))
-  metrics.gauges(() => backupGauges(backups.stats()))
-  metrics.gauges(() => limitGauges(limiter.stats()))
+  metrics.gauges(createGauges({ store, cache, realtime, auth, backups, limiter, feeds }))
   detach(adviseIndexes(store, plan, log), (error) =>
     log.warn('collections.indexes_not_checked', { error }),
   )
@@ -344,6 +344,11 @@ function listenToNews(redis: Redis | undefined, store: Rooms['store'], plan: Pla
   redis.subscribe(newsOf(plan), store.wake, store.wake)
 }
 
+/** Channels do not know databases by number. */
+function channelsOf({ name }: Plan, { redis }: Config): string {
+  return `belfry:${encodeURIComponent(name)}:${redis?.db ?? 0}`
+}
+
 function newsOf({ name }: Plan): string {
   return `belfry:${name}:news`
 }
@@ -412,78 +417,4 @@ function audienceIn(plan: Plan): (topic: string) => Audience | 'rule' | 'nobody'
 
 function defaultPage(name: string): string {
   return `<!doctype html><meta charset="utf-8"><title>${name}</title><p>${name} is served by Belfry. Its data is under <code>/api/</code>.`
-}
-
-function gauges({
-  store,
-  cache,
-  realtime,
-  auth,
-}: Pick<Rooms, 'store' | 'cache' | 'realtime' | 'auth'>) {
-  const { reads, replicaReads, writes, commits, waiting, seq, replicas } = store.stats()
-  const cached = cache.stats()
-  const live = realtime.stats()
-  return {
-    belfry_store_reads_total: reads,
-    belfry_store_replica_reads_total: replicaReads,
-    belfry_store_writes_waiting: waiting,
-    belfry_store_replicas_out: replicas.filter(({ seq: at }) => at < 0).length,
-    // Of the one that is furthest behind.
-    belfry_store_replica_lag_entries: Math.max(
-      0,
-      ...replicas.map(({ seq: at }) => (at < 0 ? 0 : seq - at)),
-    ),
-    belfry_store_writes_total: writes,
-    belfry_store_commits_total: commits,
-    belfry_log_seq: seq,
-    belfry_cache_hits_total: cached.hits,
-    belfry_cache_misses_total: cached.misses,
-    belfry_cache_coalesced_total: cached.coalesced,
-    belfry_cache_stale_total: cached.stale,
-    belfry_cache_entries: cached.entries,
-    belfry_cache_bytes: cached.bytes,
-    belfry_cache_evictions_total: cached.evictions,
-    belfry_cache_refreshes_total: cached.refreshes,
-    belfry_cache_reloads_total: cached.reloads,
-    belfry_cache_l2_hits_total: cached.sharedHits,
-    ...(cached.shared
-      ? {
-          belfry_cache_l2_up: Number(cached.shared.isUp),
-          belfry_cache_l2_failures_total: cached.shared.failures,
-        }
-      : {}),
-    // What is read here may be as much older than what another node has written.
-    belfry_log_followed_seconds_ago: store.followedMsAgo() / 1000,
-    belfry_connections: live.connections,
-    belfry_subscriptions: live.subscriptions,
-    belfry_publications_total: live.publications,
-    belfry_topics_alone: live.alone,
-    belfry_connects_waiting: live.waiting,
-    belfry_slow_readers_total: live.slow,
-    belfry_token_verifications_total: auth.stats().verifications,
-    belfry_revocations: auth.stats().revocations,
-  }
-}
-
-function limitGauges({ taken, refused, keys, alone }: LimiterStats): Record<string, number> {
-  const gauges: Record<string, number> = {
-    belfry_limit_keys: keys,
-    belfry_limit_alone_total: alone,
-  }
-  for (const [policy, count] of taken)
-    gauges[`belfry_limit_taken_total{policy="${policy}"}`] = count
-  for (const [policy, count] of refused) {
-    gauges[`belfry_limit_refused_total{policy="${policy}"}`] = count
-  }
-  return gauges
-}
-
-/** Absent until there is one: a backup that never was has no age. */
-function backupGauges({ lastAtMs, lastBytes, lastTookMs, failures }: BackupStats) {
-  return {
-    belfry_backup_failures_total: failures,
-    ...(lastAtMs === undefined ? {} : { belfry_backup_last_timestamp_seconds: lastAtMs / 1000 }),
-    ...(lastBytes === undefined ? {} : { belfry_backup_last_bytes: lastBytes }),
-    ...(lastTookMs === undefined ? {} : { belfry_backup_last_duration_seconds: lastTookMs / 1000 }),
-  }
 }

@@ -62,7 +62,12 @@ function compile(declaration: unknown, report: Report): Plan | undefined {
   const topics = compileTopics(options.topics ?? {}, named, report)
   const isDeclared = namesIn(options, topics)
   const { collections, tables } = compileCollections(options.collections ?? {}, isDeclared, report)
-  const feeds = compileFeeds(options.feeds ?? {}, { collections, isDeclared }, report)
+  const budgets = new Set<string>()
+  const feeds = compileFeeds(
+    options.feeds ?? {},
+    { collections, topics, budgets, isDeclared },
+    report,
+  )
   const { name, page, routes } = options
   if (routes !== undefined && typeof routes !== 'function') {
     report('routes', 'must be a function of the server')
