@@ -24,6 +24,7 @@
  */
 import type { Duration } from '../lib/duration.ts'
 import type { ReadDb } from '../store/declare.ts'
+import type { UpstreamInit } from '../upstream/declare.ts'
 
 /** The environment as it was at start; declared code reads no `process.env` of its own. */
 export type Env = Readonly<Record<string, string | undefined>>
@@ -40,8 +41,8 @@ export interface ServerStats {
 }
 
 export interface FeedContext {
-  /** `fetch` that ends when the tick's `timeout` does. */
-  readonly fetch: (url: string | URL, init?: RequestInit) => Promise<Response>
+  /** `fetch` that ends when the tick's `timeout` does: bounded, tried again, asked once by all who ask the same. */
+  readonly fetch: (url: string | URL, init?: UpstreamInit) => Promise<Response>
   readonly signal: AbortSignal
   readonly env: Env
   readonly db: ReadDb

@@ -32,6 +32,8 @@ export interface FeedsDeps {
   readonly collections: Pick<Collections, 'upsert'>
   readonly publish: (topic: string, data: unknown) => void
   readonly db: ReadDb
+  /** Of the room that asks other people's servers. */
+  readonly fetch: FeedContext['fetch']
   readonly stats: () => ServerStats
   readonly env: Env
   readonly clock: Clock
@@ -186,7 +188,8 @@ function createFeed(plan: FeedPlan, env: Env): Feed {
 
 function contextOf(deps: FeedsDeps, signal: AbortSignal): FeedContext {
   return {
-    fetch: (url, init) => fetch(url, { ...init, signal }),
+    // The operator wrote where it goes.
+    fetch: (url, init) => deps.fetch(url, { allowPrivate: true, ...init, signal }),
     signal,
     env: deps.env,
     db: deps.db,

@@ -32,6 +32,7 @@ function setUp(options: Partial<FeedPlan>) {
       },
       publish: (topic, data) => void published.push([topic, data]),
       db: undefined as never,
+      fetch,
       stats: () => ({ connections: 0, subscriptions: 0, cacheHitShare: 0, seq: 0 }),
       env: { UPSTREAM: 'x' },
       clock,
