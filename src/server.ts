@@ -24,8 +24,9 @@ import type { ServerStats } from './feeds/declare.ts'
 import {
   callDoors,
   createHttp,
+  finishRequests,
+  listen,
   listenLocal,
-  websocket,
   type Health,
   type Local,
 } from './http/http.ts'
@@ -46,19 +47,11 @@ import {
   tableTagOf,
   type Redis,
 } from './store/store.ts'
+import { createProxies, createUpstream, upstreamGauges, type Budgets } from './upstream/upstream.ts'
 import { version } from './version.ts'
 
 /** Writes per user, or per address for visitors, until app files can say (`limits`). */
 export const writePolicyDefault: LimitPolicy = { name: 'writes', quota: 600, windowMs: 60_000 }
-
-/** Above our own limit of 1 MiB, which answers with a problem; Bun's answer has no body. */
-const requestBytesMax = 32 * 1024 * 1024
-
-/** A drain waits so long for requests that are under way. */
-const finishMs = 5_000
-
-/** Seconds a quiet HTTP connection stays open. SSE streams lift it for themselves. */
-const idleTimeoutS = 60
 
 export interface ServerOptions {
   readonly plan: Plan
@@ -83,6 +76,7 @@ export interface Rooms {
   readonly realtime: ReturnType<typeof createRealtime>
   readonly collections: ReturnType<typeof createCollections>
   readonly feeds: ReturnType<typeof createFeeds>
+  readonly upstream: ReturnType<typeof createUpstream>
   readonly auth: Awaited<ReturnType<typeof createAuth>>
   readonly backups: ReturnType<typeof createBackups>
 }
@@ -184,10 +178,12 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       seq: store.stats().seq,
     }
   }
+  const upstream = createUpstream({ clock, log, budgets: noBudgets }, plan.budgets)
+  const { env } = config
   const feeds = createFeeds(
     {
-      ...{ collections, publish: publishOnce, db: store.db, stats, env: config.env, clock, log },
-      fetch: (url, init) => globalThis.fetch(url, init),
+      ...{ collections, publish: publishOnce, db: store.db, stats, env, clock, log },
+      ...upstreamOf(upstream),
       shared: redis && { redis, namespace: channelsOf(plan, config) },
     },
     plan.feeds,
@@ -221,6 +217,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       collections,
       realtime,
       feeds,
+      proxies: createProxies({ upstream, cache, env, now: clock.now, log }, plan.proxies),
       metrics,
       health,
       cache,
@@ -231,7 +228,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
         load: () => createLoader(store),
         feeds,
         log,
-        env: config.env,
+        env,
       },
       clock,
       log,
@@ -241,6 +238,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       corsOrigins: config.corsOrigins,
       page: typeof plan.page === 'string' ? plan.page : defaultPage(plan.name),
       routes: plan.routes,
+      proxies: plan.proxies,
       limits: plan.limits,
       writePolicy: options.writePolicy ?? plan.limits.named.get('writes') ?? writePolicyDefault,
       trustedProxies: config.trustedProxies,
@@ -259,7 +257,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     await auth.load()
     await knowRecent(cache, store, redis !== undefined)
     await warmer.start()
-    bun = listen(plan, config, fetch)
+    bun = listen({ ...config, page: plan.page }, fetch)
     local = listenLocal(
       { auth, backups, collections, health, log, now: clock.now, realtime },
       { socket: adminSocket(config.database), database: databaseName(config.database) },
@@ -274,6 +272,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   feeds.start()
   await backups.start()
   metrics.gauges(createGauges({ store, cache, realtime, auth, backups, limiter, feeds }))
+  metrics.gauges(() => upstreamGauges(upstream.stats()))
   detach(adviseIndexes(store, plan, log), (error) =>
     log.warn('collections.indexes_not_checked', { error }),
   )
@@ -282,7 +281,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   return {
     url: `http://${reachableHost(config.host)}:${bun.port}`,
     port: bun.port ?? config.port,
-    rooms: { store, cache, realtime, collections, feeds, auth, backups },
+    rooms: { store, cache, realtime, collections, feeds, upstream, auth, backups },
     async stop() {
       if (isDraining) return
       isDraining = true
@@ -291,6 +290,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       realtime.stop()
       await Promise.all([finishRequests(server(), clock), backups.stop()])
       if (local) await finishRequests(local, clock)
+      await upstream.stop()
       await realtime.settled()
       await auth.stop()
       cache.stop()
@@ -300,6 +300,12 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       log.info('server.stopped', { app: plan.name })
     },
   }
+}
+
+const noBudgets: Budgets = {
+  take: (name) => Promise.reject(new Fault('internal', `no budget ${name}`)),
+  stats: () => [],
+  stop() {},
 }
 
 /** Lists that SQLite can only answer by reading a whole table, each with the index that mends it. */
@@ -351,47 +357,6 @@ function channelsOf({ name }: Plan, { redis }: Config): string {
 
 function newsOf({ name }: Plan): string {
   return `belfry:${name}:news`
-}
-
-/** What was accepted is answered: a write that is committed and then cut off looks like one that failed. */
-async function finishRequests(server: Local, clock: Clock): Promise<void> {
-  // Closes the listener; its promise waits for idle keep-alive connections too, so nobody awaits it.
-  void server.stop(false)
-  const deadline = clock.tick() + finishMs
-  while (server.pendingRequests > 0 && clock.tick() < deadline) {
-    await new Promise<void>((resolve) => void clock.after(5, resolve))
-  }
-  await server.stop(true)
-}
-
-function listen(
-  plan: Plan,
-  { host, port }: Config,
-  fetch: (request: Request) => unknown,
-): Bun.Server<Connection> {
-  try {
-    return Bun.serve({
-      hostname: host,
-      port,
-      // Said aloud: left out, Bun 1.4.5 lets a second process bind the same port of 0.0.0.0.
-      reusePort: false,
-      idleTimeout: idleTimeoutS,
-      maxRequestBodySize: requestBytesMax,
-      // Else Bun adds its hot-reload script to the page, and stack traces to answers.
-      development: false,
-      // Bun serves a bundled page and its hashed assets itself, before any route of ours.
-      ...(typeof plan.page === 'object' ? { routes: { '/': plan.page } } : {}),
-      fetch: fetch as (request: Request) => Response,
-      websocket,
-    })
-  } catch (cause) {
-    const code = cause instanceof Error && 'code' in cause ? String(cause.code) : 'unknown error'
-    const reason = code === 'EADDRINUSE' ? 'it is in use' : code
-    throw new Fault('unavailable', `cannot listen on ${host} port ${port}: ${reason}`, {
-      hint: 'choose another with PORT=…, or stop what listens there',
-      cause,
-    })
-  }
 }
 
 /** The database as the app's routes see it. */

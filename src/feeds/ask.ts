@@ -1,7 +1,8 @@
 /** One call of an app's `load`, with its time-out, its `fetch` and its turn under the budget. */
 import { Fault } from '../fault.ts'
+import type { Turn } from '../upstream/upstream.ts'
 import type { FeedContext } from './declare.ts'
-import type { FeedPlan, FeedsDeps, Turn } from './feeds.ts'
+import type { FeedPlan, FeedsDeps } from './feeds.ts'
 
 /** So many calls in a row may fail before the log says so again: an outage is one line a while, not a flood. */
 export const failuresPerLogLine = 30

@@ -42,6 +42,7 @@
  */
 import type { Duration } from '../lib/duration.ts'
 import type { ReadDb } from '../store/declare.ts'
+import type { UpstreamInit } from '../upstream/declare.ts'
 
 /** The environment as it was at start; declared code reads no `process.env` of its own. */
 export type Env = Readonly<Record<string, string | undefined>>
@@ -58,8 +59,11 @@ export interface ServerStats {
 }
 
 export interface FeedContext {
-  /** `fetch` that ends when the tick's `timeout` does; under the feed's `budget` it waits for its turn. */
-  readonly fetch: (url: string | URL, init?: RequestInit) => Promise<Response>
+  /**
+   * `fetch` that ends when the tick's `timeout` does: bounded, tried again, asked once by all who ask the same; under
+   * the feed's `budget` it waits for its turn.
+   */
+  readonly fetch: (url: string | URL, init?: UpstreamInit) => Promise<Response>
   /** What to ask for, at most `batch`, if the feed is `keyed`. As clients wrote them: encode them for a URL. */
   readonly keys: readonly string[]
   readonly signal: AbortSignal

@@ -18,6 +18,8 @@ import type { Service } from '../lib/service.ts'
 import type { Log } from '../observe/log.ts'
 import type { CollectionPlan, Collections } from '../collections/collections.ts'
 import type { ReadDb } from '../store/declare.ts'
+import type { UpstreamInit } from '../upstream/declare.ts'
+import type { Turn } from '../upstream/upstream.ts'
 import type { AdaptivePlan } from './adaptive.ts'
 import type { Env, FeedOptions, FeedReads, FeedValue, ServerStats } from './declare.ts'
 import { createKeyedFeed } from './keyed.ts'
@@ -57,12 +59,6 @@ export interface KeyedPlan {
   readonly idleMs: number
 }
 
-/** Leave for one call under a budget. */
-export interface Turn {
-  /** It is not used after all. After it was, nothing. */
-  drop(): void
-}
-
 export interface CallOptions {
   readonly budget: string | undefined
   readonly priority: 'high' | 'normal'
@@ -73,7 +69,8 @@ export interface CallOptions {
 export interface FeedsDeps {
   readonly collections: Pick<Collections, 'upsert'>
   readonly publish: (topic: string, data: unknown) => void
-  readonly fetch: (url: string | URL, init: RequestInit, call: CallOptions) => Promise<Response>
+  /** Of the room that asks other people's servers. */
+  readonly fetch: (url: string | URL, init: UpstreamInit, call: CallOptions) => Promise<Response>
   /** Faults: `too_many` with the time to wait, `timeout`. Absent: no budget is declared. */
   readonly turn?: ((budget: string, ask: TurnAsk) => Promise<Turn>) | undefined
   /** The right to ask, which one node has. Absent: this one is alone. */

@@ -10,8 +10,9 @@
  */
 import { Fault } from '../fault.ts'
 import type { Cancel } from '../lib/clock.ts'
+import type { Turn } from '../upstream/upstream.ts'
 import { ask, failuresPerLogLine } from './ask.ts'
-import type { FeedPlan, FeedsDeps, KeyedPlan, RunningFeed, Turn } from './feeds.ts'
+import type { FeedPlan, FeedsDeps, KeyedPlan, RunningFeed } from './feeds.ts'
 import { createLeader } from './leader.ts'
 import { createRelay, type News } from './relay.ts'
 import { createRounds, type Priority } from './rounds.ts'

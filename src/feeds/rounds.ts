@@ -12,8 +12,8 @@
 import { Fault } from '../fault.ts'
 import type { Cancel, Clock } from '../lib/clock.ts'
 import { detach } from '../lib/service.ts'
+import type { Turn } from '../upstream/upstream.ts'
 import { adaptedMs, type AdaptivePlan } from './adaptive.ts'
-import type { Turn } from './feeds.ts'
 import type { Key, Watch } from './watch.ts'
 
 /** Calls on their way; a slow upstream has them all, and no more is asked until one comes back. */
