@@ -18,8 +18,7 @@ import {
   type LiveEvent,
 } from './collections/collections.ts'
 import { adminSocket, databaseName, reachableHost, type Config } from './config.ts'
-import { Fault } from './fault.ts'
-import { createFeeds } from './feeds/feeds.ts'
+import { createFeeds, type FeedsDeps } from './feeds/feeds.ts'
 import type { ServerStats } from './feeds/declare.ts'
 import {
   callDoors,
@@ -41,13 +40,21 @@ import { schemaOf, type Plan } from './plan/plan.ts'
 import { createRealtime, type Connection } from './realtime/realtime.ts'
 import type { Db, TransactionOptions, Tx } from './store/declare.ts'
 import {
+  createAllowances,
   createPublications,
   createRedis,
+  createShares,
   createStore,
   tableTagOf,
   type Redis,
+  type Shares,
 } from './store/store.ts'
-import { createProxies, createUpstream, upstreamGauges, type Budgets } from './upstream/upstream.ts'
+import {
+  createBudgets,
+  createProxies,
+  createUpstream,
+  upstreamGauges,
+} from './upstream/upstream.ts'
 import { version } from './version.ts'
 
 /** Writes per user, or per address for visitors, until app files can say (`limits`). */
@@ -99,8 +106,8 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   )
   const auth = await createAuth({ clock, log, store }, config.auth)
   // Known once the store is started; nobody reads before.
-  const shares = { namespace: '' }
-  const shared = redis && createRedisTier({ redis, clock }, shares)
+  const tier = { namespace: '' }
+  const shared = redis && createRedisTier({ redis, clock }, tier)
   const cache = createCache({ clock, shared }, { groups: plan.tables.map(tableTagOf) })
   const limiter = createLimiter(
     { clock, shared: redis },
@@ -178,12 +185,19 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       seq: store.stats().seq,
     }
   }
-  const upstream = createUpstream({ clock, log, budgets: noBudgets }, plan.budgets)
   const { env } = config
+  const isShared = config.database.kind === 'remote'
+  const shares = createShares({ store, clock, log }, { isShared })
+  const allowances = createAllowances({ store, clock })
+  const budgets = createBudgets(
+    { clock, log, env, shares, allowances, isAlone: !isShared },
+    plan.budgets,
+  )
+  const upstream = createUpstream({ clock, log, budgets }, plan.budgets)
   const feeds = createFeeds(
     {
       ...{ collections, publish: publishOnce, db: store.db, stats, env, clock, log },
-      ...upstreamOf(upstream),
+      ...askingOf(upstream, isShared ? shares : undefined),
       shared: redis && { redis, namespace: channelsOf(plan, config) },
     },
     plan.feeds,
@@ -247,7 +261,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
 
   try {
     await store.start()
-    shares.namespace = redisNamespace({
+    tier.namespace = redisNamespace({
       app: plan.name,
       schema: schemaOf(plan),
       database: store.identity(),
@@ -269,6 +283,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     throw cause
   }
   realtime.start()
+  await budgets.start?.()
   feeds.start()
   await backups.start()
   metrics.gauges(createGauges({ store, cache, realtime, auth, backups, limiter, feeds }))
@@ -291,6 +306,8 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       await Promise.all([finishRequests(server(), clock), backups.stop()])
       if (local) await finishRequests(local, clock)
       await upstream.stop()
+      await budgets.stop()
+      await shares.stop()
       await realtime.settled()
       await auth.stop()
       cache.stop()
@@ -302,10 +319,26 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   }
 }
 
-const noBudgets: Budgets = {
-  take: (name) => Promise.reject(new Fault('internal', `no budget ${name}`)),
-  stats: () => [],
-  stop() {},
+/** What a node that lost the right to ask may still say: its calls are cut off. */
+const leaseSettleMs = 200
+
+/** Feeds ask by way of the upstream room, and where several nodes share a database one node does. */
+function askingOf(
+  upstream: Rooms['upstream'],
+  shares: Shares | undefined,
+): Pick<FeedsDeps, 'fetch' | 'turn' | 'lease'> {
+  return {
+    fetch: (url, init, { budget, priority, turn }) =>
+      // The operator wrote where it goes.
+      upstream.fetch(url, { allowPrivate: true, ...init, budget, priority }, turn),
+    turn: upstream.turn,
+    lease:
+      shares &&
+      ((name, inUse) =>
+        shares.join(name, {
+          ...{ capacity: 1, demand: () => 1, inUse, settleMs: leaseSettleMs },
+        })),
+  }
 }
 
 /** Lists that SQLite can only answer by reading a whole table, each with the index that mends it. */
