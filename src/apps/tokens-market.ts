@@ -70,7 +70,13 @@ const scale = { most: -1, least: -6 } as const
 interface Pair {
   readonly name: string
   /** One for each interval of the week. */
-  readonly candles: readonly (readonly [open: number, high: number, low: number, close: number, volume: number])[]
+  readonly candles: readonly (readonly [
+    open: number,
+    high: number,
+    low: number,
+    close: number,
+    volume: number,
+  ])[]
 }
 
 /** What moves a token. */
@@ -97,7 +103,9 @@ async function read(): Promise<Market> {
       decimals: Number(decimals),
     }),
   )
-  const byMint = new Map(tokens.map((token) => [token.mint, { token, follow: followOf(token, pairs) }]))
+  const byMint = new Map(
+    tokens.map((token) => [token.mint, { token, follow: followOf(token, pairs) }]),
+  )
 
   const at = (found: Follow | undefined, ms: number): number => {
     if (!found) return 1
@@ -124,7 +132,15 @@ async function read(): Promise<Market> {
         if ((n + 1) * candleMs <= afterMs) continue
         const [open, high, low, close, volume] = candleAt(found.pair, n * candleMs)
         const [o, h, l, c] = [open, high, low, close].map((price) => round(price * found.factor))
-        candles.push({ mint, at: n * candleMs, open: o ?? 0, high: h ?? 0, low: l ?? 0, close: c ?? 0, volume })
+        candles.push({
+          mint,
+          at: n * candleMs,
+          open: o ?? 0,
+          high: h ?? 0,
+          low: l ?? 0,
+          close: c ?? 0,
+          volume,
+        })
       }
       return candles
     },
@@ -168,7 +184,9 @@ function pairsOf(rows: readonly (readonly string[])[]): ReadonlyMap<string, Pair
     for (const [ms, candle] of candles) week[(ms / candleMs) % candles.length] = candle
     return week
   }
-  return new Map(Array.from(byName, ([name, candles]) => [name, { name, candles: placed(candles) }]))
+  return new Map(
+    Array.from(byName, ([name, candles]) => [name, { name, candles: placed(candles) }]),
+  )
 }
 
 /** Undefined: it does not move. */
@@ -187,5 +205,9 @@ function followOf({ mint, symbol }: Token, pairs: ReadonlyMap<string, Pair>): Fo
 /** Without the head. No field of either has a comma or a quote. */
 async function rowsOf(path: string): Promise<string[][]> {
   const text = new TextDecoder().decode(Bun.gunzipSync(await Bun.file(path).bytes()))
-  return text.trimEnd().split('\n').slice(1).map((line) => line.split(','))
+  return text
+    .trimEnd()
+    .split('\n')
+    .slice(1)
+    .map((line) => line.split(','))
 }

@@ -12,7 +12,10 @@ export const tokens = sqliteTable(
     /** Its place in the list. */
     rank: integer().notNull(),
   },
-  (t) => [index('tokens_rank').on(t.rank, t.mint), index('tokens_symbol').on(t.symbol, t.mint)],
+  (t) => [
+    index('tokens_rank').on(t.rank, t.mint),
+    index('tokens_symbol').on(t.symbol, t.rank, t.mint),
+  ],
 )
 
 /** Of five minutes. `at` is when it opened; prices in USD; volume in units of the token's pair. */
@@ -27,5 +30,5 @@ export const candles = sqliteTable(
     close: real().notNull(),
     volume: real().notNull(),
   },
-  (t) => [primaryKey({ columns: [t.mint, t.at] })],
+  (t) => [primaryKey({ columns: [t.mint, t.at] }), index('candles_at').on(t.at, t.mint)],
 )

@@ -46,7 +46,10 @@ export function startUpstream(clock: Pick<Clock, 'now' | 'tick'>): LocalUpstream
     development: false,
     async fetch(request) {
       if (isOver()) {
-        return Response.json({ error: 'too many requests' }, { status: 429, headers: { 'retry-after': '1' } })
+        return Response.json(
+          { error: 'too many requests' },
+          { status: 429, headers: { 'retry-after': '1' } },
+        )
       }
       const { pathname, searchParams } = new URL(request.url)
       const { tokens, price, candles } = await market()

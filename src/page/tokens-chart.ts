@@ -29,7 +29,8 @@ export function lineOf(points: readonly Point[]): Line | undefined {
   // What never moved is drawn in the middle.
   const span = high - low || 1
   const floor = high === low ? low - 0.5 : low
-  const x = (at: number): string => (((at - first.at) / (last.at - first.at)) * size.width).toFixed(1)
+  const x = (at: number): string =>
+    (((at - first.at) / (last.at - first.at)) * size.width).toFixed(1)
   const y = (price: number): string => {
     const height = size.height - 2 * size.margin
     return (size.margin + height * (1 - (price - floor) / span)).toFixed(1)

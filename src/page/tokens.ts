@@ -3,11 +3,19 @@
  * was clicked. Only what is shown is subscribed to, and only what somebody is subscribed to is asked upstream.
  */
 import type tokensApp from '../apps/tokens.ts'
-import { createClient, Problem, type Client, type Row, type State, type Subscription } from '../client/client.ts'
-import { lineOf, type Point } from './tokens-chart.ts'
+import {
+  createClient,
+  Problem,
+  type Client,
+  type Row,
+  type State,
+  type Subscription,
+} from '../client/client.ts'
+import { lineOf } from './tokens-chart.ts'
 
 type App = typeof tokensApp
 type Token = Row<App, 'tokens'>
+type Candle = Row<App, 'candles'>
 
 /** As the feed publishes it; `stale`: the provider has not been heard since `as_of`. */
 interface Price {
@@ -59,8 +67,12 @@ function fail(why: unknown): void {
 
 /** Enough digits to see it move. */
 function usd(price: number): string {
-  const digits = price >= 1_000 ? 2 : price >= 1 ? 4 : Math.min(12, 4 - Math.floor(Math.log10(price)))
-  return price.toLocaleString('en', { minimumFractionDigits: Math.min(digits, 12), maximumFractionDigits: digits })
+  const digits =
+    price >= 1_000 ? 2 : price >= 1 ? 4 : Math.min(12, 4 - Math.floor(Math.log10(price)))
+  return price.toLocaleString('en', {
+    minimumFractionDigits: Math.min(digits, 12),
+    maximumFractionDigits: digits,
+  })
 }
 
 function percent(change: number): string {
@@ -143,7 +155,10 @@ function show(wanted: readonly Token[]): void {
     return line.row
   })
   at('rows', HTMLTableSectionElement).replaceChildren(...rows)
-  text('count', `${shown.length} of ${tokens.length} tokens are watched; nobody asks for the others`)
+  text(
+    'count',
+    `${shown.length} of ${tokens.length} tokens are watched; nobody asks for the others`,
+  )
 }
 
 function search(): void {
@@ -155,53 +170,75 @@ function search(): void {
 
 // The one that was clicked
 
-let candles: readonly Point[] = []
+/** By when they closed. */
+const candles = new Map<number, number>()
+let closing: Subscription<unknown, never> | undefined
 
 function choose(token: Token): void {
+  if (chosen?.mint === token.mint) return
   chosen = token
-  candles = []
-  for (const [mint, { row }] of lines) row.setAttribute('aria-selected', String(mint === token.mint))
+  candles.clear()
+  closing?.close()
+  const load = (): void => void loadCandles(token).catch(fail)
+  // Loaded when the topic listens, so that none closes unseen between the two.
+  closing = client.subscribe(`candles:${token.mint}`, {
+    message: ({ row }) => closed(token, [row]),
+    subscribed: load,
+    gap: load,
+  }) as unknown as Subscription<unknown, never>
+  for (const [mint, { row }] of lines)
+    row.setAttribute('aria-selected', String(mint === token.mint))
   text('chosen-title', token.symbol)
   text('chosen-about', `${token.name} · ${token.mint}`)
   draw()
-  loadCandles(token).catch(fail)
+}
+
+function closed(token: Token, rows: readonly Candle[]): void {
+  if (chosen?.mint !== token.mint) return
+  for (const { at: opened, close } of rows) candles.set(Date.parse(opened) + candleMs, close)
+  for (const when of candles.keys()) if (when < Date.now() - dayMs) candles.delete(when)
+  draw()
 }
 
 async function loadCandles(token: Token): Promise<void> {
-  const found: Point[] = []
+  const found: Candle[] = []
   let after: string | undefined
   do {
     const query = { mint: token.mint, order: 'newest', limit: pageMax } as const
     const more = after === undefined ? {} : { after }
     const page = await client.collection('candles').list({ ...query, ...more })
-    for (const { at: opened, close } of page.items) {
-      found.push({ at: Date.parse(opened) + candleMs, price: close })
-    }
+    found.push(...page.items)
     after = page.next ?? undefined
   } while (after !== undefined && found.length < dayMs / candleMs)
-  if (chosen?.mint !== token.mint) return
-  candles = found.toReversed()
-  draw()
+  closed(token, found)
 }
 
 function draw(): void {
   const now = chosen && lines.get(chosen.mint)?.now
   text('chosen-price', now ? `$${usd(now.usdPrice)}` : '')
-  const points = now ? [...candles, { at: Date.now(), price: now.usdPrice }] : candles
-  const recent = points.filter((point) => point.at > Date.now() - dayMs)
+  const points = Array.from(candles, ([when, price]) => ({ at: when, price }))
+  if (now) points.push({ at: Date.now(), price: now.usdPrice })
+  const recent = points.toSorted((a, b) => a.at - b.at)
   const drawn = lineOf(recent)
   at('line', SVGPathElement).setAttribute('d', drawn?.line ?? '')
   at('area', SVGPathElement).setAttribute('d', drawn?.area ?? '')
   text('range', drawn ? `${usd(drawn.low)} – ${usd(drawn.high)}` : '')
   const [first] = recent
-  text('from', first ? new Date(first.at).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' }) : '')
+  text(
+    'from',
+    first ? new Date(first.at).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' }) : '',
+  )
 }
 
 async function load(): Promise<void> {
   const all: Token[] = []
   let after: string | undefined
   do {
-    const query = { order: 'rank', limit: pageMax, ...(after === undefined ? {} : { after }) } as const
+    const query = {
+      order: 'rank',
+      limit: pageMax,
+      ...(after === undefined ? {} : { after }),
+    } as const
     const page = await client.collection('tokens').list(query)
     all.push(...page.items)
     after = page.next ?? undefined

@@ -56,7 +56,9 @@ describe('the provider on this machine', () => {
     const answer = await fetch(`${url}/price/v3?ids=${sol},nobody,${jup}`)
     const prices = (await answer.json()) as Record<string, unknown>
     expect(Object.keys(prices)).toEqual([sol, jup])
-    const shape = { [jup]: { usdPrice: 0.4056, blockId: 348004026, decimals: 6, priceChange24h: 0.5293 } }
+    const shape = {
+      [jup]: { usdPrice: 0.4056, blockId: 348004026, decimals: 6, priceChange24h: 0.5293 },
+    }
     const keysOf = (value: object) => Object.keys(Object.values(value)[0] as object).toSorted()
     expect(keysOf(prices)).toEqual(keysOf(shape))
     const ids = Array.from({ length: 51 }, () => sol).join(',')
