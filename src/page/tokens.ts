@@ -11,7 +11,7 @@ import {
   type State,
   type Subscription,
 } from '../client/client.ts'
-import { lineOf } from './tokens-chart.ts'
+import { lineOf, type Point } from './tokens-chart.ts'
 
 type App = typeof tokensApp
 type Token = Row<App, 'tokens'>
@@ -26,6 +26,9 @@ interface Price {
 
 /** Rows of the board: a connection may hear 128 topics. */
 const shownMax = 60
+
+/** Ten minutes of them. */
+const pricesMax = 600
 
 /** Of one page of the list. */
 const pageMax = 100
@@ -138,7 +141,10 @@ function heard(line: Line, price: Price): void {
     void line.price.offsetWidth
     line.price.classList.add(price.usdPrice > before ? 'rose' : 'fell')
   }
-  if (line.token.mint === chosen?.mint) draw()
+  if (line.token.mint !== chosen?.mint) return
+  // Of those without candles this is all there is.
+  if (prices.push({ at: Date.now(), price: price.usdPrice }) > pricesMax) prices.shift()
+  draw()
 }
 
 function show(wanted: readonly Token[]): void {
@@ -170,6 +176,9 @@ function search(): void {
 
 // The one that was clicked
 
+/** Heard since it was clicked. */
+let prices: Point[] = []
+
 /** By when they closed. */
 const candles = new Map<number, number>()
 let closing: Subscription<unknown, never> | undefined
@@ -178,6 +187,8 @@ function choose(token: Token): void {
   if (chosen?.mint === token.mint) return
   chosen = token
   candles.clear()
+  const heardNow = lines.get(token.mint)?.now
+  prices = heardNow ? [{ at: Date.now(), price: heardNow.usdPrice }] : []
   closing?.close()
   const load = (): void => void loadCandles(token).catch(fail)
   // Loaded when the topic listens, so that none closes unseen between the two.
@@ -216,9 +227,8 @@ async function loadCandles(token: Token): Promise<void> {
 function draw(): void {
   const now = chosen && lines.get(chosen.mint)?.now
   text('chosen-price', now ? `$${usd(now.usdPrice)}` : '')
-  const points = Array.from(candles, ([when, price]) => ({ at: when, price }))
-  if (now) points.push({ at: Date.now(), price: now.usdPrice })
-  const recent = points.toSorted((a, b) => a.at - b.at)
+  const closes = Array.from(candles, ([when, price]): Point => ({ at: when, price }))
+  const recent = [...closes, ...prices].toSorted((a, b) => a.at - b.at)
   const drawn = lineOf(recent)
   at('line', SVGPathElement).setAttribute('d', drawn?.line ?? '')
   at('area', SVGPathElement).setAttribute('d', drawn?.area ?? '')
