@@ -45,7 +45,11 @@ export interface Grant {
 
 export type GrantOutcome =
   | { readonly status: number; readonly headers: Headers }
-  | { readonly failed: unknown }
+  | {
+      readonly failed: unknown
+      /** Nothing of it is on its way: its connection could not be made, or was ended by the other side. Default false. */
+      readonly isOver?: boolean
+    }
 
 export interface Budgets extends Service {
   /**
