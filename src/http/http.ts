@@ -16,6 +16,7 @@ import type { Clock } from '../lib/clock.ts'
 import { policiesOf, type Limiter, type LimitPolicy } from '../limits/limits.ts'
 import type { Log } from '../observe/log.ts'
 import type { Metrics } from '../observe/metrics.ts'
+import type { Feeds } from '../feeds/feeds.ts'
 import type { Connection, Realtime } from '../realtime/realtime.ts'
 import type { LimitUse } from '../limits/declare.ts'
 import type { LimitsPlan } from '../plan/plan.ts'
@@ -41,6 +42,7 @@ import { createTaking } from './taking.ts'
 import { createReplayDoor } from './replay.ts'
 import { createServerApi } from './server-api.ts'
 import { createSocketDoor } from './socket.ts'
+import { createLastDoor } from './topics.ts'
 import { visitHeaders, type Door, type ReadDoor, type Visit } from './visit.ts'
 
 export { callDoors } from './call.ts'
@@ -53,6 +55,7 @@ export interface HttpDeps {
   readonly limiter: Limiter
   readonly collections: Collections
   readonly realtime: Realtime
+  readonly feeds: Pick<Feeds, 'last'>
   readonly proxies: Proxies
   readonly metrics: Metrics
   readonly health: () => Health
@@ -147,6 +150,7 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
   on('POST', '/emulation', emulated.emulation)
   on('GET', '/api/stream', createEventsDoor({ realtime, keepOpen, addressOf, tick }))
   on('GET', '/api/topics/:id/history', createReplayDoor({ realtime, tick }))
+  on('GET', '/api/topics/:id/last', createLastDoor({ realtime, last: deps.feeds.last, clock }))
   for (const [method, door] of createServerApi({ ...deps, tick })) {
     on('POST', `/api/server/${method}`, door)
     // Some methods have names that collections have: those are served under /api/server only.
@@ -260,7 +264,7 @@ function pageDoor(html: string, clock: Clock): Door {
 
 /** Browsers of other origins see these headers only if told. */
 const exposedHeaders = [
-  ...['etag', 'location', 'retry-after', 'ratelimit', 'ratelimit-policy', 'cache-status'],
+  ...['age', 'etag', 'location', 'retry-after', 'ratelimit', 'ratelimit-policy', 'cache-status'],
   ...['x-cache', 'x-coalesced', 'x-log-seq', 'x-request-id', 'x-response-time'],
   'idempotency-replayed',
 ]

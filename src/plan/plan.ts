@@ -69,8 +69,12 @@ function compile(declaration: unknown, report: Report): Plan | undefined {
   const topics = compileTopics(options.topics ?? {}, named, report)
   const isDeclared = namesIn(options, topics)
   const { collections, tables } = compileCollections(options.collections ?? {}, isDeclared, report)
-  const feeds = compileFeeds(options.feeds ?? {}, { collections, isDeclared }, report)
   const budgets = compileBudgets(options.budgets, report)
+  const feeds = compileFeeds(
+    options.feeds ?? {},
+    { collections, topics, isDeclared, budgets: new Set(budgets.map((one) => one.name)) },
+    report,
+  )
   const paths = collections.map(({ path }) => path)
   const among = { budgets, limits: named, collections: paths }
   const proxies = compileProxies(options.proxies, among, report)

@@ -35,7 +35,7 @@ import type { TopicRule } from './declare.ts'
 import { createDrain, type DrainLimits, type Guest } from './drain.ts'
 import { createDurable, type Durable } from './durable.ts'
 import { Emulated, type EmulationContext, type Framing } from './emulation.ts'
-import { createHub, type Hub, type HubLimits, type Topic } from './hub.ts'
+import { createHub, type Audience, type Hub, type HubLimits, type Topic } from './hub.ts'
 import { shardSizeDefault } from './outbox.ts'
 import { isTopicName, type Matcher } from './pattern.ts'
 import type { Call, Called, ConnectionContext, ConnectionLimits } from './peer.ts'
@@ -47,7 +47,7 @@ import type { MakeLimits } from './publish-limit.ts'
 import { createPump, turnMsDefault, type PumpLimits } from './pump.ts'
 import { readHistory, type HistoryQuery, type Position } from './recovery.ts'
 import { createReplay, type Replay } from './replay.ts'
-import { ask } from './rules.ts'
+import { checkHearing } from './rules.ts'
 import {
   EventStream,
   Group,
@@ -155,6 +155,8 @@ export interface RealtimeDeps {
   readonly publications?: Publications | undefined
   /** What several nodes share. Absent: this one is alone. */
   readonly shared?: SharedTopics | undefined
+  /** A topic has its first subscriber here, who is not told anything yet; or has none any more. */
+  readonly onAudience?: Audience
 }
 
 export interface SharedTopics extends RedisBrokerOptions {
@@ -223,6 +225,8 @@ export interface Realtime extends Service {
   ready(topics: readonly string[]): Promise<void>
   /** Publications of a time, as `identity` or as the server. Faults: `not_found`, `denied`, `unavailable`. */
   readonly replay: Replay
+  /** Whose topic this is, for who may subscribe to it. Faults: `not_found`, `denied`, `internal`. */
+  check(identity: Identity, topic: string): Pick<TopicPlan, 'pattern' | 'subscribe'>
   /** What the topic keeps goes; it counts on. Faults: `not_found`, `unavailable`. */
   forget(topic: string): Promise<void>
   /** What the server does to who is connected, and asks about topics. */
@@ -255,7 +259,9 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
   let isOpen = true
 
   const pump = createPump(clock, limits)
-  const hub = createHub({ plans, clock, pump, isKept: (plan) => broker.keeps(plan) }, limits)
+  const { onAudience } = deps
+  const isKept = (plan: TopicPlan) => broker.keeps(plan)
+  const hub = createHub({ plans, clock, pump, isKept, onAudience }, limits)
   const sweep = createSweep<Guest>(clock, () => hub.sweep())
   const admission = createAdmission(clock, limits)
   const drain = createDrain({ clock, sweep }, limits)
@@ -337,11 +343,7 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
     for (const name of names) {
       const match = hub.match(name)
       if (!match) throw unknownTopic(name)
-      const { plan, params } = match
-      const question = { rule: plan.subscribe, params, topic: name, act: 'subscribe' } as const
-      const answer = ask(log, identity, question)
-      if (answer === 'denied') throw new Fault('denied', `${name} may not be heard`)
-      if (answer === 'failed') throw new Fault('internal', 'internal error')
+      checkHearing(log, identity, match)
     }
   }
 
@@ -361,6 +363,12 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
       await bringAlive({ hub, broker }, names)
     },
     replay: createReplay({ hub, broker, durable, clock, log }),
+    check(identity, name) {
+      const match = hub.match(name)
+      if (!match) throw unknownTopic(name)
+      if (identity.kind !== 'key') checkHearing(log, identity, match)
+      return match.plan
+    },
     async forget(name) {
       await bringAlive({ hub, broker }, [name])
       await broker.forget(open(name))

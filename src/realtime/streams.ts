@@ -110,7 +110,7 @@ export class EventStream implements Guest, Sink<Uint8Array> {
 
   /** Replay and first live publication meet here, in one tick: nothing comes between them. */
   start(controller: Controller): void {
-    const { admission, counts, groups, sweep } = this.#context
+    const { admission, counts, groups, hub, sweep } = this.#context
     const group = this.#group
     this.#controller = controller
     this.#address = admission.addresses.add(this.#address)
@@ -121,7 +121,7 @@ export class EventStream implements Guest, Sink<Uint8Array> {
     if (group.streams === 0) for (const topic of group.topics) topic.listeners.add(group)
     group.streams += 1
     this.#seat = group.outbox.join(this)
-    for (const topic of group.topics) topic.streams += 1
+    for (const topic of group.topics) hub.count(topic, 1)
     counts.streams += 1
     counts.subscriptions += group.topics.length
     sweep.add(this)
@@ -190,7 +190,7 @@ export class EventStream implements Guest, Sink<Uint8Array> {
   #leave(): void {
     if (!this.#controller) return
     this.#controller = undefined
-    const { admission, clock, counts, groups, sweep } = this.#context
+    const { admission, counts, groups, hub, sweep } = this.#context
     admission.addresses.remove(this.#address)
     if (this.#user !== undefined) admission.users.remove(this.#user)
     const group = this.#group
@@ -198,8 +198,7 @@ export class EventStream implements Guest, Sink<Uint8Array> {
     if (this.#seat) group.outbox.leave(this.#seat, this)
     this.#seat = undefined
     for (const topic of group.topics) {
-      topic.streams -= 1
-      topic.usedAt = clock.tick()
+      hub.count(topic, -1)
       if (group.streams === 0) topic.listeners.delete(group)
     }
     if (group.streams === 0) groups.delete(group.key)

@@ -90,7 +90,7 @@ export function createCaller(deps: CallDeps): Caller {
       waiting++
       budgets.take(name, { priority, deadlineMs: left(), signal: asks.signal }).then(
         (grant) => {
-          if (isOver) return grant.done({ failed: notSent })
+          if (isOver) return grant.done({ failed: notSent, isOver: true })
           isOver = true
           first.resolve(grant)
         },

@@ -32,6 +32,7 @@ import { createOrigins, type OriginStats } from './origins.ts'
 import { createSource, type Answer } from './source.ts'
 
 export type { BudgetPlan, BudgetQuota, Budgets, BudgetStats, Priority } from './budget-port.ts'
+export { createBudgets } from './budget.ts'
 export { isPublicAddress } from './guard.ts'
 export { upstreamGauges } from './gauges.ts'
 export {
@@ -166,7 +167,7 @@ export function createUpstream(deps: UpstreamDeps, plans: readonly BudgetPlan[])
         drop() {
           const grant = turns.get(turn)
           turns.delete(turn)
-          grant?.done({ failed: notSent })
+          grant?.done({ failed: notSent, isOver: true })
         },
       }
       turns.set(turn, await deps.budgets.take(budget, ask))

@@ -271,7 +271,7 @@ describe('compilePlan', () => {
       }),
     ).toEqual([
       'feeds.a.publish: no declared topic matches stat',
-      'feeds.b: needs into (collections) or publish (a topic)',
+      'feeds.b: needs into (collections), publish (a topic) or keyed (a topic for each key)',
       'feeds.c.every: must be at least 100ms',
       'feeds.d.every: null is no duration like 500ms, 60s, 5m, 1h',
     ])
