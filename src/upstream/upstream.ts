@@ -43,6 +43,7 @@ export {
   type ProxyPlace,
   type ProxyPlan,
 } from './proxy.ts'
+export { createFollower, type Follower, type Send, type StreamOptions } from './stream.ts'
 
 export interface Upstream extends Service {
   /**
