@@ -50,6 +50,7 @@ import {
   type Shares,
 } from './store/store.ts'
 import {
+  budgetGauges,
   createBudgets,
   createProxies,
   createUpstream,
@@ -288,6 +289,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   await backups.start()
   metrics.gauges(createGauges({ store, cache, realtime, auth, backups, limiter, feeds }))
   metrics.gauges(() => upstreamGauges(upstream.stats()))
+  metrics.gauges(() => budgetGauges(budgets.stats()))
   detach(adviseIndexes(store, plan, log), (error) =>
     log.warn('collections.indexes_not_checked', { error }),
   )

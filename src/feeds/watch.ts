@@ -1,17 +1,16 @@
 /**
  * Which keys of a feed are watched, and whose turn it is:
  *
- *   heard, wanted, read ─► new ─────────┐
- *                                       ├─► pick ─► (asked for) ─► put ─► old, the one asked longest ago first
- *                          old ◄────────┘
+ *   heard, wanted, read ─► line: the one that came, or was asked for, longest ago first ─► pick ─► its end
+ *                      └─► new: never asked for; they go first ──────────────────────────┘
  *
- * Invariants: a key is in one place at a time, so it is never asked for twice at once; who has waited longest goes
- * first; while old keys are overdue, new ones get a sixth of the places, so that old ones wait a fifth longer at
- * most, however many new ones come. What nobody subscribes to and nobody has read for `idleMs` is forgotten.
+ * Invariants: no key is asked for twice at once. Of the places of a call the new get a sixth out of turn, all of them
+ * if nobody in the line is overdue: so whoever is in the line waits a fifth longer at most than if there were none, however
+ * many come: keys ÷ (calls × batch) and 20 %. What nobody subscribes to and nobody has read for `idleMs` is forgotten.
  */
 import type { Value } from './values.ts'
 
-/** Of the places of a call, while old keys are overdue. */
+/** Of the places of a call, while somebody in the line is overdue. */
 const newShare = 1 / 6
 
 export class Key {
@@ -22,7 +21,7 @@ export class Key {
   isWanted = false
   /** `clock.tick()` of the last read, or end of a subscription. */
   usedAt: number
-  /** Of the last call for it; of a new one when it came. */
+  /** When it was asked for last; of a new one when it came. */
   askedAt: number
   isAsked = false
   value: Value | undefined
@@ -59,7 +58,7 @@ export interface Picking {
   readonly count: number
   /** As many as fit a call: filled with what is overdue. */
   readonly most: number
-  /** An old key is overdue that was asked for so long ago. */
+  /** Whoever was asked for so long ago is overdue. */
   readonly overdueMs: number
   /** One that was asked for since is not asked for again, although there is room. */
   readonly youngMs: number
@@ -68,10 +67,10 @@ export interface Picking {
 export class Watch {
   readonly #options: WatchOptions
   readonly #keys = new Map<string, Key>()
-  /** Never asked for; in the order they came. */
+  /** By `askedAt`; those on their way too. */
+  readonly #line = new Set<Key>()
+  /** Of the line: not asked for yet. */
   readonly #new = new Set<Key>()
-  /** In the order they were asked for. */
-  readonly #old = new Set<Key>()
   /** Places that new keys have saved up. */
   #credit = 0
 
@@ -89,7 +88,7 @@ export class Watch {
 
   /** Undefined: all are on their way. */
   get oldestAskedAt(): number | undefined {
-    for (const key of this.#old) return key.askedAt
+    for (const key of this.#line) if (!key.isAsked) return key.askedAt
     return undefined
   }
 
@@ -108,26 +107,29 @@ export class Watch {
     if (this.#keys.size >= this.#options.keysMax && !this.#makeRoom()) return undefined
     const key = new Key(name, now)
     this.#keys.set(name, key)
+    this.#line.add(key)
     this.#new.add(key)
     return key
   }
 
-  /** Those whose turn it is; they are nowhere until they are put back. */
+  /** Those whose turn it is; they are on their way until they are put back. */
   pick({ now, count, most, overdueMs, youngMs }: Picking): Key[] {
     const oldest = this.oldestAskedAt
     const isOverdue = oldest !== undefined && now - oldest > overdueMs
     this.#credit = isOverdue ? Math.min(most, this.#credit + most * newShare) : most
     const picked: Key[] = []
     for (const key of this.#new) {
-      if (picked.length >= Math.min(most, Math.floor(this.#credit))) break
-      if (this.#take(key, this.#new, now)) picked.push(key)
+      if (picked.length + 1 > this.#credit) break
+      if (this.#take(key, now)) picked.push(key)
     }
-    if (isOverdue) this.#credit -= picked.length
-    for (const key of this.#old) {
+    this.#credit -= picked.length
+    for (const key of this.#line) {
+      if (key.isAsked) continue
       const ageMs = now - key.askedAt
-      if (picked.length >= most || ageMs < youngMs) break
-      if (picked.length >= count && ageMs <= overdueMs) break
-      if (this.#take(key, this.#old, now)) picked.push(key)
+      const isNew = this.#new.has(key)
+      if (picked.length >= most || (ageMs < youngMs && !isNew)) break
+      if (picked.length >= count && ageMs <= overdueMs && !isNew) break
+      if (this.#take(key, now)) picked.push(key)
     }
     return picked
   }
@@ -135,21 +137,19 @@ export class Watch {
   /** It has been asked for, or was not after all. */
   put(key: Key): void {
     key.isAsked = false
-    if (this.#keys.get(key.name) === key) this.#old.add(key)
   }
 
-  /** An old key is to be asked for like a new one. */
+  /** It is to be asked for like a new one. */
   renew(key: Key): void {
-    if (this.#old.delete(key)) this.#new.add(key)
+    if (!key.isAsked) this.#new.add(key)
   }
 
-  /** It is known from elsewhere: it is not new any more. */
+  /** It is known from elsewhere. */
   settle(key: Key, now: number): void {
-    if (key.isAsked) return
     this.#new.delete(key)
-    this.#old.delete(key)
+    this.#line.delete(key)
+    this.#line.add(key)
     key.askedAt = now
-    this.#old.add(key)
   }
 
   /** Forgets what nobody has wanted for long; each second or so. */
@@ -157,14 +157,13 @@ export class Watch {
     for (const key of this.#keys.values()) if (this.#isIdle(key, now)) this.#remove(key)
   }
 
-  #take(key: Key, from: Set<Key>, now: number): boolean {
+  #take(key: Key, now: number): boolean {
     if (this.#isIdle(key, now)) {
       this.#remove(key)
       return false
     }
-    from.delete(key)
+    this.settle(key, now)
     key.isAsked = true
-    key.askedAt = now
     return true
   }
 
@@ -176,14 +175,14 @@ export class Watch {
   #remove(key: Key): void {
     this.#keys.delete(key.name)
     this.#new.delete(key)
-    this.#old.delete(key)
+    this.#line.delete(key)
     this.#options.onGone(key)
   }
 
   /** The one of the idle that was asked for longest ago. */
   #makeRoom(): boolean {
-    for (const key of this.#old) {
-      if (key.isHeardSomewhere || key.first) continue
+    for (const key of this.#line) {
+      if (key.isHeardSomewhere || key.isAsked || key.first) continue
       this.#remove(key)
       return true
     }
