@@ -23,32 +23,31 @@ import type { Service } from '../lib/service.ts'
 import type { Credentials } from '../limits/limits.ts'
 import type { Log } from '../observe/log.ts'
 import type { Publications, Redis } from '../store/store.ts'
-import { createAdmission, type AdmissionLimits } from './admission.ts'
+import { createAdmission, } from './admission.ts'
 import { bringAlive } from './alive.ts'
 import { createAttendance } from './attendance.ts'
 import { createMemoryBroker, type Broker } from './broker.ts'
 import { createDurableBroker } from './broker-durable.ts'
 import { createRedisBroker, type RedisBrokerOptions } from './broker-redis.ts'
-import type { ConflateLimits } from './conflate.ts'
 import { Connection } from './connection.ts'
 import { createControl, type NodeInfo } from './control.ts'
 import { createNodesControl, type Control } from './control-nodes.ts'
 import type { TopicRule } from './declare.ts'
-import { createDrain, type DrainLimits, type Guest } from './drain.ts'
+import { createDrain, type Guest } from './drain.ts'
 import { createDurable, type Durable } from './durable.ts'
 import { Emulated, type EmulationContext, type Framing } from './emulation.ts'
-import { createHub, type Audience, type Hub, type HubLimits, type Topic } from './hub.ts'
-import { shardSizeDefault } from './outbox.ts'
+import { createHub, type Audience, type Hub, type Topic } from './hub.ts'
+import { limitsDefault, type Limits } from './limits.ts'
 import { createOnlyNode, type Nodes } from './nodes.ts'
 import { createRedisNodes } from './nodes-redis.ts'
 import { isTopicName, type Matcher } from './pattern.ts'
-import type { Call, Called, ConnectionContext, ConnectionLimits } from './peer.ts'
+import type { Call, Called, ConnectionContext, } from './peer.ts'
 import { createPresence, type Presence } from './presence.ts'
 import { createRedisPresence } from './presence-redis.ts'
-import { frameBytesMax, unsubscribes, type Close } from './protocol.ts'
+import { unsubscribes, type Close } from './protocol.ts'
 import { createPublisher, type Publisher, type PublishPlan } from './publisher.ts'
 import type { MakeLimits } from './publish-limit.ts'
-import { createPump, turnMsDefault, type PumpLimits } from './pump.ts'
+import { createPump, } from './pump.ts'
 import { readHistory, type HistoryQuery, type Position } from './recovery.ts'
 import { createReplay, type Replay } from './replay.ts'
 import { checkHearing } from './rules.ts'
@@ -58,8 +57,7 @@ import {
   LateStream,
   parseEventId,
   type StreamContext,
-  type StreamLimits,
-} from './streams.ts'
+  } from './streams.ts'
 import { createSweep } from './sweep.ts'
 import { Users } from './users.ts'
 
@@ -90,55 +88,6 @@ export interface TopicPlan extends PublishPlan {
   readonly last: boolean
   /** Who hears it is known, and told to subscribers who ask. */
   readonly presence?: boolean | undefined
-}
-
-export interface Limits
-  extends
-    HubLimits,
-    PumpLimits,
-    ConnectionLimits,
-    StreamLimits,
-    AdmissionLimits,
-    DrainLimits,
-    ConflateLimits {}
-
-/** Centrifugo's defaults where it has one; the sizes are for 100,000 subscribers in 8 GB. */
-const limitsDefault: Limits = {
-  /** A hundred thousand and room for a reconnect storm; more files than this the process seldom has. */
-  connectionsMax: 120_000,
-  connectionsPerAddressMax: Infinity,
-  /** A sixth of all: a machine's own token may open many. */
-  connectionsPerUserMax: 20_000,
-  /** With a subscription 65 to 100 µs of a core each, with a token to verify twice that: room is left. */
-  connectsPerSecond: 4_000,
-  connectsBurst: 1_000,
-  /** Four seconds: the stock client gives a command up after five. */
-  connectsWaitingMax: 16_000,
-  drainMs: 5_000,
-  topicsPerConnectionMax: 128,
-  /** What fits a frame; a client cannot send more anyway. */
-  publicationBytesMax: frameBytesMax,
-  /** 64,000 publications of 1 KB. */
-  historyBytesMax: 64 * 1024 * 1024,
-  topicsMax: 100_000,
-  shardSize: shardSizeDefault,
-  turnMs: turnMsDefault,
-  connectMs: 10_000,
-  expiryGraceMs: 25_000,
-  /** Half of what `Bun.serve` is told to hold at most (256 KB). */
-  slowBytes: 128 * 1024,
-  /** Below `slowBytes`: a recovery alone never makes a slow reader. */
-  replyBytesMax: 112 * 1024,
-  historyLimitMax: 1_000,
-  /** Above anything a person does, and a cursor's 60 a second. */
-  commandsPerSecond: 100,
-  /** A connect with all of its 128 subscriptions, each with a history, and room to play. */
-  commandsBurst: 512,
-  callsPerConnectionMax: 16,
-  streamBufferBytesMax: 256 * 1024,
-  replayBytesMax: 128 * 1024,
-  conflatedKeysMax: 100_000,
-  conflatedBytesMax: 32 * 1024 * 1024,
 }
 
 /** The server's own read of a history: an operator's tool, so generous. */
