@@ -18,7 +18,7 @@ import { createVerifier, neither, refused, type TokenConfig, type Verified } fro
 
 export type { ApiKey, KeyAct } from './api-keys.ts'
 export type { Revocation } from './revocations.ts'
-export { signToken } from './token.ts'
+export { signToken, type CheckClaims } from './token.ts'
 
 /** Who asks, decided once per request or connection. */
 export type Identity =

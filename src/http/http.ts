@@ -16,9 +16,11 @@ import type { Clock } from '../lib/clock.ts'
 import { policiesOf, type Credentials, type Limiter, type LimitPolicy } from '../limits/limits.ts'
 import type { Log } from '../observe/log.ts'
 import type { Metrics } from '../observe/metrics.ts'
+import type { Feeds } from '../feeds/feeds.ts'
 import type { Connection, Realtime } from '../realtime/realtime.ts'
 import type { LimitUse } from '../limits/declare.ts'
 import type { LimitsPlan } from '../plan/plan.ts'
+import type { Proxies, ProxyPlan } from '../upstream/upstream.ts'
 import type { RouteContext, RouteExtras, Routes } from './declare.ts'
 import { createCacheStatsDoor, type AdminDeps } from './admin.ts'
 import { createAddressOf } from './address.ts'
@@ -33,6 +35,7 @@ import { createIngestDoor } from './ingest.ts'
 import { createLane } from './lane.ts'
 import { createOriginCheck } from './origin.ts'
 import { createPageDoors } from './page.ts'
+import { createProxyDoor } from './proxy.ts'
 import { createReadyHeaders } from './ready.ts'
 import { createRecordDoors } from './records.ts'
 import { createRevokeDoor } from './revoke.ts'
@@ -41,12 +44,13 @@ import { createTaking } from './taking.ts'
 import { createReplayDoor } from './replay.ts'
 import { createServerApi } from './server-api.ts'
 import { createSocketDoor } from './socket.ts'
+import { createLastDoor } from './topics.ts'
 import { visitHeaders, type Door, type ReadDoor, type Visit } from './visit.ts'
 
 export { callDoors } from './call.ts'
 export { listenLocal, type Local, type LocalStatus } from './local.ts'
 export type { Health } from './operations.ts'
-export { websocket } from './socket.ts'
+export { finishRequests, listen } from './listen.ts'
 
 export interface HttpDeps {
   readonly auth: Auth
@@ -54,6 +58,8 @@ export interface HttpDeps {
   readonly credentials: Credentials
   readonly collections: Collections
   readonly realtime: Realtime
+  readonly feeds: Pick<Feeds, 'last'>
+  readonly proxies: Proxies
   readonly metrics: Metrics
   readonly health: () => Health
   readonly cache: AdminDeps['cache']
@@ -73,6 +79,7 @@ export interface HttpOptions {
   /** Served at `/`. */
   readonly page: Bun.HTMLBundle | string
   readonly routes?: Routes | undefined
+  readonly proxies: readonly ProxyPlan[]
   readonly limits: LimitsPlan
   /** Of writes that have no limit of their own; reads are answered from memory, and are not counted. */
   readonly writePolicy: LimitPolicy
@@ -147,6 +154,7 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
   on('POST', '/emulation', emulated.emulation)
   on('GET', '/api/stream', createEventsDoor({ realtime, keepOpen, addressOf, tick }))
   on('GET', '/api/topics/:id/history', createReplayDoor({ realtime, tick }))
+  on('GET', '/api/topics/:id/last', createLastDoor({ realtime, last: deps.feeds.last, clock }))
   for (const [method, door] of createServerApi({ ...deps, tick })) {
     on('POST', `/api/server/${method}`, door)
     // Some methods have names that collections have: those are served under /api/server only.
@@ -177,6 +185,13 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
     }
   }
 
+  for (const plan of options.proxies) {
+    const door = createProxyDoor({ proxies: deps.proxies, clock }, plan)
+    const path = plan.paths === undefined ? plan.path : `${plan.path}/*`
+    if (served.get(path)?.includes('GET')) throw takenFault('proxies', plan.path)
+    onRead(path, door, plan.limit)
+  }
+
   const { load, ...own } = deps.own
   const publish = (topic: string, data: unknown) => void realtime.publish(topic, data)
   const stream = (request: Request, topics: readonly string[], visit: Visit) =>
@@ -187,7 +202,7 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
   for (const { method, path, door, limit } of routesOfApp) {
     // The router holds one name for a parameter at one place; the app's own router has the app's.
     const place = path.replaceAll(/:[^/?]+/g, ':id')
-    if (served.get(place)?.includes(method)) throw takenFault(method, path)
+    if (served.get(place)?.includes(method)) throw takenFault('routes', `${method} ${path}`)
     const policies = limit === undefined ? undefined : routePolicies(limits, limit, method, path)
     on(method, place, door, policies ?? (method === 'GET' ? undefined : writes))
   }
@@ -216,10 +231,10 @@ function routePolicies(
   })
 }
 
-function takenFault(method: string, path: string): Fault {
+function takenFault(option: 'routes' | 'proxies', name: string): Fault {
   const message = 'is served by Belfry already, or declared twice'
   return new Fault('invalid', 'the app file has one problem', {
-    fields: [{ field: `routes.${method} ${path}`, message }],
+    fields: [{ field: `${option}.${name}`, message }],
   })
 }
 
@@ -244,7 +259,7 @@ function notAllowed(path: string, served: readonly string[], clock: Clock): Door
 
 /** Browsers of other origins see these headers only if told. */
 const exposedHeaders = [
-  ...['etag', 'location', 'retry-after', 'ratelimit', 'ratelimit-policy', 'cache-status'],
+  ...['age', 'etag', 'location', 'retry-after', 'ratelimit', 'ratelimit-policy', 'cache-status'],
   ...['x-cache', 'x-coalesced', 'x-log-seq', 'x-request-id', 'x-response-time'],
   'idempotency-replayed',
 ]

@@ -116,7 +116,7 @@ export class EventStream implements Guest, Sink<Uint8Array> {
 
   /** Replay and first live publication meet here, in one tick: nothing comes between them. */
   start(controller: Controller): void {
-    const { admission, counts, groups, readers, sweep } = this.#context
+    const { admission, counts, groups, hub, readers, sweep } = this.#context
     const group = this.#group
     const { user } = this.identity
     this.#controller = controller
@@ -131,7 +131,7 @@ export class EventStream implements Guest, Sink<Uint8Array> {
     if (group.streams === 0) for (const topic of group.topics) topic.listeners.add(group)
     group.streams += 1
     this.#seat = group.outbox.join(this)
-    for (const topic of group.topics) topic.streams += 1
+    for (const topic of group.topics) hub.count(topic, 1)
     counts.streams += 1
     counts.subscriptions += group.topics.length
     sweep.add(this)
@@ -207,7 +207,7 @@ export class EventStream implements Guest, Sink<Uint8Array> {
   #leave(): void {
     if (!this.#controller) return
     this.#controller = undefined
-    const { admission, clock, counts, groups, readers, sweep } = this.#context
+    const { admission, counts, groups, hub, readers, sweep } = this.#context
     const { user } = this.identity
     admission.addresses.remove(this.#address)
     if (user) {
@@ -219,8 +219,7 @@ export class EventStream implements Guest, Sink<Uint8Array> {
     if (this.#seat) group.outbox.leave(this.#seat, this)
     this.#seat = undefined
     for (const topic of group.topics) {
-      topic.streams -= 1
-      topic.usedAt = clock.tick()
+      hub.count(topic, -1)
       if (group.streams === 0) topic.listeners.delete(group)
     }
     if (group.streams === 0) groups.delete(group.key)

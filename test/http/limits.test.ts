@@ -240,8 +240,8 @@ describe('what a socket publishes', () => {
     }
     const elsewhere = await open(server, from(b))
     expect(await publish(elsewhere)).toBe(0)
-    const known = server.rooms.realtime.control.connections(undefined, 9)
-    expect(known.map(({ address }) => address)).toEqual([b])
+    const known = await server.rooms.realtime.control.connections(undefined, 9)
+    expect(known.items.map(({ address }) => address)).toEqual([b])
     elsewhere.close()
   })
 
