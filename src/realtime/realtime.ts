@@ -17,7 +17,6 @@
  */
 import type { Identity, TopicVerdict, Verdict } from '../auth/auth.ts'
 import { Fault } from '../fault.ts'
-import { must } from '../lib/assert.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { Service } from '../lib/service.ts'
 import type { Log } from '../observe/log.ts'
@@ -40,7 +39,7 @@ import { createHub, type Hub, type HubLimits, type Topic } from './hub.ts'
 import { shardSizeDefault } from './outbox.ts'
 import { createOnlyNode, type Nodes } from './nodes.ts'
 import { createRedisNodes } from './nodes-redis.ts'
-import { isTopicName, type Matcher } from './pattern.ts'
+import type { Matcher } from './pattern.ts'
 import type { Call, Called, ConnectionContext, ConnectionLimits } from './peer.ts'
 import { createPresence, type Presence } from './presence.ts'
 import { createRedisPresence } from './presence-redis.ts'
@@ -50,15 +49,8 @@ import type { MakeLimits } from './publish-limit.ts'
 import { createPump, turnMsDefault, type PumpLimits } from './pump.ts'
 import { readHistory, type HistoryQuery, type Position } from './recovery.ts'
 import { createReplay, type Replay } from './replay.ts'
-import { ask } from './rules.ts'
-import {
-  EventStream,
-  Group,
-  LateStream,
-  parseEventId,
-  type StreamContext,
-  type StreamLimits,
-} from './streams.ts'
+import { createStreamDoor, unknownTopic } from './stream-door.ts'
+import { EventStream, type Group, type StreamContext, type StreamLimits } from './streams.ts'
 import { createSweep } from './sweep.ts'
 import { Users } from './users.ts'
 
@@ -344,36 +336,6 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
     throw new Fault('unavailable', 'too many topics are alive')
   }
 
-  const groupOf = (names: readonly string[]): Group => {
-    const key = names.toSorted().join(',')
-    const alive = groups.get(key)
-    if (alive) return alive
-    const topics: Topic[] = []
-    for (const name of names) {
-      const topic = hub.open(must(hub.match(name), () => `${name} was checked`))
-      if (topic) topics.push(topic)
-    }
-    // To make room for the last one an earlier one may have gone.
-    const isWhole = topics.length === names.length && topics.every((t) => hub.peek(t.name) === t)
-    if (!isWhole) throw new Fault('unavailable', 'too many topics are alive')
-    return new Group(key, topics, pump, limits.shardSize)
-  }
-
-  const checkStream = (identity: Identity, names: readonly string[]): void => {
-    if (names.length === 0 || names.length > limits.topicsPerConnectionMax) {
-      throw new Fault('invalid', `a stream has 1 to ${limits.topicsPerConnectionMax} topics`)
-    }
-    for (const name of names) {
-      const match = hub.match(name)
-      if (!match) throw unknownTopic(name)
-      const { plan, params } = match
-      const question = { rule: plan.subscribe, params, topic: name, act: 'subscribe' } as const
-      const answer = ask(log, identity, question)
-      if (answer === 'denied') throw new Fault('denied', `${name} may not be heard`)
-      if (answer === 'failed') throw new Fault('internal', 'internal error')
-    }
-  }
-
   return {
     node: hub.epoch,
     publish: publisher.publish,
@@ -402,22 +364,7 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
     },
     connectionsOf: (user) => users.of(user),
     users: () => users.names(),
-    stream({ identity, address, topics, lastEventId }) {
-      admit(address, identity.user?.id)
-      const names = [...new Set(topics)]
-      checkStream(identity, names)
-      const since = lastEventId === undefined ? undefined : parseEventId(lastEventId, hub)
-      const make = () =>
-        new EventStream(streamContext, groupOf(names), { identity, address, since })
-      const loading = bringAlive({ hub, broker }, names)
-      if (!loading) return new ReadableStream<Uint8Array>(make())
-      const makeLate = () => {
-        // Others have come meanwhile, or the drain.
-        admit(address, identity.user?.id)
-        return make()
-      }
-      return new ReadableStream<Uint8Array>(new LateStream(loading, makeLate))
-    },
+    stream: createStreamDoor({ context: streamContext, broker, pump, log, admit }, limits),
     emulate({ identity, address, framing, data }) {
       admit(address, undefined)
       const connection = new Connection(connectionContext, identity)
@@ -487,9 +434,4 @@ function nodesOf({ clock, log, shared }: RealtimeDeps, node: string): Nodes {
   if (!shared) return createOnlyNode()
   const { redis, namespace } = shared
   return createRedisNodes({ redis, clock, log }, { namespace, node })
-}
-
-function unknownTopic(name: string): Fault {
-  const shown = isTopicName(name) ? name : 'this name'
-  return new Fault('not_found', `no declared topic matches ${shown}`)
 }
