@@ -77,7 +77,7 @@ export interface ControlDeps {
   readonly hub: Hub
   readonly broker: Broker
   readonly sweep: Sweep<Swept>
-  readonly users: Users
+  readonly users: Users<Connection>
   readonly attendance: Attendance
   readonly info: () => NodeInfo
 }
@@ -133,13 +133,15 @@ export function createControl(deps: ControlDeps): OwnControl {
       for (const one of select(who)) one.refresh(expiresAtMs)
     },
     connections: (who, max) =>
-      (who ? select(who, max) : everybody(() => true, max)).map(({ client, identity, ...one }) => ({
-        client,
-        user: identity.user?.id ?? '',
-        address: one.socket?.remoteAddress ?? '',
-        topics: one.seats.map(({ home }) => home.name),
-        expiresAtMs: identity.kind === 'user' ? identity.expiresAtMs : undefined,
-      })),
+      (who ? select(who, max) : everybody(() => true, max)).map(
+        ({ client, identity, address, seats }) => ({
+          client,
+          user: identity.user?.id ?? '',
+          address,
+          topics: seats.map(({ home }) => home.name),
+          expiresAtMs: identity.kind === 'user' ? identity.expiresAtMs : undefined,
+        }),
+      ),
     presence: (topic) => attendance.presence.list(attended(topic)),
     presenceStats: (topic) => attendance.presence.stats(attended(topic)),
     channels(pattern, max) {

@@ -19,38 +19,39 @@ import type { Identity, TopicVerdict, Verdict } from '../auth/auth.ts'
 import { Fault } from '../fault.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { Service } from '../lib/service.ts'
+import type { Credentials } from '../limits/limits.ts'
 import type { Log } from '../observe/log.ts'
 import type { Publications, Redis } from '../store/store.ts'
-import { createAdmission, type AdmissionLimits } from './admission.ts'
+import { createAdmission } from './admission.ts'
 import { bringAlive } from './alive.ts'
 import { createAttendance } from './attendance.ts'
 import { createMemoryBroker, type Broker } from './broker.ts'
 import { createDurableBroker } from './broker-durable.ts'
 import { createRedisBroker, type RedisBrokerOptions } from './broker-redis.ts'
-import type { ConflateLimits } from './conflate.ts'
 import { Connection } from './connection.ts'
 import { createControl, type NodeInfo } from './control.ts'
 import { createNodesControl, type Control } from './control-nodes.ts'
 import type { TopicRule } from './declare.ts'
-import { createDrain, type DrainLimits, type Guest } from './drain.ts'
+import { createDrain, type Guest } from './drain.ts'
 import { createDurable, type Durable } from './durable.ts'
 import { Emulated, type EmulationContext, type Framing } from './emulation.ts'
-import { createHub, type Hub, type HubLimits, type Topic } from './hub.ts'
-import { shardSizeDefault } from './outbox.ts'
+import { createHub, type Audience, type Hub, type Topic } from './hub.ts'
+import { limitsDefault, type Limits } from './limits.ts'
 import { createOnlyNode, type Nodes } from './nodes.ts'
 import { createRedisNodes } from './nodes-redis.ts'
 import type { Matcher } from './pattern.ts'
-import type { Call, Called, ConnectionContext, ConnectionLimits } from './peer.ts'
+import type { Call, Called, ConnectionContext } from './peer.ts'
 import { createPresence, type Presence } from './presence.ts'
 import { createRedisPresence } from './presence-redis.ts'
-import { frameBytesMax, unsubscribes } from './protocol.ts'
+import { unsubscribes, type Close } from './protocol.ts'
 import { createPublisher, type Publisher, type PublishPlan } from './publisher.ts'
 import type { MakeLimits } from './publish-limit.ts'
-import { createPump, turnMsDefault, type PumpLimits } from './pump.ts'
+import { createPump } from './pump.ts'
 import { readHistory, type HistoryQuery, type Position } from './recovery.ts'
 import { createReplay, type Replay } from './replay.ts'
+import { checkHearing } from './rules.ts'
 import { createStreamDoor, unknownTopic } from './stream-door.ts'
-import { EventStream, type Group, type StreamContext, type StreamLimits } from './streams.ts'
+import { EventStream, type Group, type StreamContext } from './streams.ts'
 import { createSweep } from './sweep.ts'
 import { Users } from './users.ts'
 
@@ -83,55 +84,6 @@ export interface TopicPlan extends PublishPlan {
   readonly presence?: boolean | undefined
 }
 
-export interface Limits
-  extends
-    HubLimits,
-    PumpLimits,
-    ConnectionLimits,
-    StreamLimits,
-    AdmissionLimits,
-    DrainLimits,
-    ConflateLimits {}
-
-/** Centrifugo's defaults where it has one; the sizes are for 100,000 subscribers in 8 GB. */
-const limitsDefault: Limits = {
-  /** A hundred thousand and room for a reconnect storm; more files than this the process seldom has. */
-  connectionsMax: 120_000,
-  connectionsPerAddressMax: Infinity,
-  /** A sixth of all: a machine's own token may open many. */
-  connectionsPerUserMax: 20_000,
-  /** With a subscription 65 to 100 µs of a core each, with a token to verify twice that: room is left. */
-  connectsPerSecond: 4_000,
-  connectsBurst: 1_000,
-  /** Four seconds: the stock client gives a command up after five. */
-  connectsWaitingMax: 16_000,
-  drainMs: 5_000,
-  topicsPerConnectionMax: 128,
-  /** What fits a frame; a client cannot send more anyway. */
-  publicationBytesMax: frameBytesMax,
-  /** 64,000 publications of 1 KB. */
-  historyBytesMax: 64 * 1024 * 1024,
-  topicsMax: 100_000,
-  shardSize: shardSizeDefault,
-  turnMs: turnMsDefault,
-  connectMs: 10_000,
-  expiryGraceMs: 25_000,
-  /** Half of what `Bun.serve` is told to hold at most (256 KB). */
-  slowBytes: 128 * 1024,
-  /** Below `slowBytes`: a recovery alone never makes a slow reader. */
-  replyBytesMax: 112 * 1024,
-  historyLimitMax: 1_000,
-  /** Above anything a person does, and a cursor's 60 a second. */
-  commandsPerSecond: 100,
-  /** A connect with all of its 128 subscriptions, each with a history, and room to play. */
-  commandsBurst: 512,
-  callsPerConnectionMax: 16,
-  streamBufferBytesMax: 256 * 1024,
-  replayBytesMax: 128 * 1024,
-  conflatedKeysMax: 100_000,
-  conflatedBytesMax: 32 * 1024 * 1024,
-}
-
 /** The server's own read of a history: an operator's tool, so generous. */
 const serverHistoryBytesMax = 16 * 1024 * 1024
 
@@ -145,12 +97,16 @@ export interface RealtimeDeps {
   readonly call?: (call: Call) => Promise<Called>
   readonly clock: Clock
   readonly log: Log
+  /** Of tokens that are refused, at all doors. Absent: they are not counted. */
+  readonly credentials?: Credentials | undefined
   /** Windows to count publications in. */
   readonly limits: MakeLimits
   /** Where durable topics are kept. Absent: none is declared. */
   readonly publications?: Publications | undefined
   /** What several nodes share. Absent: this one is alone. */
   readonly shared?: SharedTopics | undefined
+  /** A topic has its first subscriber here, who is not told anything yet; or has none any more. */
+  readonly onAudience?: Audience
 }
 
 export interface SharedTopics extends RedisBrokerOptions {
@@ -188,6 +144,12 @@ export interface HistoryPage extends Position {
   readonly publications: readonly { readonly offset: number; readonly data: string }[]
 }
 
+export interface SignedIn {
+  /** Those of one user. A copy. */
+  of(user: string): readonly { readonly identity: Identity; end(close: Close): void }[]
+  users(): Iterable<string>
+}
+
 export interface RealtimeStats {
   /** Sockets and streams. */
   readonly connections: number
@@ -221,6 +183,8 @@ export interface Realtime extends Service {
   ready(topics: readonly string[]): Promise<void>
   /** Publications of a time, as `identity` or as the server. Faults: `not_found`, `denied`, `unavailable`. */
   readonly replay: Replay
+  /** Whose topic this is, for who may subscribe to it. Faults: `not_found`, `denied`, `internal`. */
+  check(identity: Identity, topic: string): Pick<TopicPlan, 'pattern' | 'subscribe'>
   /** What the topic keeps goes; it counts on. Faults: `not_found`, `unavailable`. */
   forget(topic: string): Promise<void>
   /** What the server does to who is connected, and asks about topics, at all nodes. */
@@ -229,8 +193,8 @@ export interface Realtime extends Service {
   connection(identity: Identity, address: string): Connection
   /** At this node, those of one user, for what the server does to it. A copy. */
   connectionsOf(user: string): readonly Connection[]
-  /** Who have connections here. */
-  users(): Iterable<string>
+  /** Sockets and streams of users: who is sent away when a token is revoked. */
+  readonly signedIn: SignedIn
   /** Faults: `unavailable`, `too_many`, `not_found`, `denied`, `invalid`, `internal`. */
   stream(request: StreamRequest): ReadableStream<Uint8Array>
   /** What the server says to a connection without a WebSocket. Faults: `unavailable`, `too_many`. */
@@ -255,7 +219,9 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
   let isOpen = true
 
   const pump = createPump(clock, limits)
-  const hub = createHub({ plans, clock, pump, isKept: (plan) => broker.keeps(plan) }, limits)
+  const { onAudience } = deps
+  const isKept = (plan: TopicPlan) => broker.keeps(plan)
+  const hub = createHub({ plans, clock, pump, isKept, onAudience }, limits)
   const sweep = createSweep<Guest>(clock, () => hub.sweep())
   const admission = createAdmission(clock, limits)
   const drain = createDrain({ clock, sweep }, limits)
@@ -272,7 +238,8 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
     { hub, broker, clock, log, limits: deps.limits, call: deps.call },
     limits,
   )
-  const users = new Users()
+  const users = new Users<Connection>()
+  const readers = new Users<EventStream>()
   const presence = presenceOf(deps, hub.epoch)
   const attendance = createAttendance(clock, presence)
   const connectionContext: ConnectionContext = {
@@ -286,6 +253,7 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
     limits,
     identify,
     identifyTopic: deps.identifyTopic,
+    credentials: deps.credentials,
     call: deps.call,
     admission,
     attendance,
@@ -294,7 +262,16 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
     version: options.version ?? '0',
   }
   const groups = new Map<string, Group>()
-  const streamContext: StreamContext = { hub, clock, sweep, admission, limits, groups, counts }
+  const streamContext: StreamContext = {
+    hub,
+    clock,
+    sweep,
+    admission,
+    limits,
+    groups,
+    readers,
+    counts,
+  }
 
   const sessions = new Map<string, Emulated>()
   const emulation: EmulationContext = { sessions, slowBytes: limits.slowBytes }
@@ -352,6 +329,12 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
       await bringAlive({ hub, broker }, names)
     },
     replay: createReplay({ hub, broker, durable, clock, log }),
+    check(identity, name) {
+      const match = hub.match(name)
+      if (!match) throw unknownTopic(name)
+      if (identity.kind !== 'key') checkHearing(log, identity, match)
+      return match.plan
+    },
     async forget(name) {
       await bringAlive({ hub, broker }, [name])
       await broker.forget(open(name))
@@ -360,14 +343,17 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
     connection(identity, address) {
       // Its user is known for sure with its `connect`.
       admit(address, undefined)
-      return new Connection(connectionContext, identity)
+      return new Connection(connectionContext, identity, address)
     },
     connectionsOf: (user) => users.of(user),
-    users: () => users.names(),
+    signedIn: {
+      of: (user) => [...users.of(user), ...readers.of(user)],
+      users: () => new Set([...users.names(), ...readers.names()]),
+    },
     stream: createStreamDoor({ context: streamContext, broker, pump, log, admit }, limits),
     emulate({ identity, address, framing, data }) {
       admit(address, undefined)
-      const connection = new Connection(connectionContext, identity)
+      const connection = new Connection(connectionContext, identity, address)
       const source = new Emulated(emulation, connection, { framing, address, first: data })
       return new ReadableStream<Uint8Array>(source)
     },

@@ -12,7 +12,8 @@ import type { Topic } from './hub.ts'
 import { isTopicName } from './pattern.ts'
 import type { Pump } from './pump.ts'
 import type { StreamRequest } from './realtime.ts'
-import { ask } from './rules.ts'
+import type { Position } from './recovery.ts'
+import { checkHearing } from './rules.ts'
 import { EventStream, Group, LateStream, type StreamContext } from './streams.ts'
 
 export interface StreamDoorDeps {
@@ -43,11 +44,7 @@ export function createStreamDoor(
     for (const name of names) {
       const match = hub.match(name)
       if (!match) throw unknownTopic(name)
-      const { plan, params } = match
-      const question = { rule: plan.subscribe, params, topic: name, act: 'subscribe' } as const
-      const answer = ask(log, identity, question)
-      if (answer === 'denied') throw new Fault('denied', `${name} may not be heard`)
-      if (answer === 'failed') throw new Fault('internal', 'internal error')
+      checkHearing(log, identity, match)
     }
   }
 
@@ -76,18 +73,23 @@ export function createStreamDoor(
     const since =
       lastEventId === undefined ? undefined : parseEventId(lastEventId, hub, names.length)
     const make = () => new EventStream(context, groupOf(names), { identity, address, since })
-    const loading = bringAlive({ hub, broker }, names, (topic) =>
-      since?.kind === 'places'
-        ? positionAt(topic, since.places[names.indexOf(topic.name)])
-        : undefined,
-    )
-    if (!loading) return new ReadableStream<Uint8Array>(make())
-    const makeLate = () => {
+    const late = new LateStream(() => {
       // Others have come meanwhile, or the drain.
       admit(address, user)
       return make()
-    }
-    return new ReadableStream<Uint8Array>(new LateStream(loading, makeLate))
+    })
+    const turn = context.admission.enter(late)
+    if (turn === 'full') throw new Fault('unavailable', 'too many are connecting')
+    const placeIn = (topic: Topic): Position | undefined =>
+      since?.kind === 'places'
+        ? positionAt(topic, since.places[names.indexOf(topic.name)])
+        : undefined
+    const load = () =>
+      late.state === 'closed' ? undefined : bringAlive({ hub, broker }, names, placeIn)
+    const begins = turn === 'now' ? load() : turn.then(load)
+    if (!begins) return new ReadableStream<Uint8Array>(make())
+    late.begins = begins
+    return new ReadableStream<Uint8Array>(late)
   }
 }
 
