@@ -29,7 +29,8 @@ export type Seat = Shard<Topic, string>
 
 /** Hears the publications of a topic as events; a group of streams with the same topics. */
 export interface Listener {
-  push(event: string): void
+  /** `topic` is where the event has brought it; `id` names the event in this process. */
+  push(event: string, topic: Topic, id: string): void
 }
 
 export interface HubLimits {
@@ -242,8 +243,8 @@ export function createHub(
     topic.seq = seq
     topic.history.lose(seq)
     fill(topic, kept ?? { epoch: nextEpoch(), offset: 0, publications: [] }, seq)
-    const event = gapEvent(eventId(seq), [topic.name])
-    for (const listener of topic.listeners) listener.push(event)
+    const event = gapEvent([topic.name])
+    for (const listener of topic.listeners) listener.push(event, topic, eventId(seq))
     const sinks = topic.outbox?.sinks() ?? []
     // What waits in the old one is from before, and may still be told.
     topic.outbox = undefined
@@ -276,8 +277,9 @@ export function createHub(
 
     if (topic.sockets > 0) topic.outbox?.append(pushFrame(topic.pushHead, publication))
     if (topic.listeners.size > 0) {
-      const event = publicationEvent(eventId(seq), topic.eventHead, publication)
-      for (const listener of topic.listeners) listener.push(event)
+      const event = publicationEvent(topic.eventHead, publication)
+      const id = eventId(seq)
+      for (const listener of topic.listeners) listener.push(event, topic, id)
     }
     return { offset: topic.offset, epoch: topic.epoch }
   }
