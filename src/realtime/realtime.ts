@@ -16,6 +16,7 @@
  * the process, but that of durable topics and of those that several nodes share; its epoch says so.
  */
 import type { Identity, TopicVerdict, Verdict } from '../auth/auth.ts'
+import type { User } from '../auth/declare.ts'
 import { Fault } from '../fault.ts'
 import { must } from '../lib/assert.ts'
 import type { Clock } from '../lib/clock.ts'
@@ -31,10 +32,12 @@ import { createRedisBroker, type RedisBrokerOptions } from './broker-redis.ts'
 import type { ConflateLimits } from './conflate.ts'
 import { Connection } from './connection.ts'
 import { createControl, type Control } from './control.ts'
+import type { Sights } from './crowd.ts'
 import type { TopicRule } from './declare.ts'
 import { createDrain, type DrainLimits, type Guest } from './drain.ts'
 import { createDurable, type Durable } from './durable.ts'
 import { Emulated, type EmulationContext, type Framing } from './emulation.ts'
+import type { Publication } from './history.ts'
 import { createHub, type Hub, type HubLimits, type Topic } from './hub.ts'
 import { shardSizeDefault } from './outbox.ts'
 import { isTopicName, type Matcher } from './pattern.ts'
@@ -155,6 +158,8 @@ export interface RealtimeDeps {
   readonly publications?: Publications | undefined
   /** What several nodes share. Absent: this one is alone. */
   readonly shared?: SharedTopics | undefined
+  /** Publications that are rows: what each hearer may have of them. Absent: everybody all. */
+  readonly sights?: Sights | undefined
 }
 
 export interface SharedTopics extends RedisBrokerOptions {
@@ -255,7 +260,10 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
   let isOpen = true
 
   const pump = createPump(clock, limits)
-  const hub = createHub({ plans, clock, pump, isKept: (plan) => broker.keeps(plan) }, limits)
+  const hub = createHub(
+    { plans, clock, pump, isKept: (plan) => broker.keeps(plan), sights: deps.sights, log },
+    limits,
+  )
   const sweep = createSweep<Guest>(clock, () => hub.sweep())
   const admission = createAdmission(clock, limits)
   const drain = createDrain({ clock, sweep }, limits)
@@ -315,8 +323,9 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
     throw new Fault('unavailable', 'too many topics are alive')
   }
 
-  const groupOf = (names: readonly string[]): Group => {
-    const key = names.toSorted().join(',')
+  const groupOf = (names: readonly string[], asker: User | null): Group => {
+    const user = hub.isByUser ? asker : null
+    const key = names.toSorted().join(',') + (user ? `\n${JSON.stringify(user)}` : '')
     const alive = groups.get(key)
     if (alive) return alive
     const topics: Topic[] = []
@@ -327,7 +336,13 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
     // To make room for the last one an earlier one may have gone.
     const isWhole = topics.length === names.length && topics.every((t) => hub.peek(t.name) === t)
     if (!isWhole) throw new Fault('unavailable', 'too many topics are alive')
-    return new Group(key, topics, pump, limits.shardSize)
+    return new Group({ key, user, topics }, pump, limits.shardSize)
+  }
+
+  /** What is hidden from everybody is for no tool either. */
+  const wholeOf = (publication: Publication): Publication[] => {
+    const data = hub.whole(publication.data)
+    return data === undefined ? [] : [{ ...publication, data }]
   }
 
   const checkStream = (identity: Identity, names: readonly string[]): void => {
@@ -353,7 +368,7 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
     history(name, query) {
       const topic = open(name)
       const bounds = { limitMax: limits.historyLimitMax, bytesMax: serverHistoryBytesMax }
-      const publications = readHistory(topic, query, bounds)
+      const publications = readHistory(topic, query, bounds, (some) => some.flatMap(wholeOf))
       if (!publications) throw new Fault('conflict', 'what comes after this position is not kept')
       return { publications, offset: topic.offset, epoch: topic.epoch }
     },
@@ -378,7 +393,7 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
       checkStream(identity, names)
       const since = lastEventId === undefined ? undefined : parseEventId(lastEventId, hub)
       const make = () =>
-        new EventStream(streamContext, groupOf(names), { identity, address, since })
+        new EventStream(streamContext, groupOf(names, identity.user), { identity, address, since })
       const loading = bringAlive({ hub, broker }, names)
       if (!loading) return new ReadableStream<Uint8Array>(make())
       const makeLate = () => {

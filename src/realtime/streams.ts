@@ -8,6 +8,7 @@
  * order, merged over the topics; if a topic does not keep all of it, an `event: gap` says so by name.
  */
 import type { Identity } from '../auth/auth.ts'
+import type { User } from '../auth/declare.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { Publication } from './history.ts'
 import type { Admission } from './admission.ts'
@@ -16,6 +17,7 @@ import type { Hub, Listener, Topic } from './hub.ts'
 import { Outbox, type Shard, type Sink } from './outbox.ts'
 import { gapEvent, heartbeat, positionEvent, publicationEvent } from './protocol.ts'
 import type { Pump } from './pump.ts'
+import { latestIn, type Seen } from './recovery.ts'
 import type { Sweep } from './sweep.ts'
 
 export interface StreamLimits {
@@ -54,15 +56,24 @@ export interface StreamContext {
   readonly counts: { streams: number; subscriptions: number; slow: number }
 }
 
+interface Hearing {
+  readonly key: string
+  readonly user: User | null
+  readonly topics: readonly Topic[]
+}
+
 /** Streams that hear exactly the same, so that one chunk serves them all. */
 export class Group implements Listener {
   readonly key: string
+  /** Whose all of them are, where it matters. */
+  readonly user: User | null
   readonly topics: readonly Topic[]
   readonly outbox: Outbox<Group, Uint8Array>
   streams = 0
 
-  constructor(key: string, topics: readonly Topic[], pump: Pump, shardSize: number) {
+  constructor({ key, user, topics }: Hearing, pump: Pump, shardSize: number) {
     this.key = key
+    this.user = user
     this.topics = topics
     this.outbox = new Outbox(this, pump, { shardSize, pack })
   }
@@ -210,13 +221,14 @@ export class EventStream implements Guest, Sink<Uint8Array> {
 
   #opening(): string {
     const { hub, limits } = this.#context
-    const { topics } = this.#group
+    const { topics, user } = this.#group
+    const view: Viewed = { topics, seen: (some) => hub.seen(user, some) }
     const { least, most } = retryMs
     const retry = `retry: ${least + Math.floor(Math.random() * (most - least))}\n\n`
     const replay =
       this.#since === undefined
-        ? { events: latestOf(topics), gaps: [] }
-        : replayOf(topics, this.#since, limits.replayBytesMax)
+        ? { events: latestOf(view), gaps: [] }
+        : replayOf(view, this.#since, limits.replayBytesMax)
     let text = retry
     const now = hub.eventId(hub.seq)
     if (replay.gaps.length > 0) {
@@ -272,31 +284,37 @@ interface Replay {
   readonly gaps: readonly string[]
 }
 
-function replayOf(topics: readonly Topic[], since: number, bytesMax: number): Replay {
+interface Viewed {
+  readonly topics: readonly Topic[]
+  /** What of their publications these streams may have. */
+  readonly seen: Seen
+}
+
+function replayOf({ topics, seen }: Viewed, since: number, bytesMax: number): Replay {
   const isComplete = (topic: Topic) => topic.history.lostSeq <= since
   const complete = topics.filter(isComplete)
   const events = complete.flatMap((topic) =>
-    topic.history.afterSeq(since).map((publication) => ({ topic, publication })),
+    seen(topic.history.afterSeq(since)).map((publication) => ({ topic, publication })),
   )
   let bytes = 0
   for (const { topic, publication } of events) bytes += publication.bytes + topic.name.length + 64
-  if (bytes > bytesMax) return gapOf(topics)
+  if (bytes > bytesMax) return gapOf({ topics, seen })
   const gaps = topics.filter((topic) => !isComplete(topic))
   return {
-    events: inOrder([...events, ...latestOf(gaps)]),
+    events: inOrder([...events, ...latestOf({ topics: gaps, seen })]),
     gaps: gaps.map(({ name }) => name),
   }
 }
 
-function gapOf(topics: readonly Topic[]): Replay {
-  return { events: latestOf(topics), gaps: topics.map(({ name }) => name) }
+function gapOf(view: Viewed): Replay {
+  return { events: latestOf(view), gaps: view.topics.map(({ name }) => name) }
 }
 
 /** The latest publication of those that declare `last`. */
-function latestOf(topics: readonly Topic[]): Said[] {
+function latestOf({ topics, seen }: Viewed): Said[] {
   const said: Said[] = []
   for (const topic of topics) {
-    const publication = topic.plan.last ? topic.history.newest : undefined
+    const publication = topic.plan.last ? latestIn(topic.history, seen) : undefined
     if (publication) said.push({ topic, publication })
   }
   return inOrder(said)
