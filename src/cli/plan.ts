@@ -52,14 +52,42 @@ function describe(checked: Plan): string {
   }
   for (const one of checked.feeds) {
     const into = one.into.map(({ path }) => path)
+    const topics = one.publish === undefined ? [] : [`topic ${one.publish}`]
     lines.push(
       '',
       `feed ${one.name}`,
-      `  every ${typeof one.every === 'function' ? '(by environment)' : one.every}, time-out ${one.timeoutMs} ms`,
-      `  into ${[...into, ...(one.publish === undefined ? [] : [`topic ${one.publish}`])].join(', ')}`,
+      `  every ${every(one.every)}, time-out ${one.timeoutMs} ms`,
+      ...(one.budget === undefined ? [] : [`  budget ${one.budget}`]),
+      ...(one.keyed
+        ? [
+            `  keys of topic ${one.keyed.pattern}, ${one.keyed.batch} a call, idle ${one.keyed.idleMs} ms`,
+          ]
+        : []),
+      `  into ${[...into, ...topics].join(', ') || 'topics only'}`,
     )
   }
+  for (const { name, rate, burst } of checked.budgets) {
+    lines.push('', `budget ${name}`, `  ${rate.quota} in ${rate.windowMs} ms, burst ${burst}`)
+  }
+  for (const one of checked.proxies) lines.push('', ...proxyLines(one))
   return lines.join('\n')
+}
+
+function every(given: Plan['feeds'][number]['every']): string {
+  if (typeof given === 'function') return '(by environment)'
+  return typeof given === 'string' ? given : `cron ${given.cron} (UTC)`
+}
+
+function proxyLines(one: Plan['proxies'][number]): string[] {
+  const { path, paths = [[]], upstream, query } = one
+  const goes = typeof upstream === 'string' ? upstream : '(by environment)'
+  return [
+    ...paths.map((parts) => `proxy ${[path, ...parts].join('/')}  (of ${goes})`),
+    `  read ${rule(one.read)}, parameters ${[...query.keys()].join(', ') || 'none'}`,
+    `  cached ${one.ttlMs} ms, ${one.staleMs} ms longer if the upstream fails`,
+    ...(one.budget === undefined ? [] : [`  budget ${one.budget}`]),
+    ...(one.isPrivate ? ['  may be in a private network'] : []),
+  ]
 }
 
 function topicExtras(topic: Plan['topics'][number]) {

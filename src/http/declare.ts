@@ -36,7 +36,7 @@
 import type { Elysia } from 'elysia'
 import type { User } from '../auth/declare.ts'
 import type { Load, RouteCache } from '../collections/declare.ts'
-import type { Env } from '../feeds/declare.ts'
+import type { Env, FeedReads } from '../feeds/declare.ts'
 import type { LimitUse } from '../limits/declare.ts'
 import type { Log } from '../observe/log.ts'
 import type { Db } from '../store/declare.ts'
@@ -90,6 +90,8 @@ export interface RouteContext {
      */
     stream(request: Request, topics: readonly string[]): Response
   }
+  /** What upstream said last. */
+  readonly feeds: FeedReads
   readonly limits: {
     /** Takes one for `key`, whoever asks: an account that somebody tries to enter, say. Faults: `too_many`. */
     take(limit: LimitUse, key: string): Promise<void>

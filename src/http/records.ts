@@ -10,7 +10,7 @@ import type {
 import type { Clock } from '../lib/clock.ts'
 import { readJson } from './body.ts'
 import { isNamed, matchesEtag } from './etag.ts'
-import type { ReadyHeaders, Sharing } from './ready.ts'
+import { cacheStatus, type ReadyHeaders, type Sharing } from './ready.ts'
 import { searchOf, visitHeaders, type Door, type ReadDoor, type Visit } from './visit.ts'
 
 export interface RecordDoors {
@@ -195,19 +195,4 @@ function written(
     status,
     headers: { ...headers, 'content-type': 'application/json' },
   })
-}
-
-/** RFC 9211. `ttl` in whole seconds, negative once expired. */
-function cacheStatus(state: CacheRead['state'], isCoalesced: boolean, ttlLeftMs: number): string {
-  const ttl = `ttl=${Math.floor(ttlLeftMs / 1000)}`
-  switch (state) {
-    case 'hit':
-      return `belfry; hit; ${ttl}`
-    case 'miss':
-      return isCoalesced ? 'belfry; fwd=miss; collapsed' : 'belfry; fwd=miss'
-    case 'l2':
-      return `belfry; hit; ${ttl}; detail=l2`
-    case 'stale':
-      return `belfry; hit; ${ttl}; detail=store-failed`
-  }
 }

@@ -23,6 +23,7 @@ import type { RateLimit } from '../limits/declare.ts'
 import type { Routes } from '../http/declare.ts'
 import type { Rate } from '../lib/rate.ts'
 import { topic, type DeclareTopic, type TopicDeclaration } from '../realtime/declare.ts'
+import type { BudgetDeclaration, ProxyDeclaration } from '../upstream/declare.ts'
 
 /** Without the names that clients read: those are each declaration's own. */
 export type CollectionsDeclared = Readonly<
@@ -42,6 +43,10 @@ export interface AppOptions<
   /** By pattern: `{name}` stands for one or more characters other than `:`. */
   readonly topics?: Topics
   readonly feeds?: Readonly<Record<string, FeedDeclaration>>
+  /** How often others may be asked, by feeds and proxies: see `src/upstream/declare.ts`. */
+  readonly budgets?: Readonly<Record<string, BudgetDeclaration>>
+  /** By path, `'/api/jupiter'`: parts of somebody else's API, passed on. */
+  readonly proxies?: Readonly<Record<string, ProxyDeclaration>>
   /** What is served at `/`: an HTML file imported by the app, or HTML text. Default: a line that names the app. */
   readonly page?: Bun.HTMLBundle | string
   /** Copies of the database on a clock. Default: none but those that `belfry backup` makes. */
@@ -56,7 +61,6 @@ export interface AppOptions<
 
   /** Declared in the app file, not served yet: refused at start. */
   readonly jobs?: unknown
-  readonly budgets?: unknown
 }
 
 export interface AppDeclaration<

@@ -11,6 +11,7 @@ import type { CollectionPlan } from '../collections/collections.ts'
 import { Fault, type FieldProblem } from '../fault.ts'
 import type { FeedPlan } from '../feeds/feeds.ts'
 import type { TopicPlan } from '../realtime/realtime.ts'
+import type { BudgetPlan, ProxyPlan } from '../upstream/upstream.ts'
 import { compileClaims } from './auth.ts'
 import { compileBackup } from './backup.ts'
 import { compileCollections } from './collections.ts'
@@ -19,6 +20,7 @@ import { compileFeeds } from './feeds.ts'
 import { compileDoorLimits, compileNamed, type LimitsPlan } from './limits.ts'
 import { checkOptions, type IsDeclared, type Report } from './report.ts'
 import { compileTopics } from './topics.ts'
+import { compileBudgets, compileProxies } from './upstream.ts'
 
 export type { LimitsPlan } from './limits.ts'
 
@@ -29,6 +31,8 @@ export interface Plan {
   readonly tables: readonly SQLiteTable[]
   readonly topics: readonly TopicPlan[]
   readonly feeds: readonly FeedPlan[]
+  readonly budgets: readonly BudgetPlan[]
+  readonly proxies: readonly ProxyPlan[]
   readonly page: AppOptions['page']
   readonly routes: AppOptions['routes']
   readonly limits: LimitsPlan
@@ -39,8 +43,11 @@ export interface Plan {
 }
 
 const known = {
-  served: ['name', 'collections', 'topics', 'feeds', 'page', 'routes', 'backup', 'limits', 'auth'],
-  notYet: ['jobs', 'budgets'],
+  served: [
+    ...['name', 'collections', 'topics', 'feeds', 'budgets', 'proxies'],
+    ...['page', 'routes', 'backup', 'limits', 'auth'],
+  ],
+  notYet: ['jobs'],
 }
 
 /** Faults: `invalid`, with every problem of the file. */
@@ -66,7 +73,15 @@ function compile(declaration: unknown, report: Report): Plan | undefined {
   const topics = compileTopics(options.topics ?? {}, named, report)
   const isDeclared = namesIn(options, topics)
   const { collections, tables } = compileCollections(options.collections ?? {}, isDeclared, report)
-  const feeds = compileFeeds(options.feeds ?? {}, { collections, isDeclared }, report)
+  const budgets = compileBudgets(options.budgets, report)
+  const feeds = compileFeeds(
+    options.feeds ?? {},
+    { collections, topics, isDeclared, budgets: new Set(budgets.map((one) => one.name)) },
+    report,
+  )
+  const paths = collections.map(({ path }) => path)
+  const among = { budgets, limits: named, collections: paths }
+  const proxies = compileProxies(options.proxies, among, report)
   const { name, page, routes } = options
   if (routes !== undefined && typeof routes !== 'function') {
     report('routes', 'must be a function of the server')
@@ -77,8 +92,10 @@ function compile(declaration: unknown, report: Report): Plan | undefined {
   }
   const backup = compileBackup(options.backup, report)
   const claims = compileClaims(options.auth, report)
+  const upstream = { budgets, proxies }
   return Object.freeze({
-    ...{ name, collections, tables, topics, feeds, page, routes, limits, backup, claims },
+    ...{ name, collections, tables, topics, feeds, ...upstream },
+    ...{ page, routes, limits, backup, claims },
   })
 }
 

@@ -172,6 +172,8 @@ export interface Hub {
   whole(data: string): string | undefined
   /** Whether what is live differs from user to user. */
   readonly isByUser: boolean
+  /** One more stream hears it, or one less. */
+  count(topic: Topic, streams: 1 | -1): void
   eventId(seq: number): string
   /** A slice of the topics; each second. */
   sweep(): void
@@ -189,7 +191,11 @@ export interface HubDeps {
   /** Default: all hear the same. */
   readonly sights?: Sights | undefined
   readonly log?: Pick<Log, 'warn'> | undefined
+  /** A topic has its first subscriber here, who is not told anything yet; or has none any more. */
+  readonly onAudience?: Audience | undefined
 }
+
+export type Audience = (pattern: string, topic: string, isHeard: boolean) => void
 
 export function createHub(
   {
@@ -199,6 +205,7 @@ export function createHub(
     isKept = ({ persist }) => persist !== undefined,
     sights = noSights,
     log,
+    onAudience,
   }: HubDeps,
   limits: HubLimits,
 ): Hub {
@@ -360,6 +367,11 @@ export function createHub(
     }
   }
 
+  const left = (topic: Topic): void => {
+    topic.usedAt = clock.tick()
+    if (topic.subscriptions === 0) onAudience?.(topic.plan.pattern, topic.name, false)
+  }
+
   const packing = {
     shardSize: limits.shardSize,
     pack: (frames: readonly string[]) => frames.join('\n'),
@@ -388,6 +400,7 @@ export function createHub(
     eventId,
     join(topic, sink, told = topic.offset) {
       topic.sockets += 1
+      if (topic.subscriptions === 1) onAudience?.(topic.plan.pattern, topic.name, true)
       if (topic.crowd) return topic.crowd.join(sink, told)
       topic.outbox ??= new Outbox(topic, pump, packing)
       return topic.outbox.join(sink)
@@ -397,7 +410,12 @@ export function createHub(
       seat.outbox.leave(seat, sink)
       topic.crowd?.left(seat)
       topic.sockets -= 1
-      topic.usedAt = clock.tick()
+      left(topic)
+    },
+    count(topic, streams) {
+      topic.streams += streams
+      if (streams < 0) left(topic)
+      else if (topic.subscriptions === 1) onAudience?.(topic.plan.pattern, topic.name, true)
     },
     rejoin(seat, sink) {
       seat.home.crowd?.rejoin(seat, sink)
