@@ -5,7 +5,6 @@
  * last, so that nothing accepted is lost on the way down.
  */
 import { createAuth } from './auth/auth.ts'
-import type { Audience } from './auth/declare.ts'
 import { createBackups } from './backup/backup.ts'
 import { createCache, createRedisTier, redisNamespace } from './cache/cache.ts'
 import {
@@ -13,6 +12,7 @@ import {
   createCollections,
   createLoader,
   createValues,
+  createViews,
   createWarmer,
   noting,
   type LiveEvent,
@@ -130,6 +130,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       clock,
       log,
       limits: (policy) => createLimits({ clock }, policy),
+      sights: createViews(plan.collections, log),
       publications: plan.topics.some(({ persist }) => persist)
         ? createPublications(store, { isShared: config.database.kind === 'remote' })
         : undefined,
@@ -156,7 +157,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       {
         store,
         cache,
-        topics: { publish: announce, audienceOf: audienceIn(plan) },
+        topics: { publish: announce },
         log,
         cursorKey: store.secret,
       },
@@ -409,15 +410,6 @@ function dbOf(store: Rooms['store']): Db {
       return store.transaction(run, { scope: `routes: ${user?.id ?? ''}`, key, request })
     },
   })
-}
-
-/** Who may hear a topic, for rows that not everybody may read. */
-function audienceIn(plan: Plan): (topic: string) => Audience | 'rule' | 'nobody' {
-  return (topic) => {
-    const rule = plan.topics.find(({ matcher }) => matcher.match(topic))?.subscribe
-    if (rule === undefined) return 'nobody'
-    return typeof rule === 'function' ? 'rule' : rule
-  }
 }
 
 function defaultPage(name: string): string {
