@@ -80,7 +80,7 @@ export function budget(options: BudgetOptions): BudgetDeclaration {
 }
 
 /** Beyond `fetch`'s own. Redirects are followed, at most 5; answers come whole. */
-export interface UpstreamInit extends RequestInit {
+export interface UpstreamInit extends Omit<RequestInit, 'priority'> {
   /** Name of a declared budget. A feed's calls have the feed's. */
   readonly budget?: string | undefined
   /** Among those who wait for the budget. Default `normal`. */
