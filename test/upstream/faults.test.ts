@@ -121,6 +121,20 @@ test('what was never known is a problem, with the time to wait, and says nothing
   const response = await server.get(path)
   expect([response.status, response.headers.get('retry-after')]).toEqual([503, '40'])
   expect(await response.json()).toMatchObject({ detail: 'the upstream answered 429' })
+  for (const fault of [{ kind: 'silent' }, { kind: 'huge' }, { kind: 'truncated' }] as const) {
+    provider.fault = fault
+    const answered = await server.get(`/api/prices?ids=${fault.kind}`)
+    expect([answered.status, await answered.text()]).toEqual([
+      fault.kind === 'silent' ? 504 : 503,
+      expect.not.stringContaining('127.0.0.1'),
+    ])
+  }
+  // Who runs it is told.
+  const told = server.log.lines.flatMap(({ fields }) => {
+    const error = fields['error']
+    return error instanceof Error ? [String(error.cause)] : []
+  })
+  expect(told.join()).toContain(new URL(provider.url).host)
 })
 
 test('the breaker is seen in the metrics: open while it is down, and nobody asks; closed when it is back', async () => {
