@@ -57,6 +57,7 @@ import {
 import {
   budgetGauges,
   createBudgets,
+  createFollower,
   createProxies,
   createUpstream,
   upstreamGauges,
@@ -204,6 +205,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     {
       ...{ collections, publish: publishOnce, db: store.db, stats, env, clock, log },
       ...askingOf(upstream, isShared ? shares : undefined),
+      follow: (options) => createFollower({ clock, log }, options),
       shared: redis && { redis, namespace: channelsOf(plan, config) },
     },
     plan.feeds,

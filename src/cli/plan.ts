@@ -56,7 +56,7 @@ function describe(checked: Plan): string {
     lines.push(
       '',
       `feed ${one.name}`,
-      `  every ${every(one.every)}, time-out ${one.timeoutMs} ms`,
+      one.stream ? '  of a stream' : `  every ${every(one.every)}, time-out ${one.timeoutMs} ms`,
       ...(one.budget === undefined ? [] : [`  budget ${one.budget}`]),
       ...(one.keyed
         ? [
