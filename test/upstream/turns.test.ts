@@ -168,6 +168,8 @@ describe('what a provider says', () => {
       void it.take('x', 'normal')
       await it.pass(20)
       it.grants.at(-1)?.done(answer(429, headers))
+      // Once, whatever is said.
+      it.grants.at(-1)?.done(answer(429, headers))
       const { stoppedMs = 0 } = it.key() ?? {}
       await it.pass(stoppedMs)
       return stoppedMs
@@ -302,8 +304,10 @@ describe('a quota', () => {
     expect(second.key()).toMatchObject({ calls: 10, quotaLeft: 0 })
     expect(second.log.lines.map(({ event }) => event)).toContain('budget.quota_ends')
     await second.pass(60_000)
-    ;(await take(second)).done(answer(200))
-    expect(second.key()?.calls).toBe(11)
+    for (let at = 0; at < 30; at++) (await take(second)).done(answer(200))
+    expect(second.key()?.calls).toBe(40)
+    await second.pass(1_000)
+    expect((await faultOf(() => second.take('x', 'high'))).code).toBe('too_many')
   })
 
   test('is of all nodes together, and what one that died has drawn is lost, not spent twice', async () => {
