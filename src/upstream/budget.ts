@@ -105,7 +105,8 @@ function createBudget(deps: BudgetsDeps, plan: BudgetPlan): Budget {
     const isHeld = deps.isAlone && windowMs <= heldMsMax
     const slots = createSlots(times, clock.tick(), isHeld ? capacity : 0)
     const inUse = (): number => slots.used(clock.tick())
-    const demand = createDemand(() => inUse() + queue.length)
+    // While somebody waits, more than is used could be: how much more is not known, so it doubles.
+    const demand = createDemand(() => inUse() * (queue.length > 0 ? 2 : 1) + queue.length)
     const fullName = `${name}:${fingerprintOf(key)}`
     const share = shares.join(`budget:${fullName}`, {
       ...{ capacity, demand, inUse, settleMs: settleMsOf(times), rotateMs },
