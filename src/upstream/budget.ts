@@ -190,6 +190,8 @@ function createBudget(deps: BudgetsDeps, plan: BudgetPlan): Budget {
       signal?.throwIfAborted()
       if (isStopped) throw stopping()
       const now = clock.tick()
+      const free = queue.length === 0 ? best(now) : undefined
+      if (free) return grantOf(free)
       const withinMs = Math.min(deadlineMs, waitMsMax)
       const rank = now + Math.max(lagMsMin[priority], Math.min(lagMs[priority], withinMs))
       // After those of the same rank.

@@ -1,9 +1,9 @@
 /** Who goes first, who is refused, what a provider's answers and its quota do to a budget. */
 import { describe, expect, test } from 'bun:test'
 import { createAllowances, createSharesAlone } from '../../src/store/store.ts'
-import { budgetGauges } from '../../src/upstream/budget-gauges.ts'
 import type { BudgetPlan, Grant, Priority } from '../../src/upstream/budget-port.ts'
 import { createBudgets } from '../../src/upstream/budget.ts'
+import { budgetGauges } from '../../src/upstream/gauges.ts'
 import { toldBy } from '../../src/upstream/told.ts'
 import { createTestClock, type TestClock } from '../clock.ts'
 import { createTestLog, faultOf } from '../harness.ts'
@@ -128,6 +128,16 @@ describe('turns', () => {
     await it.pass(300)
     expect(it.granted).toEqual(['a', 'c', 'd'])
     expect(it.budgets.stats()[0]).toMatchObject({ refused: 3, waiting: 0 })
+  })
+
+  test('without a queue, whoever cannot go at once is refused', async () => {
+    const it = openBudget({ plan: { queueMax: 0, burst: 1 } })
+    await it.start()
+    await it.take('a', 'low')
+    expect((await faultOf(() => it.take('b', 'high'))).code).toBe('too_many')
+    await it.pass(100)
+    await it.take('c', 'low')
+    expect(it.granted).toEqual(['a', 'c'])
   })
 
   test('cancelled ones leave, a stop refuses the others', async () => {
