@@ -175,7 +175,9 @@ function createBudget(deps: BudgetsDeps, plan: BudgetPlan): Budget {
     let isDone = false
     return {
       key: lane.key,
-      timeoutMs: plan.timeoutMs,
+      get timeoutMs() {
+        return Math.max(0, sent.sentAt + plan.timeoutMs - clock.tick())
+      },
       done(outcome) {
         if (isDone) return
         isDone = true

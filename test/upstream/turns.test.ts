@@ -158,6 +158,17 @@ describe('turns', () => {
     expect((await faultOf(() => it.take('c', 'normal'))).code).toBe('unavailable')
   })
 
+  test('a turn is good for as long as its call may take, counted from the turn', async () => {
+    const it = openBudget()
+    await it.start()
+    const grant = await it.take('a', 'normal')
+    expect(grant.timeoutMs).toBe(1_000)
+    await it.pass(400)
+    expect(grant.timeoutMs).toBe(600)
+    await it.pass(700)
+    expect(grant.timeoutMs).toBe(0)
+  })
+
   test('who is not served in time is told so', async () => {
     const it = openBudget({ plan: { rate: { quota: 1, windowMs: 1_000 } } })
     await it.start()
