@@ -32,7 +32,7 @@ import {
 import { systemClock, type Clock } from './lib/clock.ts'
 import { must } from './lib/assert.ts'
 import { detach } from './lib/service.ts'
-import { createLimiter, createLimits, type LimitPolicy } from './limits/limits.ts'
+import { createCredentials, createLimiter, createLimits, type LimitPolicy } from './limits/limits.ts'
 import { createGauges } from './observe/gauges.ts'
 import { createLog, type Log } from './observe/log.ts'
 import { createMetrics } from './observe/metrics.ts'
@@ -50,6 +50,7 @@ import {
   type Shares,
 } from './store/store.ts'
 import {
+  budgetGauges,
   createBudgets,
   createProxies,
   createUpstream,
@@ -104,7 +105,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       ...(options.readers === undefined ? {} : { readers: options.readers }),
     },
   )
-  const auth = await createAuth({ clock, log, store }, config.auth)
+  const auth = await createAuth({ clock, log, store }, { ...config.auth, claims: plan.claims })
   // Known once the store is started; nobody reads before.
   const tier = { namespace: '' }
   const shared = redis && createRedisTier({ redis, clock }, tier)
@@ -113,11 +114,13 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     { clock, shared: redis },
     { namespace: `belfry:${plan.name}:limits` },
   )
+  const credentials = createCredentials({ clock, limiter }, plan.limits.named.get('credentials'))
   const realtime = createRealtime(
     {
       topics: plan.topics,
       identify: auth.identify,
       identifyTopic: auth.identifyTopic,
+      credentials,
       call: (call) => callDoors(fetch, call),
       clock,
       log,
@@ -135,7 +138,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       },
       onAudience: (pattern, topic, isHeard) => feeds.heard(pattern, topic, isHeard),
     },
-    { version, limits: config.connections },
+    { version, app: plan.name, limits: config.connections },
   )
   // Who asks upstream may be another node since, or each for itself.
   const publishOnce = (topic: string, data: unknown) =>
@@ -157,10 +160,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   )
   const warmer = createWarmer({ collections, store, clock, log }, hottest)
 
-  auth.evictFrom({
-    of: (user) => realtime.connectionsOf(user),
-    users: () => realtime.control.connections(undefined, Infinity).map(({ user }) => user),
-  })
+  auth.evictFrom(realtime.signedIn)
   store.onChange(({ notice }) => notice && auth.hear(notice))
   store.onGap(() => loadAgain(auth, { clock, log }))
   // The log's followers, in the order that keeps promises: first nobody can hit the old entry any
@@ -228,6 +228,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     {
       auth,
       limiter,
+      credentials,
       collections,
       realtime,
       feeds,
@@ -288,6 +289,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   await backups.start()
   metrics.gauges(createGauges({ store, cache, realtime, auth, backups, limiter, feeds }))
   metrics.gauges(() => upstreamGauges(upstream.stats()))
+  metrics.gauges(() => budgetGauges(budgets.stats()))
   detach(adviseIndexes(store, plan, log), (error) =>
     log.warn('collections.indexes_not_checked', { error }),
   )

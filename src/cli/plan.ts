@@ -1,4 +1,5 @@
 /** `belfry plan`: what an app file comes to, or everything that is wrong with it. */
+import type { CollectionPlan } from '../collections/collections.ts'
 import { compilePlan, type Plan } from '../plan/plan.ts'
 import { parseAppArgs } from './args.ts'
 import type { Verb } from './cli.ts'
@@ -22,6 +23,7 @@ function describe(checked: Plan): string {
       `collection /api/${one.path}  (table ${one.tableName}, key ${one.keyProperties.join(' + ')})`,
       `  read ${rule(rules.read)}, create ${rule(rules.create)}, update ${rule(rules.update)}, remove ${rule(rules.remove)}`,
       `  cached ${one.ttlMs} ms${one.staleMs > 0 ? `, ${one.staleMs} ms longer if the store fails` : ''}`,
+      ...hides(one),
       `  filters ${one.filters.join(', ') || 'none'}`,
       ...[...one.orders].map(
         ([name, parts]) =>
@@ -111,4 +113,12 @@ function topicExtras(topic: Plan['topics'][number]) {
 /** Rules of every room are an audience by name, a function, or absent. */
 function rule(value: string | ((...args: never[]) => unknown) | undefined): string {
   return typeof value === 'function' ? 'by rule' : (value ?? 'nobody')
+}
+
+function hides({ hide }: CollectionPlan): string[] {
+  const names = [
+    ...hide.always.map(([property]) => property),
+    ...hide.rules.map(([property]) => `${property} (by a rule)`),
+  ]
+  return names.length === 0 ? [] : [`  hides ${names.join(', ')}`]
 }

@@ -10,10 +10,10 @@
 import { cors } from '@elysiajs/cors'
 import { Elysia } from 'elysia'
 import type { Auth } from '../auth/auth.ts'
-import type { Collections } from '../collections/collections.ts'
+import { createIngest, type Collections } from '../collections/collections.ts'
 import { Fault } from '../fault.ts'
 import type { Clock } from '../lib/clock.ts'
-import { policiesOf, type Limiter, type LimitPolicy } from '../limits/limits.ts'
+import { policiesOf, type Credentials, type Limiter, type LimitPolicy } from '../limits/limits.ts'
 import type { Log } from '../observe/log.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import type { Feeds } from '../feeds/feeds.ts'
@@ -31,6 +31,7 @@ import { createEventsDoor, eventStream } from './events.ts'
 import { problemResponse } from './faults.ts'
 import { createGate } from './gates.ts'
 import { createHealthDoor, createMetricsDoor, type Health } from './operations.ts'
+import { createIngestDoor } from './ingest.ts'
 import { createLane } from './lane.ts'
 import { createOriginCheck } from './origin.ts'
 import { createProxyDoor } from './proxy.ts'
@@ -53,6 +54,7 @@ export { finishRequests, listen } from './listen.ts'
 export interface HttpDeps {
   readonly auth: Auth
   readonly limiter: Limiter
+  readonly credentials: Credentials
   readonly collections: Collections
   readonly realtime: Realtime
   readonly feeds: Pick<Feeds, 'last'>
@@ -95,20 +97,20 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
   const addressOf = (request: Request) =>
     callerOf(request)?.address ??
     placeOf(deps.server().requestIP(request)?.address ?? '', request.headers.get('x-forwarded-for'))
-  const credentials = limits.named.get('credentials')
-  const gate = createGate({ ...deps, addressOf, credentials })
+  const gate = createGate({ ...deps, addressOf })
 
   // A Host header shorter than 4 characters is misrouted with `standardHostname` (elysia#748).
   const routes = new Elysia({ handler: { standardHostname: false } })
   if (options.corsOrigins.length > 0) routes.use(corsOf(options.corsOrigins))
 
-  const taken = new Set<string>()
+  /** By path. */
+  const served = new Map<string, string[]>()
   const route = (
     method: string,
     path: string,
     enter: (request: Request) => Response | Promise<Response>,
   ): void => {
-    taken.add(`${method} ${path}`)
+    served.set(path, [...(served.get(path) ?? []), method])
     // Elysia reads a handler's text, and awaits one that returns a call. A bound function has no text:
     // a synchronous answer stays one, which a cached read notices.
     const handler = (context: { readonly request: Request }) => enter(context.request)
@@ -158,20 +160,19 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
   }
 
   const ready = createReadyHeaders(clock)
+  const ingest = createIngest(clock, collections)
   for (const plan of collections.plans) {
     const doors = createRecordDoors({ collections, clock, ready }, plan)
     const path = `/api/${plan.path}`
     const limited = limits.collections.get(plan.path) ?? {}
     onRead(path, doors.list, limited.read)
     on('POST', path, doors.create, limited.create ?? writes)
-    on('ALL', path, notAllowed('GET, POST', clock))
+    on('POST', `${path}/ingest`, createIngestDoor({ ingest, tick }, plan))
     onRead(`${path}/:id`, doors.read, limited.read)
     on('PATCH', `${path}/:id`, doors.update, limited.update ?? writes)
     on('DELETE', `${path}/:id`, doors.remove, limited.remove ?? writes)
-    on('ALL', `${path}/:id`, notAllowed('GET, PATCH, DELETE', clock))
     for (const property of plan.lookup) {
       onRead(`${path}/${property}/:value`, doors.lookup(property), limited.read)
-      on('ALL', `${path}/${property}/:value`, notAllowed('GET', clock))
     }
     for (const child of plan.children) {
       onRead(
@@ -179,16 +180,14 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
         doors.children(child),
         limits.collections.get(child.collection.path)?.read,
       )
-      on('ALL', `${path}/:id/${child.name}`, notAllowed('GET', clock))
     }
   }
 
   for (const plan of options.proxies) {
     const door = createProxyDoor({ proxies: deps.proxies, clock }, plan)
     const path = plan.paths === undefined ? plan.path : `${plan.path}/*`
-    if (taken.has(`GET ${path}`)) throw takenFault('proxies', plan.path)
+    if (served.get(path)?.includes('GET')) throw takenFault('proxies', plan.path)
     onRead(path, door, plan.limit)
-    on('ALL', path, notAllowed('GET', clock))
   }
 
   const { load, ...own } = deps.own
@@ -201,11 +200,16 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
   for (const { method, path, door, limit } of routesOfApp) {
     // The router holds one name for a parameter at one place; the app's own router has the app's.
     const place = path.replaceAll(/:[^/?]+/g, ':id')
-    if (taken.has(`${method} ${place}`)) throw takenFault('routes', `${method} ${path}`)
+    if (served.get(place)?.includes(method)) throw takenFault('routes', `${method} ${path}`)
     const policies = limit === undefined ? undefined : routePolicies(limits, limit, method, path)
     on(method, place, door, policies ?? (method === 'GET' ? undefined : writes))
   }
 
+  for (const [path, methods] of served) {
+    const enter = gate({ route: 'ALL /*', door: notAllowed(path, methods, clock) })
+    if (withoutHead.has(path)) route('HEAD', path, (request) => enter(request))
+    if (!methods.includes('ALL')) route('ALL', path, (request) => enter(request))
+  }
   on('ALL', '/*', nothingHere)
   const router: Fetch = (request) => routes.fetch(request)
   // With origins configured Elysia adds their headers to each answer, so each goes through it.
@@ -236,16 +240,22 @@ const nothingHere: Door = () => {
   throw new Fault('not_found', 'nothing is served at this path')
 }
 
+/** A GET that never ends, or is a handshake: it has no head to show. */
+const withoutHead: ReadonlySet<string> = new Set(['/connection/websocket', '/connection/sse'])
+
 /** RFC 9110 §15.5.6 wants the methods that are. */
-function notAllowed(allow: string, clock: Clock): Door {
-  const methods = `${allow.replace('GET', 'GET, HEAD')}, OPTIONS`
+function notAllowed(path: string, served: readonly string[], clock: Clock): Door {
+  const methods = new Set(
+    served.flatMap((one) => (one === 'GET' && !withoutHead.has(path) ? ['GET', 'HEAD'] : [one])),
+  )
+  const allow = [...methods.add('OPTIONS')].join(', ')
   return ({ method }, visit) => {
     if (method === 'OPTIONS') {
-      const headers = { ...visitHeaders(visit, clock.tick()), allow: methods }
+      const headers = { ...visitHeaders(visit, clock.tick()), allow }
       return new Response(null, { status: 204, headers })
     }
-    const fault = new Fault('not_allowed', `${method} is not served here, ${allow} are`)
-    return problemResponse(fault, visit, clock.tick(), { allow: methods })
+    const fault = new Fault('not_allowed', `${method} is not served here, ${served.join(', ')} are`)
+    return problemResponse(fault, visit, clock.tick(), { allow })
   }
 }
 

@@ -5,12 +5,14 @@
  * naming its key in the file, so that a user mends them in one go.
  */
 import type { SQLiteTable } from 'drizzle-orm/sqlite-core'
+import type { CheckClaims } from '../auth/auth.ts'
 import type { BackupPlan } from '../backup/backup.ts'
 import type { CollectionPlan } from '../collections/collections.ts'
 import { Fault, type FieldProblem } from '../fault.ts'
 import type { FeedPlan } from '../feeds/feeds.ts'
 import type { TopicPlan } from '../realtime/realtime.ts'
 import type { BudgetPlan, ProxyPlan } from '../upstream/upstream.ts'
+import { compileClaims } from './auth.ts'
 import { compileBackup } from './backup.ts'
 import { compileCollections } from './collections.ts'
 import type { AppDeclaration, AppOptions } from './declare.ts'
@@ -34,6 +36,8 @@ export interface Plan {
   readonly page: AppOptions['page']
   readonly routes: AppOptions['routes']
   readonly limits: LimitsPlan
+  /** What users' tokens must say. */
+  readonly claims: CheckClaims | undefined
   /** Absent: backups are made when asked only. */
   readonly backup: BackupPlan | undefined
 }
@@ -41,9 +45,9 @@ export interface Plan {
 const known = {
   served: [
     ...['name', 'collections', 'topics', 'feeds', 'budgets', 'proxies'],
-    ...['page', 'routes', 'backup', 'limits'],
+    ...['page', 'routes', 'backup', 'limits', 'auth'],
   ],
-  notYet: ['auth', 'jobs'],
+  notYet: ['jobs'],
 }
 
 /** Faults: `invalid`, with every problem of the file. */
@@ -87,10 +91,11 @@ function compile(declaration: unknown, report: Report): Plan | undefined {
     collections: compileDoorLimits(options.collections ?? {}, named, report),
   }
   const backup = compileBackup(options.backup, report)
+  const claims = compileClaims(options.auth, report)
   const upstream = { budgets, proxies }
   return Object.freeze({
     ...{ name, collections, tables, topics, feeds, ...upstream },
-    ...{ page, routes, limits, backup },
+    ...{ page, routes, limits, backup, claims },
   })
 }
 
@@ -111,7 +116,7 @@ function problemsFault(problems: readonly FieldProblem[]): Fault {
 
 /** What is encoded for these columns and orders is for nobody who has others. */
 export function schemaOf({ collections }: Plan): string {
-  const shapes = collections.map(({ path, columns, orders, expand }) => {
+  const shapes = collections.map(({ path, columns, orders, expand, hide }) => {
     const sorted = [...orders].map(([name, by]) => [
       name,
       by.map((one) => [one.column.name, one.descending]),
@@ -121,6 +126,7 @@ export function schemaOf({ collections }: Plan): string {
       [...columns.keys()],
       sorted,
       [...expand].map(([name, one]) => [name, one.target.path]),
+      [hide.always.map(([property]) => property), hide.rules.map(([property]) => property)],
     ]
   })
   return Bun.hash(JSON.stringify(shapes)).toString(36)

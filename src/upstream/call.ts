@@ -85,13 +85,13 @@ export function createCaller(deps: CallDeps): Caller {
     call.signal.addEventListener('abort', onAbort)
     const first = Promise.withResolvers<Grant>()
     let waiting = 0
-    let isOver = false
+    let hasTurn = false
     const ask = (priority: Priority): void => {
       waiting++
       budgets.take(name, { priority, deadlineMs: left(), signal: asks.signal }).then(
         (grant) => {
-          if (isOver) return grant.done({ failed: notSent, isOver: true })
-          isOver = true
+          if (hasTurn) return grant.done({ failed: notSent, isOver: true })
+          hasTurn = true
           first.resolve(grant)
         },
         (error) => {
@@ -146,7 +146,9 @@ export function createCaller(deps: CallDeps): Caller {
       if (answer.status === 304 && isAsked) counts.notModified++
       return kept.settle(key, answer, isAsked)
     } catch (error) {
-      if (!hasBegun) grant?.done({ failed: error })
+      // Cut off by us, it may be on its way; ended by others, or never sent, it is not.
+      const isCut = call.signal.aborted || (error instanceof Fault && error.code === 'timeout')
+      if (!hasBegun) grant?.done({ failed: error, isOver: !isCut })
       // Who gave up says nothing about who was asked; nor does a call that was not made.
       if (!call.signal.aborted && isOutage(error) && !isRefusal(error)) origin.failed()
       throw error

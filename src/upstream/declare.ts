@@ -80,7 +80,7 @@ export function budget(options: BudgetOptions): BudgetDeclaration {
 }
 
 /** Beyond `fetch`'s own. Redirects are followed, at most 5; answers come whole. */
-export interface UpstreamInit extends RequestInit {
+export interface UpstreamInit extends Omit<RequestInit, 'priority'> {
   /** Name of a declared budget. A feed's calls have the feed's. */
   readonly budget?: string | undefined
   /** Among those who wait for the budget. Default `normal`. */
@@ -158,4 +158,33 @@ export interface ProxyDeclaration {
 /** Declares; opens nothing. */
 export function proxy(options: ProxyOptions): ProxyDeclaration {
   return { kind: 'proxy', options }
+}
+
+/** What a stream said. */
+export interface StreamMessage {
+  /** Bytes: of a binary message of a WebSocket. */
+  readonly data: string | Uint8Array
+  /** Of server-sent events; `message` for WebSockets. */
+  readonly event: string
+  readonly id: string
+}
+
+/**
+ * An upstream that says by itself what is new: `feed({ stream: { … }, into })` follows it on one node, and connects,
+ * and subscribes, again whenever it ends.
+ */
+export interface StreamDeclaration {
+  /** `https://…` of server-sent events, `wss://…` of a WebSocket. */
+  readonly url: string | ((env: Env) => string)
+  readonly headers?: (env: Env) => Readonly<Record<string, string>>
+  /** What is sent at the beginning of each connection of a WebSocket: text as it is, anything else as JSON. */
+  readonly subscribe?: (env: Env) => readonly unknown[]
+  /**
+   * What a message comes to: as `load` returns it. Null or undefined: nothing new. `send` answers, over a WebSocket.
+   */
+  readonly parse: (message: StreamMessage, send: (message: unknown) => void) => unknown
+  /** Nothing heard for so long, not even a ping: it is connected anew. Default `60s`. */
+  readonly silence?: Duration
+  /** A longer message ends the connection. In characters; default 1,000,000. */
+  readonly lengthMax?: number
 }

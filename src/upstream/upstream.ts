@@ -34,7 +34,7 @@ import { createSource, type Answer } from './source.ts'
 export type { BudgetPlan, BudgetQuota, Budgets, BudgetStats, Priority } from './budget-port.ts'
 export { createBudgets } from './budget.ts'
 export { isPublicAddress } from './guard.ts'
-export { upstreamGauges } from './gauges.ts'
+export { budgetGauges, upstreamGauges } from './gauges.ts'
 export {
   contentOf,
   createProxies,
@@ -43,6 +43,7 @@ export {
   type ProxyPlace,
   type ProxyPlan,
 } from './proxy.ts'
+export { createFollower, type Follower, type Send, type StreamOptions } from './stream.ts'
 
 export interface Upstream extends Service {
   /**

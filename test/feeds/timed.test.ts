@@ -128,7 +128,7 @@ describe('timed feeds', () => {
     answer.resolve({ n: 1 })
     const [last, read] = await Promise.all(reads)
     expect(last).toMatchObject({ text: '{"n":1}', isHit: false })
-    expect([...(read as unknown as Map<string, { value: unknown }>).values()][0]?.value).toEqual({
+    expect([...(read as ReadonlyMap<string, { value: unknown }>).values()][0]?.value).toEqual({
       n: 1,
     })
     expect((await faultOf(() => feed.feeds.read('g', []))).code).toBe('not_found')
