@@ -1,6 +1,12 @@
 /**
  * `feed()`: ask upstream once, on a clock; everybody hears what changed.
  *
+ * When upstream fails, the last value stays: published once more with `stale: true` and `as_of` (ms since 1970), and
+ * read so at `GET /api/topics/<topic>/last`. When it answers again, the value is published as it is.
+ *
+ * Several nodes: one of them asks, another within 10 s of its end. What is published reaches the others by Redis;
+ * without Redis each node asks for what its own subscribers hear.
+ *
  * @example
  * import { app, collection, feed, topic } from 'belfry'
  * import { real, sqliteTable, text } from 'drizzle-orm/sqlite-core'
@@ -33,12 +39,6 @@
  *     }),
  *   },
  * })
- *
- * When upstream fails, the last value stays: published once more with `stale: true` and `as_of` (ms since 1970), and
- * read so at `GET /api/topics/<topic>/last`. When it answers again, the value is published as it is.
- *
- * Several nodes: one of them asks, another within 10 s of its end. What is published reaches the others by Redis;
- * without Redis each node asks for what its own subscribers hear.
  */
 import type { Duration } from '../lib/duration.ts'
 import type { ReadDb } from '../store/declare.ts'
