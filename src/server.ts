@@ -107,7 +107,6 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       ...(options.readers === undefined ? {} : { readers: options.readers }),
     },
   )
-  const auth = await createAuth({ clock, log, store }, config.auth)
   // Known once the store is started; nobody reads before.
   const shares = { namespace: '' }
   const shared = redis && createRedisTier({ redis, clock }, shares)
@@ -116,6 +115,8 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     { clock, shared: redis },
     { namespace: `belfry:${plan.name}:limits` },
   )
+  const { env } = config
+  const auth = await createAuth({ clock, log, store, limiter, env }, config.auth, plan.accounts)
   const realtime = createRealtime(
     {
       topics: plan.topics,

@@ -14,6 +14,7 @@ import { plan } from './plan.ts'
 import { restore } from './restore.ts'
 import { serve } from './serve.ts'
 import { token } from './token.ts'
+import { user } from './user.ts'
 
 export interface Verb {
   readonly usage: string
@@ -23,7 +24,7 @@ export interface Verb {
 }
 
 const verbs: Readonly<Record<string, Verb>> = {
-  ...{ serve, plan, migrate, token, key, health, backup, restore },
+  ...{ serve, plan, migrate, token, key, user, health, backup, restore },
   export: exportVerb,
   import: importVerb,
 }

@@ -5,6 +5,7 @@
  *
  *   GET /status · POST /backup {folder?, keep?} · POST /import/<collection path> (JSON lines)
  *   POST /revoke (as /api/admin/revoke) · POST /keys {name, scopes, ttlMs?} · /keys/list {} · /keys/revoke {id}
+ *   POST /users {email, role?} · /users/list {after?} · /users/<id> (as /api/admin/users/<id>)
  */
 import { chmodSync, lstatSync, rmSync } from 'node:fs'
 import type { Auth } from '../auth/auth.ts'
@@ -12,6 +13,7 @@ import type { Backups } from '../backup/backup.ts'
 import { importLines, type Collections } from '../collections/collections.ts'
 import { Fault, faultCodes, toFault, type FieldProblem } from '../fault.ts'
 import type { Log } from '../observe/log.ts'
+import { changeOf } from './accounts.ts'
 import { readBytes, readJson } from './body.ts'
 import { statusOf } from './faults.ts'
 import { readFields } from './fields.ts'
@@ -27,7 +29,7 @@ export interface LocalStatus extends Health {
 }
 
 export interface LocalDeps {
-  readonly auth: Pick<Auth, 'revoke' | 'keys'>
+  readonly auth: Pick<Auth, 'revoke' | 'keys' | 'accounts'>
   /** `clock.now()`. */
   readonly now: () => number
   readonly backups: Pick<Backups, 'run' | 'stats'>
@@ -50,6 +52,8 @@ const importBytesMax = 32 * 1024 * 1024
 
 /** Of one API key. */
 const scopesMax = 100
+
+const usersPerPage = 500
 
 /**
  * A backup says nothing until it is made. Bun 1.4.5 ends a silent request after 10 s on a Unix socket, too,
@@ -136,6 +140,22 @@ function createLocalDoors(
     return {}
   }
 
+  const answerUsers = async (path: string, body: unknown): Promise<unknown> => {
+    const { accounts } = auth
+    if (!accounts) throw new Fault('not_found', 'the app has no accounts: auth: { accounts: true }')
+    if (path === '/users') {
+      const fields = readFields(body, ['email', 'role'])
+      return await accounts.create(
+        fields.done({ email: fields.name('email'), role: fields.text('role') }),
+      )
+    }
+    if (path !== '/users/list') {
+      return await accounts.change(path.slice('/users/'.length), changeOf(body))
+    }
+    const fields = readFields(body, ['after'])
+    return await accounts.list(fields.done(fields.text('after') ?? ''), usersPerPage)
+  }
+
   const answer = async (request: Request): Promise<unknown> => {
     const url = new URL(request.url)
     const route = `${request.method} ${url.pathname}`
@@ -145,6 +165,8 @@ function createLocalDoors(
     if (route === 'POST /keys') return await createKey(await readJson(request))
     if (route === 'POST /keys/list') return await auth.keys.list()
     if (route === 'POST /keys/revoke') return await revokeKey(await readJson(request))
+    if (/^POST \/users(\/|$)/.test(route))
+      return await answerUsers(url.pathname, await readJson(request))
     if (route.startsWith('POST /import/')) return await importInto(request, url)
     throw new Fault('not_found', `the admin socket has no ${route}`)
   }

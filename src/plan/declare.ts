@@ -10,6 +10,7 @@
  *
  * export default app({ name: 'notes', collections: { notes: collection(notes, { read: 'public' }) } })
  */
+import type { AuthOptions } from '../auth/declare.ts'
 import type { BackupOptions } from '../backup/declare.ts'
 import type { CollectionDeclaration } from '../collections/declare.ts'
 import type { FeedDeclaration } from '../feeds/declare.ts'
@@ -45,8 +46,10 @@ export interface AppOptions<
   /** Your own HTTP routes: see `src/http/declare.ts`. Called once, at start. */
   readonly routes?: Routes
 
+  /** Accounts of your own, by e-mail and password: see `src/auth/declare.ts`. */
+  readonly auth?: AuthOptions
+
   /** Declared in the app file, not served yet: refused at start. */
-  readonly auth?: unknown
   readonly jobs?: unknown
   readonly budgets?: unknown
 }

@@ -5,11 +5,13 @@
  * naming its key in the file, so that a user mends them in one go.
  */
 import type { SQLiteTable } from 'drizzle-orm/sqlite-core'
+import type { AccountsPlan } from '../auth/auth.ts'
 import type { BackupPlan } from '../backup/backup.ts'
 import type { CollectionPlan } from '../collections/collections.ts'
 import { Fault, type FieldProblem } from '../fault.ts'
 import type { FeedPlan } from '../feeds/feeds.ts'
 import type { TopicPlan } from '../realtime/realtime.ts'
+import { compileAccounts } from './accounts.ts'
 import { compileBackup } from './backup.ts'
 import { compileCollections } from './collections.ts'
 import type { AppDeclaration, AppOptions } from './declare.ts'
@@ -32,11 +34,13 @@ export interface Plan {
   readonly limits: LimitsPlan
   /** Absent: backups are made when asked only. */
   readonly backup: BackupPlan | undefined
+  /** Absent: users come with tokens of somebody else. */
+  readonly accounts: AccountsPlan | undefined
 }
 
 const known = {
-  served: ['name', 'collections', 'topics', 'feeds', 'page', 'routes', 'backup', 'limits'],
-  notYet: ['auth', 'jobs', 'budgets'],
+  served: ['name', 'collections', 'topics', 'feeds', 'page', 'routes', 'backup', 'limits', 'auth'],
+  notYet: ['jobs', 'budgets'],
 }
 
 /** Faults: `invalid`, with every problem of the file. */
@@ -72,7 +76,10 @@ function compile(declaration: unknown, report: Report): Plan | undefined {
     collections: compileDoorLimits(options.collections ?? {}, named, report),
   }
   const backup = compileBackup(options.backup, report)
-  return Object.freeze({ name, collections, tables, topics, feeds, page, routes, limits, backup })
+  const accounts = compileAccounts(options.auth, named, report)
+  return Object.freeze({
+    ...{ name, collections, tables, topics, feeds, page, routes, limits, backup, accounts },
+  })
 }
 
 /** A pattern that is wrong has been reported: what names its topics is not wrong as well. */

@@ -1,0 +1,156 @@
+/**
+ * `/api/auth/*`: accounts over HTTP, in JSON. Answers hold tokens and are kept by nobody; what is said and what it costs
+ * does not tell whether an address has an account (`src/auth/declare.ts` says where it must).
+ */
+import type { Accounts, Grant, Holder } from '../auth/auth.ts'
+import { Fault } from '../fault.ts'
+import { requireAdmin } from './admin.ts'
+import { readJson } from './body.ts'
+import { readFields, type Fields } from './fields.ts'
+import { visitHeaders, type Door, type Visit } from './visit.ts'
+
+export interface AccountDoorDeps {
+  readonly accounts: Accounts
+  readonly addressOf: (request: Request) => string
+  /** `clock.tick()`. */
+  readonly tick: () => number
+}
+
+/** Two texts and a token. */
+const bodyBytesMax = 16 * 1024
+
+/** Longer than anything that is looked at; it is looked at for being too long. */
+const textLengthMax = 8 * 1024
+
+export interface AccountDoor {
+  readonly method: 'GET' | 'POST'
+  readonly path: string
+  readonly door: Door
+}
+
+export function createAccountDoors({
+  accounts,
+  addressOf,
+  tick,
+}: AccountDoorDeps): readonly AccountDoor[] {
+  const answer = (visit: Visit, status: number, value?: unknown): Response => {
+    const headers = { ...visitHeaders(visit, tick()), 'cache-control': 'no-store' }
+    if (value === undefined) return new Response(null, { status, headers })
+    const type = { 'content-type': 'application/json', 'x-content-type-options': 'nosniff' }
+    return new Response(JSON.stringify(value), { status, headers: { ...headers, ...type } })
+  }
+
+  const post = (
+    name: string,
+    fields: readonly string[],
+    run: (fields: Fields, request: Request, visit: Visit) => Promise<Response>,
+  ): AccountDoor => ({
+    method: 'POST',
+    path: `/api/auth/${name}`,
+    door: async (request, visit) =>
+      await run(readFields(await readJson(request, bodyBytesMax), fields), request, visit),
+  })
+
+  const granted = (visit: Visit, status: number, grant: Grant): Response =>
+    answer(visit, status, grant)
+
+  const entering = (fields: Fields, request: Request) =>
+    fields.done({
+      email: textOf(fields, 'email'),
+      password: textOf(fields, 'password'),
+      address: addressOf(request),
+    })
+
+  const request = (name: string, kind: 'verify' | 'reset'): AccountDoor =>
+    post(name, ['email'], async (fields, asked, visit) => {
+      await accounts.request(kind, fields.done(textOf(fields, 'email')), addressOf(asked))
+      return answer(visit, 202, {})
+    })
+
+  return [
+    post('sign-up', ['email', 'password'], async (fields, asked, visit) => {
+      const grant = await accounts.signUp(entering(fields, asked))
+      return grant ? granted(visit, 201, grant) : answer(visit, 202, { verify: true })
+    }),
+    post('sign-in', ['email', 'password'], async (fields, asked, visit) =>
+      granted(visit, 200, await accounts.signIn(entering(fields, asked))),
+    ),
+    post('refresh', ['refreshToken'], async (fields, _, visit) =>
+      granted(visit, 200, await accounts.refresh(fields.done(textOf(fields, 'refreshToken')))),
+    ),
+    post('sign-out', ['refreshToken', 'everywhere'], async (fields, _, visit) => {
+      const refreshToken = fields.text('refreshToken', textLengthMax)
+      const everywhere = fields.done(fields.flag('everywhere'))
+      if (visit.identity.kind === 'user') await accounts.signOut(holderOf(visit), everywhere)
+      else if (refreshToken === undefined) holderOf(visit)
+      if (refreshToken !== undefined) await accounts.signOutWith(refreshToken)
+      return answer(visit, 204)
+    }),
+    post('change-password', ['password', 'newPassword'], async (fields, asked, visit) => {
+      const holder = holderOf(visit)
+      const change = fields.done({
+        password: textOf(fields, 'password'),
+        next: textOf(fields, 'newPassword'),
+        address: addressOf(asked),
+      })
+      await accounts.changePassword(holder, change)
+      return answer(visit, 204)
+    }),
+    post('verify', ['token'], async (fields, _, visit) => {
+      await accounts.verify(fields.done(textOf(fields, 'token')))
+      return answer(visit, 204)
+    }),
+    request('request-verification', 'verify'),
+    request('request-reset', 'reset'),
+    post('reset', ['token', 'password'], async (fields, asked, visit) => {
+      const reset = fields.done({
+        token: textOf(fields, 'token'),
+        password: textOf(fields, 'password'),
+        address: addressOf(asked),
+      })
+      return granted(visit, 200, await accounts.reset(reset))
+    }),
+    {
+      method: 'GET',
+      path: '/api/auth/me',
+      door: async (_, visit) => {
+        const me = await accounts.me(holderOf(visit).user)
+        if (me) return answer(visit, 200, me)
+        throw new Fault('not_found', 'this user has no account here')
+      },
+    },
+    {
+      method: 'POST',
+      path: '/api/admin/users/:id',
+      door: async (asked, visit) => {
+        requireAdmin(visit)
+        const id = decodeURIComponent(new URL(asked.url).pathname.split('/')[4] ?? '')
+        const change = changeOf(await readJson(asked, bodyBytesMax))
+        return answer(visit, 200, await accounts.change(id, change))
+      },
+    },
+  ]
+}
+
+/** `{"role": "editor"}`, `{"role": null}`, `{"disabled": true}`. Faults: `invalid`. */
+export function changeOf(body: unknown) {
+  const fields = readFields(body, ['role', 'disabled'])
+  const role = fields.any('role') === null ? null : fields.text('role', textLengthMax)
+  const isDisabled = fields.any('disabled') === undefined ? undefined : fields.flag('disabled')
+  if (role === undefined && isDisabled === undefined) {
+    fields.problem('role', 'say a role, null for none, or whether the account is disabled')
+  }
+  return fields.done({ role, isDisabled })
+}
+
+function textOf(fields: Fields, field: string): string {
+  if (fields.any(field) === undefined) fields.problem(field, 'is required')
+  return fields.text(field, textLengthMax) ?? ''
+}
+
+/** Faults: `unauthenticated`. */
+function holderOf({ identity }: Visit): Holder {
+  if (identity.kind !== 'user') throw new Fault('unauthenticated', 'sign in first')
+  const { id, sid } = identity.user
+  return { user: id, session: typeof sid === 'string' ? sid : undefined }
+}
