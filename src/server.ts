@@ -260,7 +260,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     await warmer.start()
     bun = listen(plan, config, fetch)
     local = listenLocal(
-      { auth, backups, collections, health, log, now: clock.now },
+      { auth, backups, collections, health, log, now: clock.now, realtime },
       { socket: adminSocket(config.database), database: databaseName(config.database) },
     )
   } catch (cause) {

@@ -11,6 +11,7 @@ import { importVerb } from './import.ts'
 import { key } from './key.ts'
 import { migrate } from './migrate.ts'
 import { plan } from './plan.ts'
+import { replay } from './replay.ts'
 import { restore } from './restore.ts'
 import { serve } from './serve.ts'
 import { token } from './token.ts'
@@ -24,7 +25,7 @@ export interface Verb {
 }
 
 const verbs: Readonly<Record<string, Verb>> = {
-  ...{ serve, plan, migrate, token, key, user, health, backup, restore },
+  ...{ serve, plan, migrate, token, key, user, health, backup, restore, replay },
   export: exportVerb,
   import: importVerb,
 }

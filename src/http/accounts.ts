@@ -22,6 +22,8 @@ const bodyBytesMax = 16 * 1024
 /** Longer than anything that is looked at; it is looked at for being too long. */
 const textLengthMax = 8 * 1024
 
+const usersPerPage = 500
+
 export interface AccountDoor {
   readonly method: 'GET' | 'POST'
   readonly path: string
@@ -132,8 +134,27 @@ export function createAccountDoors({
   ]
 }
 
+/** For the command line, over the admin socket. */
+export async function answerUsers(
+  accounts: Accounts | undefined,
+  path: string,
+  body: unknown,
+): Promise<unknown> {
+  if (!accounts) throw new Fault('not_found', 'the app has no accounts: auth: { accounts: true }')
+  if (path === '/users') {
+    const fields = readFields(body, ['email', 'role'])
+    const wanted = { email: textOf(fields, 'email'), role: fields.text('role') }
+    return await accounts.create(fields.done(wanted))
+  }
+  if (path !== '/users/list') {
+    return await accounts.change(path.slice('/users/'.length), changeOf(body))
+  }
+  const fields = readFields(body, ['after'])
+  return await accounts.list(fields.done(fields.text('after') ?? ''), usersPerPage)
+}
+
 /** `{"role": "editor"}`, `{"role": null}`, `{"disabled": true}`. Faults: `invalid`. */
-export function changeOf(body: unknown) {
+function changeOf(body: unknown) {
   const fields = readFields(body, ['role', 'disabled'])
   const role = fields.any('role') === null ? null : fields.text('role', textLengthMax)
   const isDisabled = fields.any('disabled') === undefined ? undefined : fields.flag('disabled')

@@ -10,7 +10,7 @@
 import { cors } from '@elysiajs/cors'
 import { Elysia } from 'elysia'
 import type { Auth } from '../auth/auth.ts'
-import type { Collections } from '../collections/collections.ts'
+import { createIngest, type Collections } from '../collections/collections.ts'
 import { Fault } from '../fault.ts'
 import type { Clock } from '../lib/clock.ts'
 import { policiesOf, type Limiter, type LimitPolicy } from '../limits/limits.ts'
@@ -30,6 +30,7 @@ import { createEventsDoor, eventStream } from './events.ts'
 import { problemResponse } from './faults.ts'
 import { createGate } from './gates.ts'
 import { createHealthDoor, createMetricsDoor, type Health } from './operations.ts'
+import { createIngestDoor } from './ingest.ts'
 import { createLane } from './lane.ts'
 import { createOriginCheck } from './origin.ts'
 import { createReadyHeaders } from './ready.ts'
@@ -156,12 +157,14 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
   }
 
   const ready = createReadyHeaders(clock)
+  const ingest = createIngest(clock, collections)
   for (const plan of collections.plans) {
     const doors = createRecordDoors({ collections, clock, ready }, plan)
     const path = `/api/${plan.path}`
     const limited = limits.collections.get(plan.path) ?? {}
     onRead(path, doors.list, limited.read)
     on('POST', path, doors.create, limited.create ?? writes)
+    on('POST', `${path}/ingest`, createIngestDoor({ ingest, tick }, plan))
     on('ALL', path, notAllowed('GET, POST', clock))
     onRead(`${path}/:id`, doors.read, limited.read)
     on('PATCH', `${path}/:id`, doors.update, limited.update ?? writes)

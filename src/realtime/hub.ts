@@ -126,9 +126,9 @@ export interface Hub {
   peek(name: string): Topic | undefined
   alive(): Iterable<Topic>
   encode(data: unknown): Encoded
-  /** Faults: `not_found`, `unavailable`. */
+  /** Faults: `not_found`, `unavailable`, `too_many`. */
   publish(name: string, encoded: Encoded): Position
-  /** The same, of a topic that is alive. Faults: `unavailable`. */
+  /** The same, of a topic that is alive. Faults: `too_many`. */
   emit(topic: Topic, encoded: Encoded): Position
   /** Goes on after this offset: what was between is nowhere any more, and who resumes is told so. */
   skip(topic: Topic, offset: number): void
@@ -256,7 +256,10 @@ export function createHub(
 
   const emit = (topic: Topic, { data, bytes }: Encoded): Position => {
     if (pump.isFull) pump.flush(relieveMs)
-    if (pump.isFull) throw new Fault('unavailable', 'publications come faster than they can leave')
+    if (pump.isFull) {
+      const text = 'publications come faster than they can leave'
+      throw new Fault('too_many', text, { retryAfterMs: pump.roomInMs })
+    }
 
     seq += 1
     topic.offset += 1

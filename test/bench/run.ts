@@ -9,6 +9,7 @@ import { run as latency } from './latency.bench.ts'
 import { run as limitFlood } from './limit-flood.bench.ts'
 import { run as memory } from './memory.bench.ts'
 import { run as million } from './million.bench.ts'
+import { run as paused } from './paused.bench.ts'
 import { run as policy } from './policy.bench.ts'
 import { run as redisDown } from './redis-down.bench.ts'
 import { run as restart } from './restart.bench.ts'
@@ -26,6 +27,7 @@ const benches: Readonly<Record<string, () => Promise<void>>> = {
   memory,
   restart,
   churn,
+  paused,
   policy,
   'limit-flood': limitFlood,
   latency,

@@ -240,7 +240,7 @@ describe('acknowledged is committed', () => {
     await until(() => held.state.writes > 0, 'the first is on its way')
     const others = Array.from({ length: 10_100 }, () => server.realtime.submit('chat:a', 1))
     const refused = others.slice(10_000).map((one) => one.then(String, ({ code }) => String(code)))
-    expect(new Set(await Promise.all(refused))).toEqual(new Set(['unavailable']))
+    expect(new Set(await Promise.all(refused))).toEqual(new Set(['too_many']))
     held.state.held = false
     expect((await first).offset).toBe(1)
     expect((await others[9_999])?.offset).toBe(10_001)
