@@ -29,7 +29,7 @@ export interface MailTokens {
   ): { readonly token: string; readonly ops: Write }
   /** Whose it is, if it is good. */
   find(kind: MailTokenKind, token: string): Promise<Found | undefined>
-  /** It was good, and is no more, nor are others of this user and kind; the write fails if it was not. */
+  /** It was found good, and is no more, nor are others of this user and kind; the write fails if somebody was faster. */
   use(kind: MailTokenKind, token: string, user: string): Write
   forget(): Promise<void>
 }
@@ -79,9 +79,9 @@ export function createMailTokens({
     },
     use(kind, token, user) {
       const condition =
-        'exists (select 1 from belfry_mail_tokens where hash = ? and kind = ? and user = ? and expires > ?)'
+        'exists (select 1 from belfry_mail_tokens where hash = ? and kind = ? and user = ?)'
       return [
-        onlyIf(condition, [hashOf(token), kind, user, clock.now()]),
+        onlyIf(condition, [hashOf(token), kind, user]),
         { sql: 'delete from belfry_mail_tokens where user = ? and kind = ?', params: [user, kind] },
       ]
     },

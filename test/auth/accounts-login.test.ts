@@ -1,6 +1,7 @@
 /** Guessing: at one account from everywhere, at all accounts from one place, and what becomes of their owners. */
 import { describe, expect, test } from 'bun:test'
-import { tempFolder } from '../harness.ts'
+import { tempFolder, until } from '../harness.ts'
+import { requireService, startRedis } from '../services.ts'
 import { password, refusal, runAccounts, type AccountsServer } from './accounts-setup.ts'
 
 /** What each of these came to, counted. */
@@ -139,5 +140,25 @@ describe('brute force', () => {
     expect(await outcomes(fromOne)).toEqual({ 202: 2, 429: 2 })
     const guesses = [1, 2, 3].map((n) => guess(server, n, 'bob@example.com', addressOf(n)))
     expect(await outcomes(guesses)).toEqual({ 401: 1, 429: 2 })
+  })
+})
+
+describe.skipIf(!requireService('redis-server'))('several nodes', () => {
+  test('look at five guesses together, and at one more each, by whose refusal it learns', async () => {
+    await using redis = await startRedis()
+    using folder = tempFolder()
+    using elsewhere = tempFolder()
+    const env = { REDIS_URL: redis.url }
+    await using here = await runAccounts(folder, { env })
+    await using there = await runAccounts(elsewhere, { env })
+    for (const { rooms } of [here, there]) {
+      await until(() => rooms.cache.stats().shared?.isUp === true, 'Redis is found')
+    }
+    const looked = () => hashesOf(here) + hashesOf(there)
+    for (let n = 0; n < 3; n++) await guess(here, n, 'ann@example.com', addressOf(n))
+    for (let n = 3; n < 12; n++) await guess(there, n, 'ann@example.com', addressOf(n))
+    for (let n = 12; n < 24; n++) await guess(here, n, 'ann@example.com', addressOf(n))
+    expect(looked()).toBeLessThanOrEqual(7)
+    expect(looked()).toBeGreaterThanOrEqual(5)
   })
 })

@@ -1,6 +1,9 @@
 /** What is mailed: resets and verifications, each good once; and what `verify: true` keeps from whom. */
 import { describe, expect, test } from 'bun:test'
-import { tempFolder, until } from '../harness.ts'
+import { createMailer } from '../../src/auth/mailer.ts'
+import { systemClock } from '../../src/lib/clock.ts'
+import { createTestClock } from '../clock.ts'
+import { createTestLog, faultOf, tempFolder, until } from '../harness.ts'
 import { password, refusal, runAccounts, shiftedClock } from './accounts-setup.ts'
 
 const hourMs = 60 * 60_000
@@ -112,28 +115,66 @@ describe('mail', () => {
     ])
   })
 
-  test('without send nothing can be asked for; with a stop, what is being sent is sent', async () => {
+  test('cannot be asked for without send', async () => {
     using folder = tempFolder()
-    {
-      await using none = await runAccounts(folder, { accounts: true })
-      expect((await none.ask('request-reset', { email: 'ann@example.com' })).status).toBe(404)
-      expect((await none.ask('sign-up', { email: 'ann@example.com', password })).status).toBe(201)
-    }
+    await using server = await runAccounts(folder, { accounts: true })
+    expect((await server.ask('request-reset', { email: 'ann@example.com' })).status).toBe(404)
+    expect((await server.ask('sign-up', { email: 'ann@example.com', password })).status).toBe(201)
+  })
+
+  test('a stop waits for what is being sent, and tries nothing again', async () => {
     const begun = Promise.withResolvers<void>()
     const go = Promise.withResolvers<void>()
-    let isSent = false
-    const send = async () => {
+    let sent = 0
+    const log = createTestLog()
+    const mailer = createMailer({ clock: systemClock, log, env: {} }, async () => {
+      sent++
       begun.resolve()
       await go.promise
-      isSent = true
-    }
-    const server = await runAccounts(folder, { accounts: { send } })
-    await server.ask('request-reset', { email: 'ann@example.com' })
+      throw new Error('no')
+    })
+    const user = { id: 'u1', email: 'ann@example.com' }
+    mailer.later(async () => ({ kind: 'exists', email: user.email, token: undefined, user }))
     await begun.promise
-    const stopping = server.stop()
+    let isStopped = false
+    const stopping = mailer.stop().then(() => (isStopped = true))
+    for (let turn = 0; turn < 20; turn++) await new Promise((resolve) => setImmediate(resolve))
+    expect(isStopped).toBe(false)
     go.resolve()
     await stopping
-    expect(isSent).toBe(true)
+    expect([sent, log.lines.map(({ event }) => event)]).toEqual([1, ['accounts.not_sent']])
+    expect(await faultOf(() => mailer.later(async () => undefined))).toMatchObject({
+      code: 'unavailable',
+    })
+  })
+
+  test('that hangs is given up after ten seconds, and its fetch is ended', async () => {
+    const clock = createTestClock()
+    const log = createTestLog()
+    let [asked, ended] = [0, 0]
+    await using service = Bun.serve({
+      port: 0,
+      fetch({ signal }) {
+        asked++
+        signal.addEventListener('abort', () => void ended++)
+        return new Promise<Response>(() => {})
+      },
+    })
+    const mailer = createMailer({ clock, log, env: {} }, (_, { fetch: send }) => send(service.url))
+    const user = { id: 'u1', email: 'ann@example.com' }
+    mailer.later(async () => ({ kind: 'exists', email: user.email, token: undefined, user }))
+    for (let n = 1; n <= 3; n++) {
+      await until(() => asked === n, `try ${n}`)
+      clock.advance(10_000)
+      await until(() => ended === n && log.lines.length === n, `try ${n} is ended`)
+      clock.advance(5_000)
+    }
+    await mailer.stop()
+    expect(log.lines.map(({ event, fields }) => [event, fields['reason']])).toEqual([
+      ['accounts.send_failed', 'sending took over 10000 ms'],
+      ['accounts.send_failed', 'sending took over 10000 ms'],
+      ['accounts.not_sent', 'sending took over 10000 ms'],
+    ])
   })
 })
 

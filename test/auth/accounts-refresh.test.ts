@@ -48,15 +48,17 @@ describe('a refresh token', () => {
     await using it = await setUp()
     let held: Held = it.first
     const seen = new Set([held.refreshToken])
+    let before = held
     for (let n = 0; n < 5; n++) {
       it.clock.by += 20 * dayMs
+      before = held
       held = await it.next(held)
       seen.add(held.refreshToken)
       expect(await it.server.reads(held.accessToken)).toBe(200)
     }
     expect(seen.size).toBe(6)
     it.clock.by += 30 * dayMs + secondMs
-    expect(await it.status(held)).toBe(401)
+    expect([await it.status(held), await it.status(before)]).toEqual([401, 401])
     expect(reuses(it.server)).toBe(0)
   })
 
@@ -67,6 +69,8 @@ describe('a refresh token', () => {
     expect(new Set(held.map(({ refreshToken }) => refreshToken)).size).toBe(1)
     for (const { accessToken } of held) expect(await it.server.reads(accessToken)).toBe(200)
     const [one] = held as [Held]
+    // It was exchanged once: the first one is still the one before.
+    expect((await it.next(it.first)).refreshToken).toBe(one.refreshToken)
     const next = await it.next(one)
     expect(next.refreshToken).not.toBe(one.refreshToken)
     expect(reuses(it.server)).toBe(0)
