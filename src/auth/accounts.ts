@@ -102,8 +102,10 @@ export interface Accounts {
     change: { readonly password: string; readonly next: string; readonly address: string },
   ): Promise<void>
   verify(token: string): Promise<void>
+  /** Of who is signed in. Who must verify first signs up again: that mail has the password that was typed for it. */
+  requestVerification(holder: Holder, address: string): Promise<void>
   /** Resolves before anything is looked for. */
-  request(kind: MailTokenKind, email: string, address: string): Promise<void>
+  requestReset(email: string, address: string): Promise<void>
   reset(reset: {
     readonly token: string
     readonly password: string
@@ -221,6 +223,17 @@ export function createAccounts(deps: AccountsDeps, plan: AccountsPlan): Accounts
     )
   }
 
+  const made = async (kind: MailTokenKind, user: string): Promise<Told> => {
+    const { token, ops } = mailTokens.make(kind, { sql: 'select ? as id', params: [user] })
+    await store.write(ops)
+    return { kind, token }
+  }
+
+  const mailAsks = (email: string, address: string) => [
+    askOf(limits.mail, 'address', address),
+    askOf(limits.mail, 'account', email),
+  ]
+
   const wrong = (): Fault =>
     new Fault('unauthenticated', 'the e-mail address or the password is wrong')
 
@@ -330,7 +343,10 @@ export function createAccounts(deps: AccountsDeps, plan: AccountsPlan): Accounts
             found.password,
           ]),
           { sql: 'update belfry_users set password = ? where id = ?', params: [hash, user] },
-          { sql: 'delete from belfry_mail_tokens where user = ?', params: [user] },
+          {
+            sql: `delete from belfry_mail_tokens where user = ? and kind = 'reset'`,
+            params: [user],
+          },
           ...sessions.endAll(user, session),
         ])
         if (!isDone) throw invalid('password', 'was changed meanwhile')
@@ -352,19 +368,21 @@ export function createAccounts(deps: AccountsDeps, plan: AccountsPlan): Accounts
       if (!isDone) throw overFault()
     },
 
-    async request(kind, given, address) {
+    async requestVerification({ user }, address) {
+      needMailer()
+      const account = await users.byId(user)
+      if (!account) throw new Fault('not_found', 'this user has no account here')
+      await attempts.take(mailAsks(account.email, address))
+      tell(account.email, ({ verifiedMs }) =>
+        verifiedMs === undefined ? made('verify', user) : undefined,
+      )
+    },
+
+    async requestReset(given, address) {
       needMailer()
       const email = checkedEmail(given)
-      await attempts.take([
-        askOf(limits.mail, 'address', address),
-        askOf(limits.mail, 'account', email),
-      ])
-      tell(email, async ({ id, verifiedMs }) => {
-        if (kind === 'verify' && verifiedMs !== undefined) return undefined
-        const { token, ops } = mailTokens.make(kind, { sql: 'select ? as id', params: [id] })
-        await store.write(ops)
-        return { kind, token }
-      })
+      await attempts.take(mailAsks(email, address))
+      tell(email, ({ id }) => made('reset', id))
     },
 
     async reset({ token, password, address }) {

@@ -9,6 +9,7 @@
  */
 import { Fault } from '../fault.ts'
 import type { Ask, Limiter, LimitPolicy, LimitsDecision } from '../limits/limits.ts'
+import { sha256 } from './api-keys.ts'
 
 export interface Attempts {
   /** Runs when those before it, under any of these keys, have ended. Faults: `too_many`. */
@@ -72,8 +73,13 @@ export function createAttempts(limiter: Pick<Limiter, 'look' | 'take'>): Attempt
   }
 }
 
-export function askOf(policy: LimitPolicy, kind: string, id: string): Ask {
-  return { policy, key: `${kind}:${id}` }
+/** `id` may be somebody's address: counters, in Redis too, have its hash. */
+export function askOf(
+  policy: LimitPolicy,
+  kind: 'address' | 'account' | 'password',
+  id: string,
+): Ask {
+  return { policy, key: `${kind}:${kind === 'address' ? id : sha256(id).toString('base64url')}` }
 }
 
 function tooManyFault({ verdicts }: LimitsDecision): Fault {

@@ -22,7 +22,7 @@ export type Audience = 'public' | 'signed-in'
  *   POST /api/auth/sign-out                {everywhere?}, or {refreshToken} without an access token
  *   POST /api/auth/change-password         {password, newPassword}: ends the user's other sessions
  *   POST /api/auth/verify                  {token}
- *   POST /api/auth/request-verification    {email}               → 202, whoever that is
+ *   POST /api/auth/request-verification    {}                    → 202; of who is signed in
  *   POST /api/auth/request-reset           {email}               → 202, whoever that is
  *   POST /api/auth/reset                   {token, password}: signs in, and ends all sessions there were
  *   GET  /api/auth/me                                            → {id, email, role, isVerified, createdAt}
@@ -40,7 +40,8 @@ export type Audience = 'public' | 'signed-in'
  * Passwords have 8 to 128 characters after Unicode's NFKC, and are stored as argon2id. Addresses are compared in lower
  * case. Whether an address has an account is told to nobody: an unknown one costs the same work as a wrong password.
  * With `verify: true` a sign-up of an address that is taken answers as any other (202; its owner is told by mail);
- * without it the answer is 409, because a session has to be given or not.
+ * without it the answer is 409, because a session has to be given or not. Who did not get that mail signs up again: each
+ * mail brings the password that was typed with it, so nobody chooses one for what another verifies.
  *
  * Failed sign-ins count on the address and on the account, by the limit `login` (default `5/15min`) of the app; beyond
  * it a right password is refused as well. That keeps nobody out for good: sessions go on, a reset by mail signs in, and

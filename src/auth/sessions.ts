@@ -65,8 +65,8 @@ export interface Sessions {
   /** A new one: `ops` make it, within a larger write. */
   open(user: string, place: string): Opened
   refresh(refreshToken: string): Promise<Refreshed>
-  /** Ends the session of a refresh token, used or not. False: there is none. */
-  endOf(refreshToken: string): Promise<boolean>
+  /** Ends the session of a refresh token, used or not, if there is one. */
+  endOf(refreshToken: string): Promise<void>
   /** For a larger write: those of a user end, at once and on every node; but for `except`. */
   endAll(user: string, except?: string): Write
   /** The same of one session. */
@@ -196,7 +196,7 @@ export function createSessions({ clock, log, store }: SessionDeps): Sessions {
         return { ok: true, session: { id, user }, account, refreshToken: next }
       }
       if (isFresh && (found === 'used' || found === 'over')) {
-        if (found === 'used') await endUsed(session)
+        if (found === 'used') await endUsed(familyHash, session)
         return { ok: false }
       }
       // What was known is old, or somebody else was faster: nobody is refused by that.
@@ -206,9 +206,9 @@ export function createSessions({ clock, log, store }: SessionDeps): Sessions {
     return { ok: false }
   }
 
-  const endUsed = async ({ id, user }: Stored): Promise<void> => {
+  const endUsed = async (familyHash: string, { id, user }: Stored): Promise<void> => {
     log.warn('auth.refresh_token_reused', { user, session: id })
-    await store.write(endWhere('id = ?', [id]))
+    await store.write(endWhere('family = ?', [familyHash]))
   }
 
   return {
@@ -234,10 +234,7 @@ export function createSessions({ clock, log, store }: SessionDeps): Sessions {
     refresh,
     async endOf(refreshToken) {
       const family = pattern.exec(refreshToken)?.[1]
-      const session = family === undefined ? undefined : await read(hashOf(family))
-      if (!session) return false
-      await store.write(endWhere('id = ?', [session.id]))
-      return true
+      if (family !== undefined) await store.write(endWhere('family = ?', [hashOf(family)]))
     },
     endAll: (user, except = '') => endWhere('user = ? and id <> ?', [user, except]),
     end: (id) => endWhere('id = ?', [id]),

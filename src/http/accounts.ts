@@ -63,12 +63,6 @@ export function createAccountDoors({
       address: addressOf(request),
     })
 
-  const request = (name: string, kind: 'verify' | 'reset'): AccountDoor =>
-    post(name, ['email'], async (fields, asked, visit) => {
-      await accounts.request(kind, fields.done(textOf(fields, 'email')), addressOf(asked))
-      return answer(visit, 202, {})
-    })
-
   return [
     post('sign-up', ['email', 'password'], async (fields, asked, visit) => {
       const grant = await accounts.signUp(entering(fields, asked))
@@ -102,8 +96,14 @@ export function createAccountDoors({
       await accounts.verify(fields.done(textOf(fields, 'token')))
       return answer(visit, 204)
     }),
-    request('request-verification', 'verify'),
-    request('request-reset', 'reset'),
+    post('request-verification', [], async (_, asked, visit) => {
+      await accounts.requestVerification(holderOf(visit), addressOf(asked))
+      return answer(visit, 202, {})
+    }),
+    post('request-reset', ['email'], async (fields, asked, visit) => {
+      await accounts.requestReset(fields.done(textOf(fields, 'email')), addressOf(asked))
+      return answer(visit, 202, {})
+    }),
     post('reset', ['token', 'password'], async (fields, asked, visit) => {
       const reset = fields.done({
         token: textOf(fields, 'token'),
@@ -126,7 +126,7 @@ export function createAccountDoors({
       path: '/api/admin/users/:id',
       door: async (asked, visit) => {
         requireAdmin(visit)
-        const id = decodeURIComponent(new URL(asked.url).pathname.split('/')[4] ?? '')
+        const id = new URL(asked.url).pathname.split('/')[4] ?? ''
         const change = changeOf(await readJson(asked, bodyBytesMax))
         return answer(visit, 200, await accounts.change(id, change))
       },

@@ -40,6 +40,21 @@ function grantOf({ status, body }: Answer): Held {
   return body as unknown as Held
 }
 
+/** A socket as who has this token; `code`: of its close. */
+async function connected(server: AccountsServer, token: string) {
+  const socket = new WebSocket(`${server.url.replace('http', 'ws')}/connection/websocket`)
+  const code = new Promise<number>((resolve) => {
+    socket.addEventListener('close', (event) => resolve(event.code))
+  })
+  await new Promise((resolve) => socket.addEventListener('open', resolve))
+  const reply = new Promise((resolve) =>
+    socket.addEventListener('message', resolve, { once: true }),
+  )
+  socket.send(JSON.stringify({ id: 1, connect: { token } }))
+  await reply
+  return { code }
+}
+
 const reuses = (server: AccountsServer) =>
   server.log.lines.filter(({ event }) => event === 'auth.refresh_token_reused').length
 
@@ -83,7 +98,7 @@ describe('a refresh token', () => {
     for (let n = 0; n < 3; n++) {
       expect((await it.next(it.first)).refreshToken).toBe(held.refreshToken)
     }
-    // Also when the next one was used already within them? No: then it is two before.
+    // Once the next one was used it is two before, and not the one before.
     await it.next(held)
     expect(await it.status(it.first)).toBe(401)
     expect(reuses(it.server)).toBe(1)
@@ -109,9 +124,11 @@ describe('a refresh token', () => {
     const second = await it.next(it.first)
     const third = await it.next(second)
     expect(await it.server.reads(third.accessToken)).toBe(200)
+    const closed = await connected(it.server, third.accessToken)
     // Whoever copied it, and whoever had it: which is which cannot be known.
     expect(await it.status(it.first)).toBe(401)
     expect(await it.server.reads(third.accessToken)).toBe(401)
+    expect(await closed.code).toBe(3500)
     expect([await it.status(third), await it.status(second)]).toEqual([401, 401])
     expect(await it.status(other)).toBe(200)
     expect(it.server.log.lines.find(({ event }) => event.includes('reused'))?.fields).toEqual({
