@@ -57,7 +57,17 @@ function describe(checked: Plan): string {
       `  into ${[...into, ...(one.publish === undefined ? [] : [`topic ${one.publish}`])].join(', ')}`,
     )
   }
+  if (checked.accounts) lines.push('', ...accountLines(checked.accounts))
   return lines.join('\n')
+}
+
+function accountLines({ isOpen, mustVerify, send, limits }: NonNullable<Plan['accounts']>) {
+  const { login } = limits
+  return [
+    'accounts at /api/auth/',
+    `  sign-up ${isOpen ? 'open' : 'closed'}${mustVerify ? ', verified first' : ''}, ${send ? 'with' : 'without'} mail`,
+    `  limit ${login.quota} failed sign-ins in ${login.windowMs} ms for each address and account`,
+  ]
 }
 
 function topicExtras(topic: Plan['topics'][number]) {

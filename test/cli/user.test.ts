@@ -7,6 +7,11 @@ test('belfry user create, list, role, disable and enable: through the running se
   const file = `import { app } from 'belfry'\nexport default app({ name: 'club', auth: { accounts: true } })\n`
   await Bun.write(folder.file('app.ts'), file)
   const belfry = (...args: string[]) => runBelfry({ args: ['user', ...args], cwd: folder.path })
+  const plan = await runBelfry({ args: ['plan', 'app.ts'], cwd: folder.path })
+  expect(plan.stdout).toBe(
+    'app club\n\naccounts at /api/auth/\n  sign-up open, without mail\n' +
+      '  limit 5 failed sign-ins in 900000 ms for each address and account\n',
+  )
   const none = await belfry('list', 'app.ts')
   expect([none.exitCode, none.stderr]).toEqual([1, expect.stringContaining('no server')])
   await using server = await spawnBelfry({ args: ['serve', 'app.ts'], cwd: folder.path })
