@@ -25,7 +25,7 @@ export type { Accounts, AccountsPlan, Grant, Holder } from './accounts.ts'
 export type { AccountEntry } from './account-values.ts'
 export type { ApiKey, KeyAct } from './api-keys.ts'
 export type { Revocation } from './revocations.ts'
-export { signToken } from './token.ts'
+export { signToken, type CheckClaims } from './token.ts'
 
 /** Who asks, decided once per request or connection. */
 export type Identity =
@@ -81,7 +81,7 @@ export interface Auth {
   readonly keys: Pick<ApiKeys, 'create' | 'list' | 'revoke'>
   /** If the app has any. */
   readonly accounts: Accounts | undefined
-  /** From now on these tokens are refused and their sockets closed, on every node. Faults: `unavailable`. */
+  /** From now on these tokens are refused, their sockets and streams closed, on every node. Faults: `unavailable`. */
   revoke(revocation: Revocation): Promise<void>
   /** What the log says to this room; the rest is passed over. */
   hear(notice: Notice): void

@@ -13,12 +13,14 @@ import type { Auth } from '../auth/auth.ts'
 import { createIngest, type Collections } from '../collections/collections.ts'
 import { Fault } from '../fault.ts'
 import type { Clock } from '../lib/clock.ts'
-import { policiesOf, type Limiter, type LimitPolicy } from '../limits/limits.ts'
+import { policiesOf, type Credentials, type Limiter, type LimitPolicy } from '../limits/limits.ts'
 import type { Log } from '../observe/log.ts'
 import type { Metrics } from '../observe/metrics.ts'
+import type { Feeds } from '../feeds/feeds.ts'
 import type { Connection, Realtime } from '../realtime/realtime.ts'
 import type { LimitUse } from '../limits/declare.ts'
 import type { LimitsPlan } from '../plan/plan.ts'
+import type { Proxies, ProxyPlan } from '../upstream/upstream.ts'
 import type { RouteContext, RouteExtras, Routes } from './declare.ts'
 import { createAccountDoors } from './accounts.ts'
 import { createCacheStatsDoor, type AdminDeps } from './admin.ts'
@@ -33,6 +35,7 @@ import { createHealthDoor, createMetricsDoor, type Health } from './operations.t
 import { createIngestDoor } from './ingest.ts'
 import { createLane } from './lane.ts'
 import { createOriginCheck } from './origin.ts'
+import { createProxyDoor } from './proxy.ts'
 import { createReadyHeaders } from './ready.ts'
 import { createRecordDoors } from './records.ts'
 import { createRevokeDoor } from './revoke.ts'
@@ -41,18 +44,22 @@ import { createTaking } from './taking.ts'
 import { createReplayDoor } from './replay.ts'
 import { createServerApi } from './server-api.ts'
 import { createSocketDoor } from './socket.ts'
+import { createLastDoor } from './topics.ts'
 import { visitHeaders, type Door, type ReadDoor, type Visit } from './visit.ts'
 
 export { callDoors } from './call.ts'
 export { listenLocal, type Local, type LocalStatus } from './local.ts'
 export type { Health } from './operations.ts'
-export { websocket } from './socket.ts'
+export { finishRequests, listen } from './listen.ts'
 
 export interface HttpDeps {
   readonly auth: Auth
   readonly limiter: Limiter
+  readonly credentials: Credentials
   readonly collections: Collections
   readonly realtime: Realtime
+  readonly feeds: Pick<Feeds, 'last'>
+  readonly proxies: Proxies
   readonly metrics: Metrics
   readonly health: () => Health
   readonly cache: AdminDeps['cache']
@@ -72,6 +79,7 @@ export interface HttpOptions {
   /** Served at `/` when the app has no bundled page. */
   readonly page: string
   readonly routes?: Routes | undefined
+  readonly proxies: readonly ProxyPlan[]
   readonly limits: LimitsPlan
   /** Of writes that have no limit of their own; reads are answered from memory, and are not counted. */
   readonly writePolicy: LimitPolicy
@@ -90,20 +98,20 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
   const addressOf = (request: Request) =>
     callerOf(request)?.address ??
     placeOf(deps.server().requestIP(request)?.address ?? '', request.headers.get('x-forwarded-for'))
-  const credentials = limits.named.get('credentials')
-  const gate = createGate({ ...deps, addressOf, credentials })
+  const gate = createGate({ ...deps, addressOf })
 
   // A Host header shorter than 4 characters is misrouted with `standardHostname` (elysia#748).
   const routes = new Elysia({ handler: { standardHostname: false } })
   if (options.corsOrigins.length > 0) routes.use(corsOf(options.corsOrigins))
 
-  const taken = new Set<string>()
+  /** By path. */
+  const served = new Map<string, string[]>()
   const route = (
     method: string,
     path: string,
     enter: (request: Request) => Response | Promise<Response>,
   ): void => {
-    taken.add(`${method} ${path}`)
+    served.set(path, [...(served.get(path) ?? []), method])
     // Elysia reads a handler's text, and awaits one that returns a call. A bound function has no text:
     // a synchronous answer stays one, which a cached read notices.
     const handler = (context: { readonly request: Request }) => enter(context.request)
@@ -150,6 +158,7 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
   on('POST', '/emulation', emulated.emulation)
   on('GET', '/api/stream', createEventsDoor({ realtime, keepOpen, addressOf, tick }))
   on('GET', '/api/topics/:id/history', createReplayDoor({ realtime, tick }))
+  on('GET', '/api/topics/:id/last', createLastDoor({ realtime, last: deps.feeds.last, clock }))
   for (const [method, door] of createServerApi({ ...deps, tick })) {
     on('POST', `/api/server/${method}`, door)
     // Some methods have names that collections have: those are served under /api/server only.
@@ -165,14 +174,11 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
     onRead(path, doors.list, limited.read)
     on('POST', path, doors.create, limited.create ?? writes)
     on('POST', `${path}/ingest`, createIngestDoor({ ingest, tick }, plan))
-    on('ALL', path, notAllowed('GET, POST', clock))
     onRead(`${path}/:id`, doors.read, limited.read)
     on('PATCH', `${path}/:id`, doors.update, limited.update ?? writes)
     on('DELETE', `${path}/:id`, doors.remove, limited.remove ?? writes)
-    on('ALL', `${path}/:id`, notAllowed('GET, PATCH, DELETE', clock))
     for (const property of plan.lookup) {
       onRead(`${path}/${property}/:value`, doors.lookup(property), limited.read)
-      on('ALL', `${path}/${property}/:value`, notAllowed('GET', clock))
     }
     for (const child of plan.children) {
       onRead(
@@ -180,8 +186,14 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
         doors.children(child),
         limits.collections.get(child.collection.path)?.read,
       )
-      on('ALL', `${path}/:id/${child.name}`, notAllowed('GET', clock))
     }
+  }
+
+  for (const plan of options.proxies) {
+    const door = createProxyDoor({ proxies: deps.proxies, clock }, plan)
+    const path = plan.paths === undefined ? plan.path : `${plan.path}/*`
+    if (served.get(path)?.includes('GET')) throw takenFault('proxies', plan.path)
+    onRead(path, door, plan.limit)
   }
 
   const { load, ...own } = deps.own
@@ -194,11 +206,16 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
   for (const { method, path, door, limit } of routesOfApp) {
     // The router holds one name for a parameter at one place; the app's own router has the app's.
     const place = path.replaceAll(/:[^/?]+/g, ':id')
-    if (taken.has(`${method} ${place}`)) throw takenFault(method, path)
+    if (served.get(place)?.includes(method)) throw takenFault('routes', `${method} ${path}`)
     const policies = limit === undefined ? undefined : routePolicies(limits, limit, method, path)
     on(method, place, door, policies ?? (method === 'GET' ? undefined : writes))
   }
 
+  for (const [path, methods] of served) {
+    const enter = gate({ route: 'ALL /*', door: notAllowed(path, methods, clock) })
+    if (withoutHead.has(path)) route('HEAD', path, (request) => enter(request))
+    if (!methods.includes('ALL')) route('ALL', path, (request) => enter(request))
+  }
   on('ALL', '/*', nothingHere)
   const router: Fetch = (request) => routes.fetch(request)
   // With origins configured Elysia adds their headers to each answer, so each goes through it.
@@ -218,10 +235,10 @@ function routePolicies(
   })
 }
 
-function takenFault(method: string, path: string): Fault {
+function takenFault(option: 'routes' | 'proxies', name: string): Fault {
   const message = 'is served by Belfry already, or declared twice'
   return new Fault('invalid', 'the app file has one problem', {
-    fields: [{ field: `routes.${method} ${path}`, message }],
+    fields: [{ field: `${option}.${name}`, message }],
   })
 }
 
@@ -229,16 +246,22 @@ const nothingHere: Door = () => {
   throw new Fault('not_found', 'nothing is served at this path')
 }
 
+/** A GET that never ends, or is a handshake: it has no head to show. */
+const withoutHead: ReadonlySet<string> = new Set(['/connection/websocket', '/connection/sse'])
+
 /** RFC 9110 §15.5.6 wants the methods that are. */
-function notAllowed(allow: string, clock: Clock): Door {
-  const methods = `${allow.replace('GET', 'GET, HEAD')}, OPTIONS`
+function notAllowed(path: string, served: readonly string[], clock: Clock): Door {
+  const methods = new Set(
+    served.flatMap((one) => (one === 'GET' && !withoutHead.has(path) ? ['GET', 'HEAD'] : [one])),
+  )
+  const allow = [...methods.add('OPTIONS')].join(', ')
   return ({ method }, visit) => {
     if (method === 'OPTIONS') {
-      const headers = { ...visitHeaders(visit, clock.tick()), allow: methods }
+      const headers = { ...visitHeaders(visit, clock.tick()), allow }
       return new Response(null, { status: 204, headers })
     }
-    const fault = new Fault('not_allowed', `${method} is not served here, ${allow} are`)
-    return problemResponse(fault, visit, clock.tick(), { allow: methods })
+    const fault = new Fault('not_allowed', `${method} is not served here, ${served.join(', ')} are`)
+    return problemResponse(fault, visit, clock.tick(), { allow })
   }
 }
 
@@ -257,7 +280,7 @@ function pageDoor(html: string, clock: Clock): Door {
 
 /** Browsers of other origins see these headers only if told. */
 const exposedHeaders = [
-  ...['etag', 'location', 'retry-after', 'ratelimit', 'ratelimit-policy', 'cache-status'],
+  ...['age', 'etag', 'location', 'retry-after', 'ratelimit', 'ratelimit-policy', 'cache-status'],
   ...['x-cache', 'x-coalesced', 'x-log-seq', 'x-request-id', 'x-response-time'],
   'idempotency-replayed',
 ]

@@ -10,7 +10,7 @@ import type {
 import type { Clock } from '../lib/clock.ts'
 import { readJson } from './body.ts'
 import { isNamed, matchesEtag } from './etag.ts'
-import type { ReadyHeaders, Sharing } from './ready.ts'
+import { cacheStatus, type ReadyHeaders, type Sharing } from './ready.ts'
 import { searchOf, visitHeaders, type Door, type ReadDoor, type Visit } from './visit.ts'
 
 export interface RecordDoors {
@@ -100,7 +100,7 @@ export function createRecordDoors(deps: RecordDeps, plan: CollectionPlan): Recor
         const search = searchOf(url)
         const ask = { id: pathPart(url, 1), child, search }
         // Whether there is a list at all depends on the parent's rule.
-        const how = plan.rules.read === 'public' ? sharingOfList(search) : own
+        const how = isForAll(plan) ? sharingOfList(search) : own
         return reading(how, (user) => collections.children(plan, user, ask))
       }
     },
@@ -150,11 +150,15 @@ function expectation(request: Request): ChangeOptions {
 }
 
 /** Whether everybody gets the same answer: not so if a rule that looks at the user had a say in it. */
-function sharingOf({ rules, expand }: CollectionPlan): (search: string) => Sharing {
-  if (rules.read !== 'public') return () => own
-  const isOpen = [...expand.values()].every(({ target }) => target.rules.read === 'public')
+function sharingOf(plan: CollectionPlan): (search: string) => Sharing {
+  if (!isForAll(plan)) return () => own
+  const isOpen = [...plan.expand.values()].every(({ target }) => isForAll(target))
   // Whatever could be spelt `expand` counts as it: an answer called private by mistake does no harm.
   return isOpen ? () => shared : (search) => (/expand|%/.test(search) ? own : shared)
+}
+
+function isForAll({ rules, hide }: CollectionPlan): boolean {
+  return rules.read === 'public' && hide.rules.length === 0
 }
 
 /**
@@ -191,19 +195,4 @@ function written(
     status,
     headers: { ...headers, 'content-type': 'application/json' },
   })
-}
-
-/** RFC 9211. `ttl` in whole seconds, negative once expired. */
-function cacheStatus(state: CacheRead['state'], isCoalesced: boolean, ttlLeftMs: number): string {
-  const ttl = `ttl=${Math.floor(ttlLeftMs / 1000)}`
-  switch (state) {
-    case 'hit':
-      return `belfry; hit; ${ttl}`
-    case 'miss':
-      return isCoalesced ? 'belfry; fwd=miss; collapsed' : 'belfry; fwd=miss'
-    case 'l2':
-      return `belfry; hit; ${ttl}; detail=l2`
-    case 'stale':
-      return `belfry; hit; ${ttl}; detail=store-failed`
-  }
 }

@@ -1,31 +1,28 @@
 /** Declared accounts, checked. */
-import { accountLimits, type AccountsPlan } from '../auth/auth.ts'
-import type { AccountsOptions } from '../auth/declare.ts'
+import { accountLimits, type AccountsPlan, type CheckClaims } from '../auth/auth.ts'
+import type { AccountsOptions, AuthOptions } from '../auth/declare.ts'
 import type { NamedPolicies } from '../limits/limits.ts'
 import { checkOptions, type Report } from './report.ts'
 
-const known = { served: ['accounts'], notYet: [] }
-const knownOfAccounts = { served: ['send', 'verify', 'signUp'], notYet: [] }
+const known = { served: ['send', 'verify', 'signUp'], notYet: [] }
 
+/** Of an account that was just made. */
+const leastClaims = { sub: 'id', sid: 'session', email_verified: false }
+
+/** `auth` that is no object is reported with its claims. */
 export function compileAccounts(
-  declared: unknown,
-  named: NamedPolicies,
+  auth: AuthOptions | undefined,
+  { named, claims }: { readonly named: NamedPolicies; readonly claims: CheckClaims | undefined },
   report: Report,
 ): AccountsPlan | undefined {
-  if (declared === undefined) return undefined
-  if (!isObject(declared)) {
-    report('auth', 'must be { accounts: true }, or { accounts: { … } }')
-    return undefined
-  }
-  checkOptions('auth.', declared, known, report)
-  const { accounts = false } = declared
+  const accounts: unknown = auth?.accounts ?? false
   if (accounts === false) return undefined
   if (accounts !== true && !isObject(accounts)) {
     report('auth.accounts', 'must be true or { send, verify, signUp }, each of them optional')
     return undefined
   }
   const options = accounts === true ? {} : accounts
-  checkOptions('auth.accounts.', options, knownOfAccounts, report)
+  checkOptions('auth.accounts.', options, known, report)
   const { send, verify = false, signUp = true } = options
   if (send !== undefined && typeof send !== 'function') {
     report('auth.accounts.send', 'must be a function of a message')
@@ -35,6 +32,10 @@ export function compileAccounts(
   }
   if (verify === true && send === undefined) {
     report('auth.accounts.verify', 'needs send: nobody could verify an address')
+  }
+  const problem = claims?.(leastClaims)
+  if (problem !== undefined) {
+    report('auth.claims', `accounts say sid, email_verified and perhaps role: ${problem}`)
   }
   const { login, signUp: signUps, mail } = accountLimits
   return {

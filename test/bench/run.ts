@@ -1,4 +1,5 @@
 /** `bun run bench`: every bench, one after the other, each prints its table. `bun run bench fanout` runs one. */
+import { run as budget } from './budget.bench.ts'
 import { run as cacheMemory } from './cache-memory.bench.ts'
 import { run as cachedGet } from './cached-get.bench.ts'
 import { run as churn } from './churn.bench.ts'
@@ -37,6 +38,7 @@ const benches: Readonly<Record<string, () => Promise<void>>> = {
   million,
   'redis-down': redisDown,
   tokens,
+  budget,
 }
 
 const wanted = process.argv.slice(2)

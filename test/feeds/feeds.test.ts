@@ -1,46 +1,9 @@
 import { describe, expect, test } from 'bun:test'
 import type { CollectionPlan } from '../../src/collections/collections.ts'
-import { createFeeds, type FeedPlan } from '../../src/feeds/feeds.ts'
-import { createTestClock } from '../clock.ts'
-import { createTestLog, until } from '../harness.ts'
+import { until } from '../harness.ts'
+import { prices, setUp } from './setup.ts'
 
-const prices = { path: 'prices' } as CollectionPlan
 const fcas = { path: 'fcas' } as CollectionPlan
-
-function setUp(options: Partial<FeedPlan>) {
-  const clock = createTestClock()
-  const log = createTestLog()
-  const upserts: unknown[] = []
-  const published: unknown[] = []
-  const plan: FeedPlan = {
-    name: 'f',
-    every: '1s',
-    timeoutMs: 500,
-    load: () => null,
-    into: [],
-    isSingle: false,
-    publish: undefined,
-    ...options,
-  }
-  const feeds = createFeeds(
-    {
-      collections: {
-        upsert: (batches) => {
-          upserts.push(batches)
-          return Promise.resolve([])
-        },
-      },
-      publish: (topic, data) => void published.push([topic, data]),
-      db: undefined as never,
-      stats: () => ({ connections: 0, subscriptions: 0, cacheHitShare: 0, seq: 0 }),
-      env: { UPSTREAM: 'x' },
-      clock,
-      log,
-    },
-    [plan],
-  )
-  return { clock, log, feeds, upserts, published }
-}
 
 describe('feeds', () => {
   test('rows go into their collections, in one write', async () => {

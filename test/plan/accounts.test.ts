@@ -1,4 +1,5 @@
 import { expect, test } from 'bun:test'
+import { t } from 'elysia'
 import { app } from '../../src/kit.ts'
 import { compilePlan, type Plan } from '../../src/plan/plan.ts'
 import { faultOf } from '../harness.ts'
@@ -33,10 +34,10 @@ test('accounts are declared, or there are none', () => {
 
 test('what is wrong with them is named, all at once', async () => {
   expect(await problemsOf({ auth: true })).toEqual([
-    'auth: must be { accounts: true }, or { accounts: { … } }',
+    'auth: must be { claims, accounts }, each of them optional',
   ])
   expect(await problemsOf({ auth: { accounts: 'yes', sso: true } })).toEqual([
-    'auth.sso: is not an option (accounts)',
+    'auth.sso: is not an option (claims, accounts)',
     'auth.accounts: must be true or { send, verify, signUp }, each of them optional',
   ])
   const accounts = { send: 'mail', signUp: 1, role: 'x' }
@@ -48,4 +49,10 @@ test('what is wrong with them is named, all at once', async () => {
   expect(await problemsOf({ auth: { accounts: { verify: true } } })).toEqual([
     'auth.accounts.verify: needs send: nobody could verify an address',
   ])
+  const claims = t.Object({ tenant: t.String() })
+  expect(await problemsOf({ auth: { accounts: true, claims } })).toEqual([
+    "auth.claims: accounts say sid, email_verified and perhaps role: the token's claim tenant does not fit: expected required property",
+  ])
+  const fitting = t.Object({ role: t.Optional(t.String()), email_verified: t.Boolean() })
+  expect(planOf({ auth: { accounts: true, claims: fitting } }).accounts).toBeDefined()
 })
