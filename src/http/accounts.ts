@@ -4,13 +4,17 @@
  */
 import type { Accounts, Grant, Holder } from '../auth/auth.ts'
 import { Fault } from '../fault.ts'
+import type { Credentials } from '../limits/limits.ts'
 import { requireAdmin } from './admin.ts'
 import { readJson } from './body.ts'
 import { readFields, type Fields } from './fields.ts'
+import { tooMany } from './gates.ts'
 import { visitHeaders, type Door, type Visit } from './visit.ts'
 
 export interface AccountDoorDeps {
   readonly accounts: Accounts
+  /** Refresh tokens that are refused count as any others. */
+  readonly credentials: Pick<Credentials, 'blocked' | 'refused'>
   readonly addressOf: (request: Request) => string
   /** `clock.tick()`. */
   readonly tick: () => number
@@ -32,6 +36,7 @@ export interface AccountDoor {
 
 export function createAccountDoors({
   accounts,
+  credentials,
   addressOf,
   tick,
 }: AccountDoorDeps): readonly AccountDoor[] {
@@ -63,6 +68,18 @@ export function createAccountDoors({
       address: addressOf(request),
     })
 
+  const refresh = async (refreshToken: string, address: string): Promise<Grant> => {
+    const blocked = credentials.blocked(address)
+    if (blocked) throw tooMany(blocked)
+    try {
+      return await accounts.refresh(refreshToken)
+    } catch (thrown) {
+      if (!(thrown instanceof Fault) || thrown.code !== 'unauthenticated') throw thrown
+      const decision = await credentials.refused(address)
+      throw decision.ok ? thrown : tooMany(decision)
+    }
+  }
+
   return [
     post('sign-up', ['email', 'password'], async (fields, asked, visit) => {
       const grant = await accounts.signUp(entering(fields, asked))
@@ -71,9 +88,10 @@ export function createAccountDoors({
     post('sign-in', ['email', 'password'], async (fields, asked, visit) =>
       granted(visit, 200, await accounts.signIn(entering(fields, asked))),
     ),
-    post('refresh', ['refreshToken'], async (fields, _, visit) =>
-      granted(visit, 200, await accounts.refresh(fields.done(textOf(fields, 'refreshToken')))),
-    ),
+    post('refresh', ['refreshToken'], async (fields, asked, visit) => {
+      const refreshToken = fields.done(textOf(fields, 'refreshToken'))
+      return granted(visit, 200, await refresh(refreshToken, addressOf(asked)))
+    }),
     post('sign-out', ['refreshToken', 'everywhere'], async (fields, _, visit) => {
       const refreshToken = fields.text('refreshToken', textLengthMax)
       const everywhere = fields.done(fields.flag('everywhere'))

@@ -138,7 +138,9 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
   const { tick, now } = clock
   on('POST', '/api/admin/revoke', createRevokeDoor({ auth: deps.auth, now, tick }))
   const { accounts } = deps.auth
-  const accountDoors = accounts ? createAccountDoors({ accounts, addressOf, tick }) : []
+  const accountDoors = accounts
+    ? createAccountDoors({ accounts, credentials: deps.credentials, addressOf, tick })
+    : []
   for (const { method, path, door } of accountDoors) {
     on(method, path, door, method === 'POST' ? writes : undefined)
   }

@@ -122,6 +122,22 @@ describe('brute force', () => {
     expect(await outcomes(asked)).toEqual({ 400: 5, 429: 15 })
   })
 
+  test('of refresh tokens is counted as that of any tokens, and then costs nothing', async () => {
+    using folder = tempFolder()
+    await using server = await runAccounts(folder, { limits: { credentials: '3/min' } })
+    const { refreshToken } = await server.signUp('ann@example.com')
+    const refresh = async (token: string, from: string) =>
+      (await server.ask('refresh', { refreshToken: token }, { from })).status
+    const forged = (n: number) => `bfr_${'A'.repeat(21)}${n}_${'A'.repeat(43)}`
+    const statuses: number[] = []
+    for (let n = 0; n < 5; n++) statuses.push(await refresh(forged(n), '198.51.100.1'))
+    expect(statuses).toEqual([401, 401, 401, 429, 429])
+    const { reads } = server.rooms.store.stats()
+    expect(await refresh(forged(5), '198.51.100.1')).toBe(429)
+    expect(server.rooms.store.stats().reads).toBe(reads)
+    expect(await refresh(refreshToken, '198.51.100.2')).toBe(200)
+  })
+
   test('sign-ups and mails are counted, by the policies that the app names', async () => {
     using folder = tempFolder()
     await using server = await runAccounts(folder, {
