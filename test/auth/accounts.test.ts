@@ -1,5 +1,7 @@
 /** Accounts through the doors: in, out, with a role and without, disabled. */
 import { describe, expect, test } from 'bun:test'
+import { exportSPKI, generateKeyPair, jwtVerify, SignJWT } from 'jose'
+import { signToken } from '../../src/auth/auth.ts'
 import { tempFolder } from '../harness.ts'
 import { runServer, testApiKey, testSecret } from '../server.ts'
 import { app, claimsOf, password, refusal, runAccounts, shiftedClock } from './accounts-setup.ts'
@@ -253,11 +255,30 @@ describe('tokens', () => {
     await using server = await runAccounts(folder, { env })
     const { accessToken } = await server.signUp('ann@example.com')
     expect(await server.reads(accessToken)).toBe(200)
-    const { jwtVerify } = await import('jose')
     const verified = await jwtVerify(accessToken, new TextEncoder().encode(testSecret), {
       ...{ issuer: 'https://me.example', audience: 'app', typ: 'at+jwt' },
     })
     expect(verified.payload.sub).toBeString()
+  })
+
+  test('of another issuer are good beside them, and neither key is good for the other', async () => {
+    using folder = tempFolder()
+    const { publicKey, privateKey } = await generateKeyPair('EdDSA', { extractable: true })
+    const env = { JWT_PUBLIC_KEY: await exportSPKI(publicKey) }
+    await using server = await runAccounts(folder, { env })
+    const { accessToken, user } = await server.signUp('ann@example.com')
+    const theirs = async (claims: Record<string, string>) =>
+      await new SignJWT(claims)
+        .setProtectedHeader({ alg: 'EdDSA' })
+        .setExpirationTime('5m')
+        .sign(privateKey)
+    expect(await server.reads(accessToken)).toBe(200)
+    const other = await theirs({ sub: 'bob', iss: 'https://issuer.example' })
+    expect([await server.reads(other), (await server.me(other)).status]).toEqual([200, 404])
+    expect(await server.reads(await theirs({ sub: user.id, iss: 'belfry' }))).toBe(401)
+    const byText = { sub: user.id, iss: 'belfry' }
+    const times = { nowMs: Date.now(), ttlMs: 60_000 }
+    expect(await server.reads(await signToken(env.JWT_PUBLIC_KEY, byText, times))).toBe(401)
   })
 
   test('outlive a restart; those of another database are nothing here', async () => {
