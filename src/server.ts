@@ -111,7 +111,6 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       ...(options.readers === undefined ? {} : { readers: options.readers }),
     },
   )
-  const auth = await createAuth({ clock, log, store }, { ...config.auth, claims: plan.claims })
   // Known once the store is started; nobody reads before.
   const tier = { namespace: '' }
   const shared = redis && createRedisTier({ redis, clock }, tier)
@@ -119,6 +118,11 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   const limiter = createLimiter(
     { clock, shared: redis },
     { namespace: `belfry:${plan.name}:limits` },
+  )
+  const auth = await createAuth(
+    { clock, log, store, limiter, env: config.env },
+    { ...config.auth, claims: plan.claims },
+    plan.accounts,
   )
   const credentials = createCredentials({ clock, limiter }, plan.limits.named.get('credentials'))
   const realtime = createRealtime(

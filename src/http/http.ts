@@ -22,6 +22,7 @@ import type { LimitUse } from '../limits/declare.ts'
 import type { LimitsPlan } from '../plan/plan.ts'
 import type { Proxies, ProxyPlan } from '../upstream/upstream.ts'
 import type { RouteContext, RouteExtras, Routes } from './declare.ts'
+import { createAccountDoors } from './accounts.ts'
 import { createCacheStatsDoor, type AdminDeps } from './admin.ts'
 import { createAddressOf } from './address.ts'
 import { callerOf } from './call.ts'
@@ -138,6 +139,13 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
 
   const { tick, now } = clock
   on('POST', '/api/admin/revoke', createRevokeDoor({ auth: deps.auth, now, tick }))
+  const { accounts } = deps.auth
+  const accountDoors = accounts
+    ? createAccountDoors({ accounts, credentials: deps.credentials, addressOf, tick })
+    : []
+  for (const { method, path, door } of accountDoors) {
+    on(method, path, door, method === 'POST' ? writes : undefined)
+  }
   const keepOpen = (request: Request) => {
     if (callerOf(request)) throw new Fault('invalid', 'a stream cannot be called: subscribe to it')
     deps.server().timeout(request, 0)

@@ -60,7 +60,7 @@ export interface AppOptions<
   readonly limits?: Readonly<Record<string, Rate | RateLimit>>
   /** Your own HTTP routes: see `src/http/declare.ts`. Called once, at start. */
   readonly routes?: Routes<Asker>
-  /** What tokens must say: see `src/auth/declare.ts`. */
+  /** What tokens must say, and accounts of your own: see `src/auth/declare.ts`. */
   readonly auth?: AuthOptions
 
   /** Declared in the app file, not served yet: refused at start. */
