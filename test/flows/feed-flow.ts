@@ -265,7 +265,7 @@ class Crowd {
   async churn(forMs: number): Promise<void> {
     const endsAt = this.#now() + forMs
     const everyMs = 1_000 / this.#flow.churnPerSecond
-    for (let n = 0; this.#now() < endsAt; n += 1) {
+    while (this.#now() < endsAt) {
       await Bun.sleep(Math.max(1, Math.min(everyMs, endsAt - this.#now())))
       const at = Math.floor(Math.random() * this.active.length)
       const old = this.active[at] ?? ''
