@@ -84,6 +84,10 @@ function compileFeed(
     into,
     isSingle: typeof options.into === 'string',
     publish,
+    isKept: named.topics.some(({ pattern, matcher, persist }) => {
+      const isOwn = pattern === options.keyed || (publish !== undefined && matcher.match(publish))
+      return isOwn && persist !== undefined
+    }),
     budget,
     keyed: keyedOf(options, at, named, report),
   }
