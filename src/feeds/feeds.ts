@@ -34,6 +34,8 @@ export interface FeedsDeps {
   readonly db: ReadDb
   readonly stats: () => ServerStats
   readonly env: Env
+  /** In an overload, ticks are so many times as far apart; left out: never. */
+  readonly slowdown?: () => number
   readonly clock: Clock
   readonly log: Log
 }
@@ -78,7 +80,7 @@ interface Feed {
 
 /** Faults: `invalid` for an `every` that is no duration in this environment. */
 export function createFeeds(deps: FeedsDeps, plans: readonly FeedPlan[]): Feeds {
-  const { clock, log } = deps
+  const { clock, log, slowdown = () => 1 } = deps
   const feeds = plans.map((plan) => createFeed(plan, deps.env))
   let isStopped = false
 
@@ -126,7 +128,7 @@ export function createFeeds(deps: FeedsDeps, plans: readonly FeedPlan[]): Feeds 
     await feed.running
     feed.running = undefined
     if (isStopped) return
-    const waitMs = Math.max(0, feed.everyMs - (clock.tick() - startedAt))
+    const waitMs = Math.max(0, feed.everyMs * slowdown() - (clock.tick() - startedAt))
     feed.cancel = clock.after(waitMs, () => launch(feed))
   }
 

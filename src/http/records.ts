@@ -47,7 +47,7 @@ export function createRecordDoors(deps: RecordDeps, plan: CollectionPlan): Recor
       etag: entry.etag,
       'cache-control': sharing.cacheControl,
       'x-cache': state,
-      'cache-status': cacheStatus(state, isCoalesced, entry.freshUntilMs - clock.now()),
+      'cache-status': cacheStatus(read, entry.freshUntilMs - clock.now()),
       ...visitHeaders(visit, clock.tick()),
     })
     if (isCoalesced) headers.set('x-coalesced', '1')
@@ -194,7 +194,7 @@ function written(
 }
 
 /** RFC 9211. `ttl` in whole seconds, negative once expired. */
-function cacheStatus(state: CacheRead['state'], isCoalesced: boolean, ttlLeftMs: number): string {
+function cacheStatus({ state, isCoalesced, isSparing }: CacheRead, ttlLeftMs: number): string {
   const ttl = `ttl=${Math.floor(ttlLeftMs / 1000)}`
   switch (state) {
     case 'hit':
@@ -204,6 +204,6 @@ function cacheStatus(state: CacheRead['state'], isCoalesced: boolean, ttlLeftMs:
     case 'l2':
       return `belfry; hit; ${ttl}; detail=l2`
     case 'stale':
-      return `belfry; hit; ${ttl}; detail=store-failed`
+      return `belfry; hit; ${ttl}; detail=${isSparing === true ? 'overload' : 'store-failed'}`
   }
 }

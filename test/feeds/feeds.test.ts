@@ -7,7 +7,7 @@ import { createTestLog, until } from '../harness.ts'
 const prices = { path: 'prices' } as CollectionPlan
 const fcas = { path: 'fcas' } as CollectionPlan
 
-function setUp(options: Partial<FeedPlan>) {
+function setUp(options: Partial<FeedPlan>, slowdown?: () => number) {
   const clock = createTestClock()
   const log = createTestLog()
   const upserts: unknown[] = []
@@ -34,6 +34,7 @@ function setUp(options: Partial<FeedPlan>) {
       db: undefined as never,
       stats: () => ({ connections: 0, subscriptions: 0, cacheHitShare: 0, seq: 0 }),
       env: { UPSTREAM: 'x' },
+      ...(slowdown && { slowdown }),
       clock,
       log,
     },
@@ -93,6 +94,23 @@ describe('feeds', () => {
     expect(pending.length).toBe(2)
     clock.advance(1)
     expect(pending.length).toBe(3)
+    await feeds.stop()
+  })
+
+  test('in an overload ticks are further apart', async () => {
+    let [ticks, factor] = [0, 4]
+    const load = () => void ticks++
+    const { clock, feeds } = setUp({ load }, () => factor)
+    feeds.start()
+    await Bun.sleep(0)
+    clock.advance(3_999)
+    expect(ticks).toBe(1)
+    factor = 1
+    clock.advance(1)
+    expect(ticks).toBe(2)
+    await Bun.sleep(0)
+    clock.advance(1_000)
+    expect(ticks).toBe(3)
     await feeds.stop()
   })
 
