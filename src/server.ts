@@ -6,7 +6,7 @@
  */
 import { createAuth } from './auth/auth.ts'
 import type { Audience } from './auth/declare.ts'
-import { createBackups, type BackupStats } from './backup/backup.ts'
+import { createBackups } from './backup/backup.ts'
 import { createCache, createRedisTier, redisNamespace } from './cache/cache.ts'
 import {
   checkIndexes,
@@ -32,14 +32,11 @@ import {
 import { systemClock, type Clock } from './lib/clock.ts'
 import { must } from './lib/assert.ts'
 import { detach } from './lib/service.ts'
-import {
-  createLimiter,
-  createLimits,
-  type LimiterStats,
-  type LimitPolicy,
-} from './limits/limits.ts'
+import { createLimiter, createLimits, type LimitPolicy } from './limits/limits.ts'
+import { createGauges } from './observe/gauges.ts'
 import { createLog, type Log } from './observe/log.ts'
 import { createMetrics } from './observe/metrics.ts'
+import { createMemory, createOverload, type Overload } from './overload/overload.ts'
 import { schemaOf, type Plan } from './plan/plan.ts'
 import { createRealtime, type Connection } from './realtime/realtime.ts'
 import type { Db, TransactionOptions, Tx } from './store/declare.ts'
@@ -89,6 +86,7 @@ export interface Rooms {
   readonly feeds: ReturnType<typeof createFeeds>
   readonly auth: Awaited<ReturnType<typeof createAuth>>
   readonly backups: ReturnType<typeof createBackups>
+  readonly overload: Overload
 }
 
 /** Faults: whatever keeps it from serving, said so that an operator can mend it. Leaves nothing running then. */
@@ -111,7 +109,11 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   // Known once the store is started; nobody reads before.
   const shares = { namespace: '' }
   const shared = redis && createRedisTier({ redis, clock }, shares)
-  const cache = createCache({ clock, shared }, { groups: plan.tables.map(tableTagOf) })
+  const overload = overloadOf({ clock, log, store }, config, () => realtime.connectionShare())
+  const cache = createCache(
+    { clock, shared, relief: overload },
+    { groups: plan.tables.map(tableTagOf) },
+  )
   const limiter = createLimiter(
     { clock, shared: redis },
     { namespace: `belfry:${plan.name}:limits` },
@@ -164,7 +166,10 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     of: (user) => realtime.connectionsOf(user),
     users: () => realtime.control.connections(undefined, Infinity).map(({ user }) => user),
   })
-  store.onChange(({ notice }) => notice && auth.hear(notice))
+  store.onChange(({ notice }) => {
+    if (notice) auth.hear(notice)
+    if (notice?.kind === modeNotice) overload.hear(notice.data)
+  })
   store.onGap(() => loadAgain(auth, { clock, log }))
   // The log's followers, in the order that keeps promises: first nobody can hit the old entry any
   // more, then the event goes out, so that a client who refetches on it sees the new row.
@@ -189,7 +194,10 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     }
   }
   const feeds = createFeeds(
-    { collections, publish: publishOnce, db: store.db, stats, env: config.env, clock, log },
+    {
+      ...{ collections, publish: publishOnce, db: store.db, stats, env: config.env, clock, log },
+      slowdown: () => overload.factor,
+    },
     plan.feeds,
   )
 
@@ -218,6 +226,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     {
       auth,
       limiter,
+      overload,
       collections,
       realtime,
       metrics,
@@ -255,11 +264,12 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     listenToNews(redis, store, plan)
     realtime.followed(store.stats().seq)
     await auth.load()
+    await recallMode(overload, store)
     await knowRecent(cache, store, redis !== undefined)
     await warmer.start()
     bun = listen(plan, config, fetch)
     local = listenLocal(
-      { auth, backups, collections, health, log, now: clock.now },
+      { auth, backups, collections, overload, health, log, now: clock.now },
       { socket: adminSocket(config.database), database: databaseName(config.database) },
     )
   } catch (cause) {
@@ -269,11 +279,10 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     throw cause
   }
   realtime.start()
+  overload.start()
   feeds.start()
   await backups.start()
-  metrics.gauges(() => gauges({ store, cache, realtime, auth }))
-  metrics.gauges(() => backupGauges(backups.stats()))
-  metrics.gauges(() => limitGauges(limiter.stats()))
+  metrics.gauges(createGauges({ store, cache, realtime, auth, backups, limiter, overload }))
   detach(adviseIndexes(store, plan, log), (error) =>
     log.warn('collections.indexes_not_checked', { error }),
   )
@@ -282,10 +291,11 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   return {
     url: `http://${reachableHost(config.host)}:${bun.port}`,
     port: bun.port ?? config.port,
-    rooms: { store, cache, realtime, collections, feeds, auth, backups },
+    rooms: { store, cache, realtime, collections, feeds, auth, backups, overload },
     async stop() {
       if (isDraining) return
       isDraining = true
+      overload.stop()
       await feeds.stop()
       await realtime.drain()
       realtime.stop()
@@ -308,6 +318,36 @@ async function adviseIndexes(store: Rooms['store'], plan: Plan, log: Log): Promi
     log.warn('collections.index_missing', { table, add, serves })
   }
   log.debug('collections.indexes_checked')
+}
+
+/** Of a mode, in the log and among what is remembered. */
+const modeNotice = 'mode'
+
+function overloadOf(
+  deps: { clock: Clock; log: Log; store: Rooms['store'] },
+  { overloadMode }: Config,
+  connectionShare: () => number,
+): Overload {
+  const { store } = deps
+  return createOverload(
+    {
+      ...deps,
+      readsWaitMs: store.readsWaitMs,
+      writesWaitMs: store.writesWaitMs,
+      memoryShare: createMemory(),
+      connectionShare,
+      async announce(said) {
+        await store.remember(modeNotice, JSON.stringify(said))
+        await store.note({ kind: modeNotice, data: said }, [])
+      },
+    },
+    overloadMode,
+  )
+}
+
+async function recallMode(overload: Overload, store: Rooms['store']): Promise<void> {
+  const said = await store.recall(modeNotice)
+  if (said !== undefined) overload.hear(JSON.parse(said))
 }
 
 /** Between two tries. */
@@ -412,78 +452,4 @@ function audienceIn(plan: Plan): (topic: string) => Audience | 'rule' | 'nobody'
 
 function defaultPage(name: string): string {
   return `<!doctype html><meta charset="utf-8"><title>${name}</title><p>${name} is served by Belfry. Its data is under <code>/api/</code>.`
-}
-
-function gauges({
-  store,
-  cache,
-  realtime,
-  auth,
-}: Pick<Rooms, 'store' | 'cache' | 'realtime' | 'auth'>) {
-  const { reads, replicaReads, writes, commits, waiting, seq, replicas } = store.stats()
-  const cached = cache.stats()
-  const live = realtime.stats()
-  return {
-    belfry_store_reads_total: reads,
-    belfry_store_replica_reads_total: replicaReads,
-    belfry_store_writes_waiting: waiting,
-    belfry_store_replicas_out: replicas.filter(({ seq: at }) => at < 0).length,
-    // Of the one that is furthest behind.
-    belfry_store_replica_lag_entries: Math.max(
-      0,
-      ...replicas.map(({ seq: at }) => (at < 0 ? 0 : seq - at)),
-    ),
-    belfry_store_writes_total: writes,
-    belfry_store_commits_total: commits,
-    belfry_log_seq: seq,
-    belfry_cache_hits_total: cached.hits,
-    belfry_cache_misses_total: cached.misses,
-    belfry_cache_coalesced_total: cached.coalesced,
-    belfry_cache_stale_total: cached.stale,
-    belfry_cache_entries: cached.entries,
-    belfry_cache_bytes: cached.bytes,
-    belfry_cache_evictions_total: cached.evictions,
-    belfry_cache_refreshes_total: cached.refreshes,
-    belfry_cache_reloads_total: cached.reloads,
-    belfry_cache_l2_hits_total: cached.sharedHits,
-    ...(cached.shared
-      ? {
-          belfry_cache_l2_up: Number(cached.shared.isUp),
-          belfry_cache_l2_failures_total: cached.shared.failures,
-        }
-      : {}),
-    // What is read here may be as much older than what another node has written.
-    belfry_log_followed_seconds_ago: store.followedMsAgo() / 1000,
-    belfry_connections: live.connections,
-    belfry_subscriptions: live.subscriptions,
-    belfry_publications_total: live.publications,
-    belfry_topics_alone: live.alone,
-    belfry_connects_waiting: live.waiting,
-    belfry_slow_readers_total: live.slow,
-    belfry_token_verifications_total: auth.stats().verifications,
-    belfry_revocations: auth.stats().revocations,
-  }
-}
-
-function limitGauges({ taken, refused, keys, alone }: LimiterStats): Record<string, number> {
-  const gauges: Record<string, number> = {
-    belfry_limit_keys: keys,
-    belfry_limit_alone_total: alone,
-  }
-  for (const [policy, count] of taken)
-    gauges[`belfry_limit_taken_total{policy="${policy}"}`] = count
-  for (const [policy, count] of refused) {
-    gauges[`belfry_limit_refused_total{policy="${policy}"}`] = count
-  }
-  return gauges
-}
-
-/** Absent until there is one: a backup that never was has no age. */
-function backupGauges({ lastAtMs, lastBytes, lastTookMs, failures }: BackupStats) {
-  return {
-    belfry_backup_failures_total: failures,
-    ...(lastAtMs === undefined ? {} : { belfry_backup_last_timestamp_seconds: lastAtMs / 1000 }),
-    ...(lastBytes === undefined ? {} : { belfry_backup_last_bytes: lastBytes }),
-    ...(lastTookMs === undefined ? {} : { belfry_backup_last_duration_seconds: lastTookMs / 1000 }),
-  }
 }

@@ -10,6 +10,7 @@ import { health } from './health.ts'
 import { importVerb } from './import.ts'
 import { key } from './key.ts'
 import { migrate } from './migrate.ts'
+import { mode } from './mode.ts'
 import { plan } from './plan.ts'
 import { restore } from './restore.ts'
 import { serve } from './serve.ts'
@@ -23,7 +24,7 @@ export interface Verb {
 }
 
 const verbs: Readonly<Record<string, Verb>> = {
-  ...{ serve, plan, migrate, token, key, health, backup, restore },
+  ...{ serve, plan, migrate, token, key, mode, health, backup, restore },
   export: exportVerb,
   import: importVerb,
 }

@@ -18,6 +18,8 @@ import type { Log } from '../observe/log.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import type { Connection, Realtime } from '../realtime/realtime.ts'
 import type { LimitUse } from '../limits/declare.ts'
+import type { Priority } from '../overload/declare.ts'
+import type { Overload } from '../overload/overload.ts'
 import type { LimitsPlan } from '../plan/plan.ts'
 import type { RouteContext, RouteExtras, Routes } from './declare.ts'
 import { createCacheStatsDoor, type AdminDeps } from './admin.ts'
@@ -27,9 +29,10 @@ import { createClientDoor } from './client.ts'
 import { createEmulationDoors } from './emulation.ts'
 import { createEventsDoor, eventStream } from './events.ts'
 import { problemResponse } from './faults.ts'
-import { createGate } from './gates.ts'
+import { createGate, type Entry } from './gates.ts'
 import { createHealthDoor, createMetricsDoor, type Health } from './operations.ts'
 import { createLane } from './lane.ts'
+import { createModeDoor } from './mode.ts'
 import { createOriginCheck } from './origin.ts'
 import { createReadyHeaders } from './ready.ts'
 import { createRecordDoors } from './records.ts'
@@ -49,6 +52,7 @@ export { websocket } from './socket.ts'
 export interface HttpDeps {
   readonly auth: Auth
   readonly limiter: Limiter
+  readonly overload: Overload
   readonly collections: Collections
   readonly realtime: Realtime
   readonly metrics: Metrics
@@ -108,18 +112,25 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
     routes.route(method, path, handler.bind(undefined))
   }
   type Policies = readonly LimitPolicy[]
-  const on = (method: string, path: string, door: Door, policies?: Policies): void => {
-    const enter = gate({ route: `${method} ${path}`, door, policies })
+  type Kind = Entry['priority']
+  /** `kind`: left out, it is answered in any overload. */
+  const on = (method: string, path: string, door: Door, kind?: Kind, policies?: Policies): void => {
+    const queue = method === 'GET' ? undefined : 'writes'
+    const enter = gate({ route: `${method} ${path}`, door, policies, priority: kind, queue })
     route(method, path, (request) => enter(request))
   }
   const lane = createLane()
-  const onRead = (path: string, read: ReadDoor, policies?: Policies): void => {
+  const onRead = (path: string, read: ReadDoor, priority: Priority, policies?: Policies): void => {
     const door: Door = (request, visit) => read(request.url)(request, visit)
-    route('GET', path, lane.learning(gate({ route: `GET ${path}`, door, policies }), read))
+    route(
+      'GET',
+      path,
+      lane.learning(gate({ route: `GET ${path}`, door, policies, priority }), read),
+    )
   }
 
-  on('GET', '/', pageDoor(options.page, clock))
-  on('GET', '/belfry.js', createClientDoor(clock))
+  on('GET', '/', pageDoor(options.page, clock), 'normal')
+  on('GET', '/belfry.js', createClientDoor(clock), 'normal')
   on('GET', '/api/health', createHealthDoor(deps.health, clock))
   on('GET', '/api/metrics', createMetricsDoor(deps.metrics, clock))
   const { cache, follow } = deps
@@ -127,8 +138,16 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
 
   const { tick, now } = clock
   on('POST', '/api/admin/revoke', createRevokeDoor({ auth: deps.auth, now, tick }))
+  const { overload } = deps
+  const mode = createModeDoor({ overload, tick })
+  on('GET', '/api/admin/mode', mode)
+  on('POST', '/api/admin/mode', mode)
   const keepOpen = (request: Request) => {
     if (callerOf(request)) throw new Fault('invalid', 'a stream cannot be called: subscribe to it')
+    // Streams of the app's own routes come in by a priority.
+    if (!overload.admits('connection', 'loop', tick())) {
+      throw new Fault('overloaded', 'no more streams just now')
+    }
     deps.server().timeout(request, 0)
   }
   const isAllowedOrigin = createOriginCheck(options.corsOrigins)
@@ -136,42 +155,47 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
     'GET',
     '/connection/websocket',
     createSocketDoor(realtime, deps.server, addressOf, isAllowedOrigin),
+    'connection',
   )
   const emulated = createEmulationDoors({ realtime, keepOpen, addressOf, tick })
-  on('GET', '/connection/sse', emulated.sse)
-  on('POST', '/connection/http_stream', emulated.httpStream)
+  on('GET', '/connection/sse', emulated.sse, 'connection')
+  on('POST', '/connection/http_stream', emulated.httpStream, 'connection')
+  // Of connections that are open.
   on('POST', '/emulation', emulated.emulation)
-  on('GET', '/api/stream', createEventsDoor({ realtime, keepOpen, addressOf, tick }))
-  on('GET', '/api/topics/:id/history', createReplayDoor({ realtime, tick }))
+  on('GET', '/api/stream', createEventsDoor({ realtime, keepOpen, addressOf, tick }), 'connection')
+  on('GET', '/api/topics/:id/history', createReplayDoor({ realtime, tick }), 'normal')
   for (const [method, door] of createServerApi({ ...deps, tick })) {
-    on('POST', `/api/server/${method}`, door)
+    on('POST', `/api/server/${method}`, door, 'high')
     // Some methods have names that collections have: those are served under /api/server only.
-    if (!collections.plans.some(({ path }) => path === method)) on('POST', `/api/${method}`, door)
+    if (collections.plans.some(({ path }) => path === method)) continue
+    on('POST', `/api/${method}`, door, 'high')
   }
 
   const ready = createReadyHeaders(clock)
   for (const plan of collections.plans) {
     const doors = createRecordDoors({ collections, clock, ready }, plan)
     const path = `/api/${plan.path}`
+    const { priority } = plan
     const limited = limits.collections.get(plan.path) ?? {}
-    onRead(path, doors.list, limited.read)
-    on('POST', path, doors.create, limited.create ?? writes)
-    on('ALL', path, notAllowed('GET, POST', clock))
-    onRead(`${path}/:id`, doors.read, limited.read)
-    on('PATCH', `${path}/:id`, doors.update, limited.update ?? writes)
-    on('DELETE', `${path}/:id`, doors.remove, limited.remove ?? writes)
-    on('ALL', `${path}/:id`, notAllowed('GET, PATCH, DELETE', clock))
+    onRead(path, doors.list, priority, limited.read)
+    on('POST', path, doors.create, priority, limited.create ?? writes)
+    on('ALL', path, notAllowed('GET, POST', clock), priority)
+    onRead(`${path}/:id`, doors.read, priority, limited.read)
+    on('PATCH', `${path}/:id`, doors.update, priority, limited.update ?? writes)
+    on('DELETE', `${path}/:id`, doors.remove, priority, limited.remove ?? writes)
+    on('ALL', `${path}/:id`, notAllowed('GET, PATCH, DELETE', clock), priority)
     for (const property of plan.lookup) {
-      onRead(`${path}/${property}/:value`, doors.lookup(property), limited.read)
-      on('ALL', `${path}/${property}/:value`, notAllowed('GET', clock))
+      onRead(`${path}/${property}/:value`, doors.lookup(property), priority, limited.read)
+      on('ALL', `${path}/${property}/:value`, notAllowed('GET', clock), priority)
     }
     for (const child of plan.children) {
       onRead(
         `${path}/:id/${child.name}`,
         doors.children(child),
+        child.collection.priority,
         limits.collections.get(child.collection.path)?.read,
       )
-      on('ALL', `${path}/:id/${child.name}`, notAllowed('GET', clock))
+      on('ALL', `${path}/:id/${child.name}`, notAllowed('GET', clock), priority)
     }
   }
 
@@ -182,15 +206,15 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
   const take = createTaking(deps.limiter, limits.named)
   const context = { ...own, publish, stream, limits: { take } }
   const routesOfApp = createOwnRoutes({ clock, load, context }, options.routes ?? (() => {}))
-  for (const { method, path, door, limit } of routesOfApp) {
+  for (const { method, path, door, limit, priority } of routesOfApp) {
     // The router holds one name for a parameter at one place; the app's own router has the app's.
     const place = path.replaceAll(/:[^/?]+/g, ':id')
     if (taken.has(`${method} ${place}`)) throw takenFault(method, path)
     const policies = limit === undefined ? undefined : routePolicies(limits, limit, method, path)
-    on(method, place, door, policies ?? (method === 'GET' ? undefined : writes))
+    on(method, place, door, priority, policies ?? (method === 'GET' ? undefined : writes))
   }
 
-  on('ALL', '/*', nothingHere)
+  on('ALL', '/*', nothingHere, 'normal')
   const router: Fetch = (request) => routes.fetch(request)
   // With origins configured Elysia adds their headers to each answer, so each goes through it.
   return options.corsOrigins.length > 0 ? router : lane.before(router)

@@ -14,7 +14,7 @@ import type { CollectionDeclaration, CollectionOptions, Order } from '../collect
 import { primaryKey } from '../store/store.ts'
 import { withReferenced } from './references.ts'
 import { linkCollections, type Unlinked } from './relations.ts'
-import { checkOptions, checkRule, durationOf, sampleOf } from './report.ts'
+import { checkOptions, checkRule, durationOf, priorityOf, sampleOf } from './report.ts'
 import type { IsDeclared, Report } from './report.ts'
 
 type Options = CollectionOptions<SQLiteTable>
@@ -45,6 +45,7 @@ const known = {
     'children',
     'expand',
     'limits',
+    'priority',
   ],
   notYet: [],
 }
@@ -120,6 +121,7 @@ function compileCollection(
     ...ttlsOf(options, at, report),
     warm: warmOf(options, orders, at, report),
     staleMs: durationOf(options.stale, `${at}.stale`, 0, report),
+    priority: priorityOf(options.priority, `${at}.priority`, report),
     rules: options,
     filters: checkFilters(options, columns, at, report),
     orders,
