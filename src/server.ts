@@ -36,7 +36,13 @@ import { createLimiter, createLimits, type LimitPolicy } from './limits/limits.t
 import { createGauges } from './observe/gauges.ts'
 import { createLog, type Log } from './observe/log.ts'
 import { createMetrics } from './observe/metrics.ts'
-import { createMemory, createOverload, type Overload } from './overload/overload.ts'
+import {
+  createMemory,
+  createOverload,
+  createStolen,
+  threadCpuMs,
+  type Overload,
+} from './overload/overload.ts'
 import { schemaOf, type Plan } from './plan/plan.ts'
 import { createRealtime, type Connection } from './realtime/realtime.ts'
 import type { Db, TransactionOptions, Tx } from './store/declare.ts'
@@ -334,6 +340,8 @@ function overloadOf(
       ...deps,
       readsWaitMs: store.readsWaitMs,
       writesWaitMs: store.writesWaitMs,
+      cpuMs: threadCpuMs,
+      stolenMs: createStolen(),
       memoryShare: createMemory(),
       connectionShare,
       async announce(said) {

@@ -34,7 +34,7 @@ export interface GateDeps {
   readonly log: Log
   readonly metrics: Metrics
   readonly limiter: Limiter
-  readonly overload: Pick<Overload, 'isShedding' | 'admits' | 'note'>
+  readonly overload: Pick<Overload, 'isShedding' | 'admits' | 'begin' | 'end'>
   /** For whoever has no identity to count by. */
   readonly addressOf: (request: Request) => string
   /** Of credentials that are refused, by address. */
@@ -80,7 +80,7 @@ export function createGate(deps: GateDeps): Gate {
 
   const observed = ({ observe }: Observed, visit: Visit, response: Response): Response => {
     const now = clock.tick()
-    overload.note(now)
+    overload.end(now)
     observe(response.status, now - visit.startedAt)
     return response
   }
@@ -196,6 +196,7 @@ export function createGate(deps: GateDeps): Gate {
       startedAt: clock.tick(),
       identity: anonymous,
     }
+    overload.begin(visit.startedAt)
     if (overload.isShedding && isRefused(entry, visit.startedAt)) {
       return observed(entry, visit, refusal(visit.id))
     }

@@ -25,8 +25,9 @@ import type { Log } from '../observe/log.ts'
 import type { Priority } from './declare.ts'
 import { createShares, type Queue } from './shares.ts'
 import { createStages, stageNames, type Signal, type Stage } from './stages.ts'
+import { createTurns, type Turn } from './turns.ts'
 
-export { createMemory } from './memory.ts'
+export { createMemory, createStolen, threadCpuMs } from './machine.ts'
 export type { Queue } from './shares.ts'
 
 /** `auto`: as the signals say. `normal`: nothing is ever held back. Others: at least that stage, `emergency` the second. */
@@ -42,6 +43,9 @@ export interface OverloadDeps {
   readonly readsWaitMs: () => number
   readonly writesWaitMs: () => number
   /** Of what may be used at most: 0 to 1. */
+  /** That the event loop has worked so far, and that it was kept from working by others on this machine. */
+  readonly cpuMs: () => number
+  readonly stolenMs: () => number
   readonly memoryShare: () => number
   readonly connectionShare: () => number
   /** Told to all nodes and remembered; a failure is logged, and the mode is kept here all the same. */
@@ -72,8 +76,9 @@ export interface Overload {
   /** TTLs are so much longer where something stale may be served, and feeds so much slower: 1, 2 or 4. */
   readonly factor: number
   readonly stage: Stage
-  /** A request was answered. `now`: `clock.tick()`. */
-  note(now: number): void
+  /** A request has come; one was answered, whatever with. `now`: `clock.tick()`. */
+  begin(now: number): void
+  end(now: number): void
   /** `now`: `clock.tick()`. While `isShedding`. */
   admits(kind: Priority | 'connection', queue: Queue, now: number): boolean
   /** Whether whoever waits for it may have something read. */
@@ -86,15 +91,12 @@ export interface Overload {
   stop(): void
 }
 
-/** Between two looks at the loop; more often while its lateness decides who is let in. */
+/** Between two looks at the loop; more often while a turn's length decides who is let in. */
 const beatMs = 10
 const beatSheddingMs = 2
 
 /** Reading it takes 10 µs, and it does not change faster. */
 const memoryEveryMs = 1_000
-
-/** A second of looks; of these, the second worst is told. */
-const latesMax = 100
 
 const factors = [1, 2, 4, 4] as const
 
@@ -120,83 +122,66 @@ const release = { wait: 0.5, share: 0.97 } as const
 
 export function createOverload(deps: OverloadDeps, initial: Mode = 'auto'): Overload {
   const { clock, log } = deps
+  const turns = createTurns(deps, clock.tick())
   const stages = createStages()
   const shares = createShares()
-  const lates = new Float64Array(latesMax)
-  const waits = new Float64Array(latesMax)
-  let looked = 0
   let said: Said = { mode: initial, atMs: 0 }
   let stage: Stage = 0
   let why = 'calm'
   let since = clock.tick()
   let isShedding = false
   let refusedConnections = 0
-
-  let everyMs = beatMs
   let cancel: Cancel | undefined
-  let beatAt = clock.tick()
-  let lookedAt = beatAt
-  /** Of the requests that were answered since the last beat, the first and the last; -1: none was. */
-  let firstAt = -1
-  let lastAt = -1
+  /** Whoever comes then makes this look before the turn is over. */
+  let ripeAt = Infinity
   let memoryAt = -Infinity
   let memory = 0
 
-  const lateAt = (now: number): number => Math.max(0, now - beatAt - everyMs)
+  /** `standing`: what is bad of one turn alone keeps no stage. */
+  const signalsOf = (turn: Turn, standing = turn): readonly Signal[] => {
+    const scale = Math.sqrt(turns.grain)
+    const requests = signal('requests', turn.waitMs / scale, turnLimitsMs, release.wait)
+    const loop = signal('loop', turn.lateMs, loopLimitsMs, release.wait)
+    return [
+      { ...requests, standing: standing.waitMs / scale },
+      { ...loop, standing: standing.lateMs },
+      signal('reads', deps.readsWaitMs(), readsLimitsMs, release.wait),
+      signal('writes', deps.writesWaitMs(), writesLimitsMs, release.wait),
+      signal('memory', memory, memoryLimits, release.share),
+      signal('connections', deps.connectionShare(), connectionLimits, release.share),
+    ]
+  }
 
-  /** Since a beat was due, how long others have been answered. */
-  const waitAt = (now: number): number =>
-    firstAt < 0 ? 0 : Math.max(0, now - Math.max(firstAt, beatAt + everyMs))
-
-  const signalsAt = (waitMs: number, lateMs: number): readonly Signal[] => [
-    signal('requests', waitMs, turnLimitsMs, release.wait),
-    signal('loop', lateMs, loopLimitsMs, release.wait),
-    signal('reads', deps.readsWaitMs(), readsLimitsMs, release.wait),
-    signal('writes', deps.writesWaitMs(), writesLimitsMs, release.wait),
-    signal('memory', memory, memoryLimits, release.share),
-    signal('connections', deps.connectionShare(), connectionLimits, release.share),
-  ]
-
-  const beatEvery = (ms: number): void => {
-    everyMs = ms
-    cancel?.()
-    cancel = clock.every(ms, beat)
+  const valuesAt = (now: number): Record<string, number> => {
+    const values = signalsOf(worseOf(turns.worst(), turns.turn(now))).map(({ name, value }) => [
+      units[name as keyof typeof units],
+      Math.round(value * 1_000) / 1_000,
+    ])
+    return Object.fromEntries(values) as Record<string, number>
   }
 
   /** The stage that is: the signals', or the one by hand. */
   const settle = (now: number): void => {
     const floor = least[said.mode]
     const next = said.mode === 'normal' ? 0 : (Math.max(stages.stage, floor) as Stage)
-    isShedding = next >= 2
-    const reason = stages.stage >= floor && said.mode !== 'normal' ? stages.why : 'mode'
     if (next === stage) return
-    const fields = {
-      stage: stageNames[next],
-      was: stageNames[stage],
-      why: reason,
-      ...valuesAt(now),
-    }
-    log[next > stage ? 'warn' : 'info']('overload.stage', fields)
+    const reason = stages.stage >= floor && said.mode !== 'normal' ? stages.why : 'mode'
+    const names = { stage: stageNames[next], was: stageNames[stage], why: reason }
+    log[next > stage ? 'warn' : 'info']('overload.stage', { ...names, ...valuesAt(now) })
     if (next >= 2) shares.hurt(now)
     stage = next
     why = reason
     since = now
-    if (cancel) beatEvery(isShedding ? beatSheddingMs : beatMs)
+    const wasShedding = isShedding
+    isShedding = stage >= 2
+    if (cancel && isShedding !== wasShedding) start()
   }
 
   const beat = (): void => {
     const now = clock.tick()
-    const lateMs = lateAt(now)
-    const waitMs = waitAt(lastAt)
-    const before = beatAt
-    beatAt = now
-    firstAt = -1
-    shares.turn()
-    if (now - lookedAt < beatMs) return
-    const last = (looked + latesMax - 1) % latesMax
-    const [lastLateMs = 0, lastWaitMs = 0] = [lates[last], waits[last]]
-    lates[looked % latesMax] = lateMs
-    waits[looked++ % latesMax] = waitMs
+    const before = turns.beatAt
+    const turn = turns.beat(now, beatMs)
+    if (!turn) return
     if (now - memoryAt >= memoryEveryMs) {
       memoryAt = now
       memory = deps.memoryShare()
@@ -205,34 +190,34 @@ export function createOverload(deps: OverloadDeps, initial: Mode = 'auto'): Over
       log.info('overload.mode', { mode: 'auto', was: said.mode })
       said = { mode: 'auto', atMs: said.untilMs }
     }
-    // What is one late turn alone keeps no stage: calm is looked for in the better of the last two.
-    const standing = (ms: number, lastMs: number) =>
-      stages.stage === 0 ? ms : Math.min(ms, lastMs)
-    const signals = signalsAt(standing(waitMs, lastWaitMs), standing(lateMs, lastLateMs))
     const isStrained = shares.look(now)
-    lookedAt = now
-    stages.look(signals, { now, since: before, isStrained })
+    stages.look(signalsOf(turn, betterOf(...turns.last)), { now, since: before, isStrained })
     if ((stages.stage >= 2 && stages.isHeld) || least[said.mode] >= 2) shares.hurt(now)
     settle(now)
+    ripeAt = stages.stage < 2 ? stages.ripeAt : Infinity
   }
 
-  const valuesAt = (now: number): Record<string, number> => {
-    const worst = (of: Float64Array) => of.slice(0, looked).toSorted().at(-2) ?? 0
-    const signals = signalsAt(
-      Math.max(worst(waits), waitAt(now)),
-      Math.max(worst(lates), lateAt(now)),
-    )
-    const values = signals.map(({ name, value }) => [
-      units[name as keyof typeof units],
-      Math.round(value * 1_000) / 1_000,
-    ])
-    return Object.fromEntries(values) as Record<string, number>
+  /** In the second long turn, which may be over too late: each of those who come in it would be let in. */
+  const lookEarly = (now: number): void => {
+    const turn = turns.turn(now)
+    const isLate = turn.waitMs >= turnLimitsMs[0] * Math.sqrt(turns.grain)
+    const signals = signalsOf(isLate ? worseOf(turn, turns.last[0]) : turn)
+    stages.look(signals, { now, since: turns.beatAt, isStrained: false })
+    settle(now)
+    ripeAt = stages.stage < 2 ? now + beatMs : Infinity
   }
 
   const apply = (next: Said): void => {
     if (next.mode !== said.mode) log.warn('overload.mode', { ...next, was: said.mode })
     said = next
     settle(clock.tick())
+  }
+
+  const start = (): void => {
+    cancel?.()
+    const everyMs = isShedding ? beatSheddingMs : beatMs
+    turns.pace(everyMs)
+    cancel = clock.every(everyMs, beat)
   }
 
   return {
@@ -245,21 +230,29 @@ export function createOverload(deps: OverloadDeps, initial: Mode = 'auto'): Over
     get stage() {
       return stage
     },
-    note(now) {
-      if (firstAt < 0) firstAt = now
-      lastAt = now
+    begin(now) {
+      turns.begin(now)
+      if (now >= ripeAt) lookEarly(now)
     },
+    end: turns.end,
     admits(kind, queue, now) {
       if (kind === 'connection') {
         if (stage < 3) return true
         refusedConnections++
         return false
       }
-      if (!shares.admits(kind, waitAt(now), now)) return false
-      return queue !== 'writes' || shares.awaits(kind, queue, deps.writesWaitMs())
+      // By hand there need not be a queue.
+      const waitMs = stages.stage >= 2 ? turns.backlogMs() / turns.grain : 0
+      const isIn =
+        shares.admits(kind, waitMs, now) &&
+        (queue !== 'writes' || shares.awaits(kind, queue, deps.writesWaitMs()))
+      if (!isIn) turns.refuse()
+      return isIn
     },
     mayLoad(priority = 'high') {
-      return !isShedding || shares.awaits(priority, 'reads', deps.readsWaitMs())
+      if (!isShedding || shares.awaits(priority, 'reads', deps.readsWaitMs())) return true
+      turns.refuse()
+      return false
     },
     async set(mode, forMs) {
       const atMs = clock.now()
@@ -284,14 +277,28 @@ export function createOverload(deps: OverloadDeps, initial: Mode = 'auto'): Over
       refused: { ...shares.refused, connection: refusedConnections },
     }),
     start() {
-      beatAt = lookedAt = clock.tick()
-      beatEvery(beatMs)
-      settle(beatAt)
+      turns.beat(clock.tick(), 0)
+      start()
+      settle(clock.tick())
     },
     stop() {
       cancel?.()
       cancel = undefined
     },
+  }
+}
+
+function worseOf(one: Turn, other: Turn): Turn {
+  return {
+    waitMs: Math.max(one.waitMs, other.waitMs),
+    lateMs: Math.max(one.lateMs, other.lateMs),
+  }
+}
+
+function betterOf(one: Turn, other: Turn): Turn {
+  return {
+    waitMs: Math.min(one.waitMs, other.waitMs),
+    lateMs: Math.min(one.lateMs, other.lateMs),
   }
 }
 

@@ -3,13 +3,13 @@
  * lower its priority, the less it waits. So the highest have what they need, and those below them the rest of the
  * machine: exactly as much as keeps the wait at what they put up with, whatever a request costs.
  *
- *   wait, ms   0 ──── 5 ────────── 15 ─────►
+ *   wait, ms   0 ── 1 ── 2 ──────────────── 10 ─────►
  *   low        in   ✗
- *   normal     in     ✗
- *   high       in                   ✗
+ *   normal     in        ✗
+ *   high       in                           ✗
  *
- * Where some are refused that way, turn after turn, all below them get nothing, and then little by little their share
- * again: else a low one that comes early in a turn of the loop would take the place of a high one that comes late.
+ * Where many are refused that way, all below them get nothing, and then little by little their share again: else a low
+ * one that comes early in a turn of the loop would take the place of a high one that comes late.
  */
 import type { Priority } from './declare.ts'
 
@@ -24,25 +24,27 @@ export type Queue = 'loop' | 'reads' | 'writes'
  * estimate; writes wait for a commit in any case, 2 to 20 ms.
  */
 const patienceMs: Record<Queue, readonly [number, number, number]> = {
-  loop: [2, 5, 15],
-  reads: [5, 15, 50],
+  loop: [1, 2, 10],
+  reads: [5, 10, 40],
   writes: [20, 50, 150],
 }
-
-/** So many of a turn are let in however late it is: where each of them takes long, some must get through. */
-const leastPerTurn = 4
 
 /** From nothing to all, once nobody above is refused any more. Of low ones: in as long as a stage's calm. */
 const rampMs = [3_000, 1_000] as const
 
+/** More than so many of a kind lately, and more than such a share, are a strain. */
+const strainedMin = 5
+const strainedShare = 0.1
+
+/** What is left of the counts after a look: half of them after 0.14 s. */
+const memory = 0.95
+
 export interface Shares {
-  /** `waitMs`: how long the turn has been answering others. */
+  /** `waitMs`: of whoever comes now, for the loop. */
   admits(priority: Priority, waitMs: number, now: number): boolean
   /** Of one that is admitted: whether it waits in a queue that is so long. */
   awaits(priority: Priority, queue: Queue, waitMs: number): boolean
-  /** Another turn of the loop. */
-  turn(): void
-  /** Whether others than low ones had to wait too long, both since the last look and before it: one pause is no queue. */
+  /** Whether others than low ones have had to wait too long of late: one pause is no queue. */
   look(now: number): boolean
   /** The low ones get nothing, and then little by little. */
   hurt(now: number): void
@@ -54,10 +56,9 @@ export function createShares(): Shares {
   /** Of low and normal ones: when their ramps began. */
   const hurtAt = [-Infinity, -Infinity]
   const credits = [0, 0]
-  let inTurn = 0
-  /** Refused because of a wait, by rank: since the last look, and between the two before. */
-  let late = [0, 0, 0]
-  let before = late
+  /** By rank, lately: how many asked, and how many of these would have had to wait too long. */
+  const asked = [0, 0, 0]
+  const late = [0, 0, 0]
 
   const isInShare = (rank: Rank, now: number): boolean => {
     if (rank === 2) return true
@@ -69,16 +70,19 @@ export function createShares(): Shares {
   }
 
   const isPatient = (rank: Rank, queue: Queue, waitMs: number): boolean => {
-    const isFirst = queue === 'loop' && inTurn++ < leastPerTurn
-    if (isFirst || waitMs <= patienceMs[queue][rank]) return true
+    if (waitMs <= patienceMs[queue][rank]) return true
     late[rank] = (late[rank] ?? 0) + 1
     return false
   }
+
+  const isStrained = (rank: Rank): boolean =>
+    (late[rank] ?? 0) > Math.max(strainedMin, strainedShare * (asked[rank] ?? 0))
 
   return {
     refused,
     admits(priority, waitMs, now) {
       const rank = ranks[priority]
+      asked[rank] = (asked[rank] ?? 0) + 1
       if (isInShare(rank, now) && isPatient(rank, 'loop', waitMs)) return true
       refused[priority]++
       return false
@@ -88,14 +92,13 @@ export function createShares(): Shares {
       refused[priority]++
       return false
     },
-    turn: () => void (inTurn = 0),
     look(now) {
-      const isStrained = (rank: Rank): boolean => !!late[rank] && !!before[rank]
       const [normal, high] = [isStrained(1), isStrained(2)]
       if (normal || high) hurtAt[0] = now
       if (high) hurtAt[1] = now
-      before = late
-      late = [0, 0, 0]
+      for (const counts of [asked, late]) {
+        for (const [rank, count] of counts.entries()) counts[rank] = count * memory
+      }
       return normal || high
     },
     hurt: (now) => void (hurtAt[0] = now),

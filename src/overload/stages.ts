@@ -12,6 +12,8 @@ export type Stage = 0 | 1 | 2 | 3
 export interface Signal {
   readonly name: string
   readonly value: number
+  /** The better of the last two, where one alone says nothing. */
+  readonly standing?: number
   /** Of stages 1, 2 and 3; Infinity: this signal alone never leads there. */
   readonly limits: readonly [number, number, number]
   /** Of a limit: what the value must stay below for calm. */
@@ -38,6 +40,8 @@ export interface Stages {
   look(signals: readonly Signal[], at: { now: number; since: number; isStrained: boolean }): boolean
   /** Nothing of this look lets a stage go. */
   readonly isHeld: boolean
+  /** When a look may lead to a higher stage; Infinity: nothing is rising. */
+  readonly ripeAt: number
 }
 
 export function createStages(): Stages {
@@ -51,7 +55,6 @@ export function createStages(): Stages {
   const move = (to: number, reason: string, now: number): true => {
     stage = to as Stage
     why = reason
-    looks = 0
     calmSince = now
     return true
   }
@@ -66,18 +69,24 @@ export function createStages(): Stages {
     get isHeld() {
       return isHeld
     },
+    get ripeAt() {
+      return looks === 0 ? Infinity : risingSince + risingMs
+    },
     look(signals, { now, since, isStrained }) {
       const strained = isStrained ? 2 : 0
-      const holds = signals.map(({ value, limits, release }) => stageOf(value / release, limits))
+      const holds = signals.map(({ value, standing = value, limits, release }) =>
+        stageOf(standing / release, limits),
+      )
       isHeld = stage > 0 && Math.max(strained, ...holds) >= stage
       const most = signals.reduce((worst, one) =>
         stageOf(one.value, one.limits) > stageOf(worst.value, worst.limits) ? one : worst,
       )
       const wanted = stageOf(most.value, most.limits)
-      if (wanted > stage) {
-        if (looks++ === 0) risingSince = since
-        if (looks >= looksMin && now - risingSince >= risingMs) return move(wanted, most.name, now)
-      } else looks = 0
+      if (wanted === 0) looks = 0
+      else if (looks++ === 0) risingSince = since
+      if (wanted > stage && looks >= looksMin && now - risingSince >= risingMs) {
+        return move(wanted, most.name, now)
+      }
       if (isHeld || wanted > stage) calmSince = now
       else if (stage > 0 && now - calmSince >= calmMs) return move(stage - 1, 'calm', now)
       return false

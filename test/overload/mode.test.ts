@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'bun:test'
-import { limitBytes } from '../../src/overload/memory.ts'
+import { limitBytes } from '../../src/overload/machine.ts'
 import { modes } from '../../src/overload/overload.ts'
 import { setUp } from './node.ts'
 

@@ -6,7 +6,7 @@ import { createTestLog } from '../harness.ts'
 export function setUp() {
   const time = createTestClock()
   const log = createTestLog()
-  const signals = { readsMs: 0, writesMs: 0, memory: 0, connections: 0 }
+  const signals = { readsMs: 0, writesMs: 0, cpuMs: 0, stolenMs: 0, memory: 0, connections: 0 }
   const told: Said[] = []
   let beat = (): void => {}
   let everyMs = 0
@@ -22,6 +22,8 @@ export function setUp() {
     log,
     readsWaitMs: () => signals.readsMs,
     writesWaitMs: () => signals.writesMs,
+    cpuMs: () => signals.cpuMs,
+    stolenMs: () => signals.stolenMs,
     memoryShare: () => signals.memory,
     connectionShare: () => signals.connections,
     announce: async (said) => void told.push(said),
@@ -37,9 +39,9 @@ export function setUp() {
     turns(lateMs: number, forMs: number) {
       const until = time.tick() + forMs
       while (time.tick() < until) {
-        overload.note(time.tick())
+        overload.begin(time.tick())
         time.advance(everyMs + lateMs)
-        overload.note(time.tick())
+        overload.begin(time.tick())
         beat()
       }
     },
@@ -48,16 +50,11 @@ export function setUp() {
       const until = time.tick() + forMs
       while (time.tick() < until) {
         time.advance(everyMs + lateMs)
-        overload.note(time.tick())
+        overload.begin(time.tick())
         beat()
       }
     },
-    /** Within a turn, so long after it should have been over. */
-    late(ms: number) {
-      overload.note(time.tick())
-      time.advance(everyMs + ms)
-      return time.tick()
-    },
     beat: () => beat(),
+    beatEveryMs: () => everyMs,
   }
 }

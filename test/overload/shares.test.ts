@@ -1,60 +1,101 @@
 import { describe, expect, test } from 'bun:test'
+import { createShares } from '../../src/overload/shares.ts'
 import { setUp } from './node.ts'
 
 const kinds = ['low', 'normal', 'high'] as const
 
-/** Refusing, with the ramps of earlier refusals over. */
+/** Refusing, with the ramps of what was refused before nearly over. */
 function refusing() {
   const one = setUp()
   one.turns(60, 200)
-  // Low ones are let in again as long as nothing is wrong: to just before the stage goes.
   one.turns(0, 2_900)
   return one
 }
 
-describe('who is let in', () => {
-  test('the later the turn, the fewer: low, then normal, then high ones are refused', () => {
-    const { overload, late, beat } = refusing()
-    const admittedAt = (ms: number) => {
-      beat()
-      const now = late(ms)
-      // What each turn takes in however late it is.
-      for (let n = 0; n < 4; n++) overload.admits('high', 'loop', now)
-      return kinds.filter((kind) => overload.admits(kind, 'loop', now))
-    }
-    expect(admittedAt(4)).toEqual(['normal', 'high'])
-    expect(admittedAt(10)).toEqual(['high'])
+describe('shares', () => {
+  test('the longer the wait, the fewer: low, then normal, then high ones are refused', () => {
+    const shares = createShares()
+    const admittedAt = (waitMs: number) =>
+      kinds.filter((kind) => shares.admits(kind, waitMs, 1e9))
+    expect(admittedAt(0.5)).toEqual(['low', 'normal', 'high'])
+    expect(admittedAt(1.5)).toEqual(['normal', 'high'])
+    expect(admittedAt(5)).toEqual(['high'])
     expect(admittedAt(20)).toEqual([])
+    expect(shares.refused).toEqual({ low: 3, normal: 2, high: 1 })
   })
 
-  test('where each takes long, a turn still lets some in', () => {
-    const { overload, late } = refusing()
-    const now = late(200)
-    const admitted = Array.from({ length: 6 }, () => overload.admits('normal', 'loop', now))
-    expect(admitted).toEqual([true, true, true, true, false, false])
-  })
-
-  test('where a high one was refused, those below get nothing, and then little by little all', () => {
-    const { overload, late, beat, clock } = refusing()
-    for (let turn = 0; turn < 2; turn++) {
-      const at = late(20)
-      for (let n = 0; n < 5; n++) overload.admits('high', 'loop', at)
-      beat()
-    }
-    const now = clock.tick()
-    const shares = [0, 250, 500, 750, 1_000].map((afterMs) => {
-      clock.advance(now + afterMs - clock.tick())
-      beat()
+  test('where high ones are refused, those below get nothing, and then little by little all', () => {
+    const shares = createShares()
+    for (let n = 0; n < 10; n++) shares.admits('high', 20, 0)
+    expect(shares.look(0)).toBe(true)
+    const admittedAt = (now: number) => {
       let admitted = 0
-      for (let n = 0; n < 100; n++) {
-        admitted += Number(overload.admits('normal', 'loop', clock.tick()))
-      }
+      for (let n = 0; n < 100; n++) admitted += Number(shares.admits('normal', 0, now))
       return admitted
-    })
-    expect(shares[0]).toBe(0)
-    for (const [at, share] of [25, 50, 75, 100].entries()) {
-      expect(Math.abs((shares[at + 1] ?? 0) - share)).toBeLessThanOrEqual(1)
     }
+    expect(admittedAt(0)).toBe(0)
+    for (const share of [25, 50, 75, 100]) {
+      expect(Math.abs(admittedAt(share * 10) - share)).toBeLessThanOrEqual(1)
+    }
+    expect(shares.admits('high', 0, 0)).toBe(true)
+  })
+
+  test('a few of many are no strain, and what was long ago is forgotten', () => {
+    const shares = createShares()
+    for (let n = 0; n < 100; n++) shares.admits('normal', n % 12 === 0 ? 5 : 0, 1e9)
+    expect(shares.look(1e9)).toBe(false)
+    for (let n = 0; n < 100; n++) shares.admits('normal', n % 3 === 0 ? 5 : 0, 1e9)
+    expect(shares.look(1e9)).toBe(true)
+    for (let look = 0; look < 50; look++) shares.look(1e9)
+    expect(shares.look(1e9)).toBe(false)
+    // Of low ones nobody is below.
+    for (let n = 0; n < 100; n++) shares.admits('low', 5, 1e12)
+    expect(shares.look(1e12)).toBe(false)
+  })
+})
+
+describe('who is let in', () => {
+  test('those who came before are waited for, as long as they take on average', () => {
+    const { overload, turns, clock, signals } = setUp()
+    for (let n = 0; n < 30; n++) {
+      for (let one = 0; one < 20; one++) overload.end(clock.tick())
+      signals.cpuMs += 20
+      turns(60, 1)
+    }
+    expect(overload.stage).toBe(2)
+    const admitted = (kind: 'normal' | 'high') => {
+      let count = 0
+      for (let n = 0; n < 20; n++) {
+        overload.begin(clock.tick())
+        count += Number(overload.admits(kind, 'loop', clock.tick()))
+      }
+      return count
+    }
+    // Of 1 ms each and a bit: 2 ms are waited for, then 10.
+    expect([admitted('normal'), admitted('high')]).toEqual([2, 8])
+    // Time in which others had the processor has done nothing of it.
+    signals.stolenMs += 5
+    turns(3, 1)
+    expect(admitted('high')).toBe(0)
+    turns(5, 1)
+    expect(admitted('high')).toBeWithin(3, 8)
+  })
+
+  test('where each takes long, waits of several are no overload', () => {
+    const { overload, turns, clock, signals } = setUp()
+    const answers = (lateMs: number) => {
+      for (let n = 0; n < 60; n++) {
+        overload.end(clock.tick())
+        signals.cpuMs += 20
+        turns(lateMs, 1)
+      }
+    }
+    answers(0)
+    // Of 20 ms each, 60 ms are 3.
+    answers(60)
+    expect(overload.stage).toBe(1)
+    answers(100)
+    expect(overload.stage).toBe(2)
   })
 
   test('low ones get nothing while it lasts, and are all back before the stage goes', () => {
@@ -100,23 +141,20 @@ describe('who is let in', () => {
   })
 
   test('what is refused for want of time is no calm', () => {
-    const { overload, turns, late, beat } = setUp()
+    const { overload, turns, clock, signals } = setUp()
     turns(60, 200)
-    const refuse = () => {
-      const now = late(9)
-      for (let m = 0; m < 5; m++) overload.admits('normal', 'loop', now)
-      beat()
+    signals.writesMs = 100
+    const write = (count: number) => {
+      for (let n = 0; n < count; n++) overload.admits('normal', 'writes', clock.tick())
     }
-    for (let n = 0; n < 20; n++) {
-      turns(0, 500)
-      refuse()
-      refuse()
+    for (let n = 0; n < 40; n++) {
+      turns(0, 250)
+      write(20)
     }
     expect(overload.stage).toBe(2)
-    // One late turn is a collection of garbage, or a long call.
-    for (let n = 0; n < 7; n++) {
-      turns(0, 500)
-      refuse()
+    for (let n = 0; n < 18; n++) {
+      turns(0, 250)
+      write(3)
     }
     expect(overload.stage).toBe(1)
   })

@@ -1,11 +1,33 @@
-/** How much of the memory that it may have this process takes: of the machine's, or of its cgroup's if that is less. */
-import { readFileSync } from 'node:fs'
+/** What the machine says of this process. */
+import { openSync, readFileSync, readSync } from 'node:fs'
 import { totalmem } from 'node:os'
 import { dirname, join } from 'node:path'
 
 /** Where control groups are mounted. */
 const root = '/sys/fs/cgroup'
 
+/** CPU time of this thread so far. */
+export function threadCpuMs(): number {
+  const { user, system } = process.threadCpuUsage()
+  return (user + system) / 1_000
+}
+
+/** Time in which this thread could have run and another did. Always 0 where the kernel does not say. */
+export function createStolen(): () => number {
+  const text = Buffer.alloc(64)
+  let file: number
+  try {
+    file = openSync('/proc/thread-self/schedstat', 'r')
+  } catch {
+    return () => 0
+  }
+  return () => {
+    const length = readSync(file, text, 0, text.length, 0)
+    return Number(text.toString('latin1', 0, length).split(' ')[1]) / 1e6
+  }
+}
+
+/** How much of the memory that it may have it takes: of the machine's, or of its cgroup's if that is less. */
 export function createMemory(): () => number {
   const boundBytes = Math.min(totalmem(), limitBytes(readOrNothing))
   return () => process.memoryUsage().rss / boundBytes
