@@ -8,6 +8,7 @@ import log0001 from './migrations/0001_log.sql' with { type: 'text' }
 import store0002 from './migrations/0002_store.sql' with { type: 'text' }
 import topics0003 from './migrations/0003_topics.sql' with { type: 'text' }
 import auth0004 from './migrations/0004_auth.sql' with { type: 'text' }
+import shares0006 from './migrations/0006_shares.sql' with { type: 'text' }
 
 export const log = sqliteTable('log', {
   seq: integer().primaryKey({ autoIncrement: true }),
@@ -77,6 +78,19 @@ export const keys = sqliteTable('belfry_keys', {
   revoked: integer(),
 })
 
+export const shares = sqliteTable(
+  'belfry_shares',
+  {
+    name: text().notNull(),
+    holder: text().notNull(),
+    units: integer().notNull(),
+    wants: integer().notNull(),
+    turn: integer().notNull(),
+    until: integer().notNull(),
+  },
+  (t) => [primaryKey({ columns: [t.name, t.holder] })],
+)
+
 /**
  * `version` is written to `PRAGMA user_version` in the migration's own transaction. Statements end in
  * `;` and stand apart by an empty line: a remote database takes one at a time.
@@ -86,11 +100,12 @@ export const systemMigrations: readonly { readonly version: number; readonly sql
   { version: 2, sql: store0002 },
   { version: 3, sql: topics0003 },
   { version: 4, sql: auth0004 },
+  { version: 6, sql: shares0006 },
 ]
 
 /** Names an app's table may not have. */
 export const systemTables: ReadonlySet<string> = new Set([
   ...['log', 'meta', 'idempotency'],
   ...['belfry_topics', 'belfry_publications'],
-  ...['belfry_revocations', 'belfry_keys'],
+  ...['belfry_revocations', 'belfry_keys', 'belfry_shares'],
 ])

@@ -18,21 +18,26 @@ import {
   type LiveEvent,
 } from './collections/collections.ts'
 import { adminSocket, databaseName, reachableHost, type Config } from './config.ts'
-import { Fault } from './fault.ts'
-import { createFeeds } from './feeds/feeds.ts'
+import { createFeeds, type FeedsDeps } from './feeds/feeds.ts'
 import type { ServerStats } from './feeds/declare.ts'
 import {
   callDoors,
   createHttp,
+  finishRequests,
+  listen,
   listenLocal,
-  websocket,
   type Health,
   type Local,
 } from './http/http.ts'
 import { systemClock, type Clock } from './lib/clock.ts'
 import { must } from './lib/assert.ts'
 import { detach } from './lib/service.ts'
-import { createLimiter, createLimits, type LimitPolicy } from './limits/limits.ts'
+import {
+  createCredentials,
+  createLimiter,
+  createLimits,
+  type LimitPolicy,
+} from './limits/limits.ts'
 import { createGauges } from './observe/gauges.ts'
 import { createLog, type Log } from './observe/log.ts'
 import { createMetrics } from './observe/metrics.ts'
@@ -47,25 +52,26 @@ import { schemaOf, type Plan } from './plan/plan.ts'
 import { createRealtime, type Connection } from './realtime/realtime.ts'
 import type { Db, TransactionOptions, Tx } from './store/declare.ts'
 import {
+  createAllowances,
   createPublications,
   createRedis,
+  createShares,
   createStore,
   tableTagOf,
   type Redis,
+  type Shares,
 } from './store/store.ts'
+import {
+  budgetGauges,
+  createBudgets,
+  createProxies,
+  createUpstream,
+  upstreamGauges,
+} from './upstream/upstream.ts'
 import { version } from './version.ts'
 
 /** Writes per user, or per address for visitors, until app files can say (`limits`). */
 export const writePolicyDefault: LimitPolicy = { name: 'writes', quota: 600, windowMs: 60_000 }
-
-/** Above our own limit of 1 MiB, which answers with a problem; Bun's answer has no body. */
-const requestBytesMax = 32 * 1024 * 1024
-
-/** A drain waits so long for requests that are under way. */
-const finishMs = 5_000
-
-/** Seconds a quiet HTTP connection stays open. SSE streams lift it for themselves. */
-const idleTimeoutS = 60
 
 export interface ServerOptions {
   readonly plan: Plan
@@ -90,6 +96,7 @@ export interface Rooms {
   readonly realtime: ReturnType<typeof createRealtime>
   readonly collections: ReturnType<typeof createCollections>
   readonly feeds: ReturnType<typeof createFeeds>
+  readonly upstream: ReturnType<typeof createUpstream>
   readonly auth: Awaited<ReturnType<typeof createAuth>>
   readonly backups: ReturnType<typeof createBackups>
   readonly overload: Overload
@@ -111,10 +118,10 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       ...(options.readers === undefined ? {} : { readers: options.readers }),
     },
   )
-  const auth = await createAuth({ clock, log, store }, config.auth)
+  const auth = await createAuth({ clock, log, store }, { ...config.auth, claims: plan.claims })
   // Known once the store is started; nobody reads before.
-  const shares = { namespace: '' }
-  const shared = redis && createRedisTier({ redis, clock }, shares)
+  const tier = { namespace: '' }
+  const shared = redis && createRedisTier({ redis, clock }, tier)
   const overload = overloadOf({ clock, log, store }, config, () => realtime.connectionShare())
   const cache = createCache(
     { clock, shared, relief: overload },
@@ -124,11 +131,13 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     { clock, shared: redis },
     { namespace: `belfry:${plan.name}:limits` },
   )
+  const credentials = createCredentials({ clock, limiter }, plan.limits.named.get('credentials'))
   const realtime = createRealtime(
     {
       topics: plan.topics,
       identify: auth.identify,
       identifyTopic: auth.identifyTopic,
+      credentials,
       call: (call) => callDoors(fetch, call),
       clock,
       log,
@@ -138,17 +147,17 @@ export async function startServer(options: ServerOptions): Promise<Server> {
         : undefined,
       shared: redis && {
         redis,
-        // Channels do not know databases by number.
-        namespace: `belfry:${encodeURIComponent(plan.name)}:${config.redis?.db ?? 0}`,
+        namespace: channelsOf(plan, config),
         get source() {
           return Bun.hash(store.identity()).toString(36)
         },
         isFollowing: true,
       },
+      onAudience: (pattern, topic, isHeard) => feeds.heard(pattern, topic, isHeard),
     },
-    { version, limits: config.connections },
+    { version, app: plan.name, limits: config.connections },
   )
-  // Every node asks the same upstream.
+  // Who asks upstream may be another node since, or each for itself.
   const publishOnce = (topic: string, data: unknown) =>
     void realtime.publish(topic, data, 'differs')
   // Every node on this database hears of a change by itself.
@@ -168,10 +177,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   )
   const warmer = createWarmer({ collections, store, clock, log }, hottest)
 
-  auth.evictFrom({
-    of: (user) => realtime.connectionsOf(user),
-    users: () => realtime.control.connections(undefined, Infinity).map(({ user }) => user),
-  })
+  auth.evictFrom(realtime.signedIn)
   store.onChange(({ notice }) => {
     if (notice) auth.hear(notice)
     if (notice?.kind === modeNotice) overload.hear(notice.data)
@@ -199,9 +205,20 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       seq: store.stats().seq,
     }
   }
+  const { env } = config
+  const isShared = config.database.kind === 'remote'
+  const shares = createShares({ store, clock, log }, { isShared })
+  const allowances = createAllowances({ store, clock })
+  const budgets = createBudgets(
+    { clock, log, env, shares, allowances, isAlone: !isShared },
+    plan.budgets,
+  )
+  const upstream = createUpstream({ clock, log, budgets }, plan.budgets)
   const feeds = createFeeds(
     {
-      ...{ collections, publish: publishOnce, db: store.db, stats, env: config.env, clock, log },
+      ...{ collections, publish: publishOnce, db: store.db, stats, env, clock, log },
+      ...askingOf(upstream, isShared ? shares : undefined),
+      shared: redis && { redis, namespace: channelsOf(plan, config) },
       slowdown: () => overload.factor,
     },
     plan.feeds,
@@ -233,8 +250,11 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       auth,
       limiter,
       overload,
+      credentials,
       collections,
       realtime,
+      feeds,
+      proxies: createProxies({ upstream, cache, env, now: clock.now, log }, plan.proxies),
       metrics,
       health,
       cache,
@@ -243,8 +263,9 @@ export async function startServer(options: ServerOptions): Promise<Server> {
         db: dbOf(store),
         cache: createValues({ cache, invalidate: store.invalidate }),
         load: () => createLoader(store),
+        feeds,
         log,
-        env: config.env,
+        env,
       },
       clock,
       log,
@@ -254,6 +275,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       corsOrigins: config.corsOrigins,
       page: typeof plan.page === 'string' ? plan.page : defaultPage(plan.name),
       routes: plan.routes,
+      proxies: plan.proxies,
       limits: plan.limits,
       writePolicy: options.writePolicy ?? plan.limits.named.get('writes') ?? writePolicyDefault,
       trustedProxies: config.trustedProxies,
@@ -262,7 +284,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
 
   try {
     await store.start()
-    shares.namespace = redisNamespace({
+    tier.namespace = redisNamespace({
       app: plan.name,
       schema: schemaOf(plan),
       database: store.identity(),
@@ -273,9 +295,9 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     await recallMode(overload, store)
     await knowRecent(cache, store, redis !== undefined)
     await warmer.start()
-    bun = listen(plan, config, fetch)
+    bun = listen({ ...config, page: plan.page }, fetch)
     local = listenLocal(
-      { auth, backups, collections, overload, health, log, now: clock.now },
+      { auth, backups, collections, overload, health, log, now: clock.now, realtime },
       { socket: adminSocket(config.database), database: databaseName(config.database) },
     )
   } catch (cause) {
@@ -285,10 +307,13 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     throw cause
   }
   realtime.start()
+  await budgets.start?.()
   overload.start()
   feeds.start()
   await backups.start()
-  metrics.gauges(createGauges({ store, cache, realtime, auth, backups, limiter, overload }))
+  metrics.gauges(createGauges({ store, cache, realtime, auth, backups, limiter, feeds, overload }))
+  metrics.gauges(() => upstreamGauges(upstream.stats()))
+  metrics.gauges(() => budgetGauges(budgets.stats()))
   detach(adviseIndexes(store, plan, log), (error) =>
     log.warn('collections.indexes_not_checked', { error }),
   )
@@ -297,7 +322,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   return {
     url: `http://${reachableHost(config.host)}:${bun.port}`,
     port: bun.port ?? config.port,
-    rooms: { store, cache, realtime, collections, feeds, auth, backups, overload },
+    rooms: { store, cache, realtime, collections, feeds, upstream, auth, backups, overload },
     async stop() {
       if (isDraining) return
       isDraining = true
@@ -307,6 +332,9 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       realtime.stop()
       await Promise.all([finishRequests(server(), clock), backups.stop()])
       if (local) await finishRequests(local, clock)
+      await upstream.stop()
+      await budgets.stop()
+      await shares.stop()
       await realtime.settled()
       await auth.stop()
       cache.stop()
@@ -315,6 +343,28 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       await redis?.stop()
       log.info('server.stopped', { app: plan.name })
     },
+  }
+}
+
+/** What a node that lost the right to ask may still say: its calls are cut off. */
+const leaseSettleMs = 200
+
+/** Feeds ask by way of the upstream room, and where several nodes share a database one node does. */
+function askingOf(
+  upstream: Rooms['upstream'],
+  shares: Shares | undefined,
+): Pick<FeedsDeps, 'fetch' | 'turn' | 'lease'> {
+  return {
+    fetch: (url, init, { budget, priority, turn }) =>
+      // The operator wrote where it goes.
+      upstream.fetch(url, { allowPrivate: true, ...init, budget, priority }, turn),
+    turn: upstream.turn,
+    lease:
+      shares &&
+      ((name, inUse) =>
+        shares.join(name, {
+          ...{ capacity: 1, demand: () => 1, inUse, settleMs: leaseSettleMs },
+        })),
   }
 }
 
@@ -392,49 +442,13 @@ function listenToNews(redis: Redis | undefined, store: Rooms['store'], plan: Pla
   redis.subscribe(newsOf(plan), store.wake, store.wake)
 }
 
+/** Channels do not know databases by number. */
+function channelsOf({ name }: Plan, { redis }: Config): string {
+  return `belfry:${encodeURIComponent(name)}:${redis?.db ?? 0}`
+}
+
 function newsOf({ name }: Plan): string {
   return `belfry:${name}:news`
-}
-
-/** What was accepted is answered: a write that is committed and then cut off looks like one that failed. */
-async function finishRequests(server: Local, clock: Clock): Promise<void> {
-  // Closes the listener; its promise waits for idle keep-alive connections too, so nobody awaits it.
-  void server.stop(false)
-  const deadline = clock.tick() + finishMs
-  while (server.pendingRequests > 0 && clock.tick() < deadline) {
-    await new Promise<void>((resolve) => void clock.after(5, resolve))
-  }
-  await server.stop(true)
-}
-
-function listen(
-  plan: Plan,
-  { host, port }: Config,
-  fetch: (request: Request) => unknown,
-): Bun.Server<Connection> {
-  try {
-    return Bun.serve({
-      hostname: host,
-      port,
-      // Said aloud: left out, Bun 1.4.5 lets a second process bind the same port of 0.0.0.0.
-      reusePort: false,
-      idleTimeout: idleTimeoutS,
-      maxRequestBodySize: requestBytesMax,
-      // Else Bun adds its hot-reload script to the page, and stack traces to answers.
-      development: false,
-      // Bun serves a bundled page and its hashed assets itself, before any route of ours.
-      ...(typeof plan.page === 'object' ? { routes: { '/': plan.page } } : {}),
-      fetch: fetch as (request: Request) => Response,
-      websocket,
-    })
-  } catch (cause) {
-    const code = cause instanceof Error && 'code' in cause ? String(cause.code) : 'unknown error'
-    const reason = code === 'EADDRINUSE' ? 'it is in use' : code
-    throw new Fault('unavailable', `cannot listen on ${host} port ${port}: ${reason}`, {
-      hint: 'choose another with PORT=…, or stop what listens there',
-      cause,
-    })
-  }
 }
 
 /** The database as the app's routes see it. */

@@ -3,6 +3,8 @@ import type { Cancel, Clock } from '../src/lib/clock.ts'
 
 export interface TestClock extends Clock {
   advance(ms: number): void
+  /** As after a pause of the process: what fell due meanwhile runs late, at the end of it. */
+  jump(ms: number): void
 }
 
 interface Timer {
@@ -14,18 +16,21 @@ interface Timer {
 export function createTestClock(startMs = Date.UTC(2026, 0, 1)): TestClock {
   let now = startMs
   const timers = new Set<Timer>()
+  /** None is due before. */
+  let earliest = Infinity
 
   const add = (timer: Timer): Cancel => {
     timers.add(timer)
+    earliest = Math.min(earliest, timer.at)
     return () => void timers.delete(timer)
   }
 
   const nextDue = (untilMs: number): Timer | undefined => {
+    if (untilMs < earliest) return undefined
     let due: Timer | undefined
-    for (const timer of timers) {
-      if (timer.at <= untilMs && (!due || timer.at < due.at)) due = timer
-    }
-    return due
+    for (const timer of timers) if (!due || timer.at < due.at) due = timer
+    earliest = due?.at ?? Infinity
+    return earliest <= untilMs ? due : undefined
   }
 
   return {
@@ -44,6 +49,15 @@ export function createTestClock(startMs = Date.UTC(2026, 0, 1)): TestClock {
       }
       // What ran may have moved it further itself.
       now = Math.max(now, until)
+    },
+    jump(ms) {
+      now += ms
+      const until = now
+      for (let timer = nextDue(until); timer; timer = nextDue(until)) {
+        if (timer.everyMs === undefined) timers.delete(timer)
+        else timer.at = now + timer.everyMs
+        timer.run()
+      }
     },
   }
 }

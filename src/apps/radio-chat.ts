@@ -28,7 +28,7 @@ const earnedBy: ReadonlyMap<number, (typeof achievementKinds)[number]> = new Map
 ])
 const countMax = Math.max(...earnedBy.keys())
 
-export const radioRoutes: Routes = (server, { db }) =>
+export const chatRoutes: Routes = (server, { db }) =>
   server.post('/api/chat/:room', async ({ params, body, user, request, set }) => {
     if (!user) throw new Fault('unauthenticated', 'sign in to talk')
     const key = request.headers.get('idempotency-key')

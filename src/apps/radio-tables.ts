@@ -4,6 +4,7 @@
  *
  *   plays, events ◄─ the replayed log        mixes ─► profiles
  *   shouts ─► achievements                   (both by user: whoever has no profile may talk, too)
+ *   requests, pledges                        (by user, likewise)
  */
 import { sql, type SQLWrapper } from 'drizzle-orm'
 import { check, index, integer, primaryKey, sqliteTable, text } from 'drizzle-orm/sqlite-core'
@@ -129,5 +130,44 @@ export const achievements = sqliteTable(
     index('achievements_newest').on(t.at, t.userId, t.kind),
     index('achievements_user').on(t.userId, t.at, t.kind),
     index('achievements_kind').on(t.kind, t.at, t.userId),
+  ],
+)
+
+/** A song that a listener would like to hear. */
+export const requests = sqliteTable(
+  'requests',
+  {
+    id: integer().primaryKey({ autoIncrement: true }),
+    userId: text('user_id', { length: 200 }).notNull(),
+    title: text({ length: 200 }).notNull(),
+    artist: text({ length: 200 }).notNull(),
+    at: madeAt(),
+  },
+  (t) => [
+    check('title', sql`trim(${t.title}) <> ''`),
+    check('artist', sql`trim(${t.artist}) <> ''`),
+    index('requests_user').on(t.userId, t.id),
+  ],
+)
+
+/** Of one pledge, in cents. */
+const pledgeCents = { least: 100, most: 100_000 } as const
+
+/** What a listener promises to give. It is written down, and no money moves. */
+export const pledges = sqliteTable(
+  'pledges',
+  {
+    id: integer().primaryKey({ autoIncrement: true }),
+    userId: text('user_id', { length: 200 }).notNull(),
+    cents: integer().notNull(),
+    note: text({ length: 200 }).notNull().default(''),
+    at: madeAt(),
+  },
+  (t) => [
+    check(
+      'cents',
+      sql`${t.cents} between ${sql.raw(String(pledgeCents.least))} and ${sql.raw(String(pledgeCents.most))}`,
+    ),
+    index('pledges_user').on(t.userId, t.id),
   ],
 )

@@ -4,20 +4,26 @@
  *
  * Who sees what: everything is public but `user:{id}`, where a user hears what is the user's own. Who writes
  * what: whoever is signed in, in their own name; what is on air is the station's (and `editor`s' events);
- * a `moderator` removes shouts. Data: db/samples/radio/SOURCE.md.
+ * a `moderator` removes shouts and requests. Data: db/samples/radio/SOURCE.md.
+ *
+ * How often: `strict` a song may be requested, `payment` something pledged, `ai` a question asked, `login` the studio's
+ * code tried; talking has a limit of its own (`radio-chat.ts`), and all else is `api`.
  */
 import { t } from 'elysia'
-import { app, asc, collection, desc, feed, topic } from '../kit.ts'
-import type { User } from '../kit.ts'
+import { app, asc, collection, desc, eq, feed, topic } from '../kit.ts'
+import type { CollectionLimits, Routes, User } from '../kit.ts'
 import page from '../page/radio.html'
-import { radioRoutes } from './radio-chat.ts'
+import { chatRoutes } from './radio-chat.ts'
+import { deskRoutes } from './radio-desk.ts'
 import { loadRadio } from './radio-replay.ts'
 import {
   achievements,
   events,
   mixes,
   plays,
+  pledges,
   profiles,
+  requests,
   shoutLengthMax,
   shouts,
 } from './radio-tables.ts'
@@ -29,11 +35,30 @@ const only = (input: object, ...columns: readonly string[]): boolean =>
 
 const isEditor = ({ user }: Asker): boolean => user?.role === 'editor'
 
+const isModerator = ({ user }: Asker): boolean => user?.role === 'moderator'
+
+/** Of every collection, unless it says better. */
+const limits: CollectionLimits = { read: 'api', create: 'api', update: 'api', remove: 'api' }
+
+const routes: Routes = (server, context) => {
+  chatRoutes(server, context)
+  deskRoutes(server, context)
+}
+
 export default app({
   name: 'radio',
 
+  limits: {
+    api: '100/min',
+    strict: '20/min',
+    login: { rate: '5/15min', by: 'address' },
+    ai: '30/min',
+    payment: '10/min',
+  },
+
   collections: {
     plays: collection(plays, {
+      limits,
       ttl: '60s',
       stale: '10m',
       read: 'public',
@@ -43,14 +68,16 @@ export default app({
     }),
     // Written by `POST /api/chat/:room` alone, which says how often.
     shouts: collection(shouts, {
+      limits,
       ttl: '60s',
       read: 'public',
-      remove: ({ user }) => user?.role === 'moderator',
+      remove: isModerator,
       filters: ['room', 'userId'],
       orders: { newest: desc(shouts.id), oldest: asc(shouts.id) },
       live: ({ room }) => `chat:${room}`,
     }),
     mixes: collection(mixes, {
+      limits,
       ttl: '5m',
       stale: '1h',
       read: 'public',
@@ -65,6 +92,7 @@ export default app({
       expand: { profile: mixes.userId },
     }),
     events: collection(events, {
+      limits,
       ttl: '5m',
       stale: '1h',
       read: 'public',
@@ -78,6 +106,7 @@ export default app({
       },
     }),
     profiles: collection(profiles, {
+      limits,
       ttl: '1h',
       stale: '1h',
       read: 'public',
@@ -92,6 +121,7 @@ export default app({
     }),
     // Written by `POST /api/chat/:room` alone.
     achievements: collection(achievements, {
+      limits,
       ttl: '24h',
       stale: '24h',
       read: 'public',
@@ -100,6 +130,24 @@ export default app({
         newest: [desc(achievements.at), desc(achievements.userId), desc(achievements.kind)],
       },
       live: ({ userId }) => `user:${userId}`,
+    }),
+    requests: collection(requests, {
+      limits: { ...limits, create: 'strict' },
+      ttl: '60s',
+      read: 'public',
+      create: ({ user, input }) => only(input, 'title', 'artist') && user && { userId: user.id },
+      remove: (asker) => isModerator(asker) || asker.row.userId === asker.user?.id,
+      filters: ['userId'],
+      orders: { newest: desc(requests.id) },
+      live: () => 'requests',
+    }),
+    // A page sends `Idempotency-Key`, so that a button that is pressed twice pledges once.
+    pledges: collection(pledges, {
+      limits: { ...limits, create: 'payment' },
+      read: ({ user }) => user !== null && eq(pledges.userId, user.id),
+      create: ({ user, input }) => only(input, 'cents', 'note') && user && { userId: user.id },
+      filters: ['userId'],
+      orders: { newest: desc(pledges.id) },
     }),
   },
 
@@ -124,12 +172,21 @@ export default app({
       history: { size: 200, ttl: '1d' },
       presence: true,
     }),
+    // Likewise.
+    requests: topic({
+      subscribe: 'public',
+      publish: 'signed-in',
+      message: t.Object({ title: t.String(), artist: t.String() }),
+      limit: 'strict',
+      through: 'POST /api/requests',
+      history: { size: 50, ttl: '1d' },
+    }),
   },
 
   feeds: {
     'on-air': feed({ every: '5s', into: ['plays', 'events', 'mixes'], load: loadRadio }),
   },
 
-  routes: radioRoutes,
+  routes,
   page,
 })

@@ -40,7 +40,7 @@ export interface NewApiKey {
   readonly ttlMs?: number | undefined
 }
 
-export type KeyAct = 'publish' | 'read'
+export type KeyAct = 'publish' | 'read' | 'write'
 
 export interface ApiKeys {
   /** Undefined: it is none of these, or it counts no more. */
@@ -85,7 +85,7 @@ const nameLengthMax = 100
 const usedEveryMs = 60_000
 
 const pattern = /^bfk_([0-9a-f]{16})_[\w-]{43}$/
-const scopePattern = /^(?:admin|(?:publish|read):[^\s]{1,255})$/
+const scopePattern = /^(?:admin|(?:publish|read|write):[^\s]{1,255})$/
 
 export function createApiKeys({ clock, log, store }: ApiKeyDeps): ApiKeys {
   const known = new Map<string, Kept>()
@@ -211,7 +211,7 @@ function check({ name, scopes }: NewApiKey): void {
   }
   for (const scope of scopes) {
     if (scopePattern.test(scope)) continue
-    const message = `${scope} is none of admin, publish:<topics> and read:<topics>, like publish:chat:*`
+    const message = `${scope} is none of admin, publish:<topics>, read:<topics> and write:<collections>, like publish:chat:*`
     fields.push({ field: 'scopes', message })
   }
   if (fields.length > 0) throw new Fault('invalid', 'the API key is not valid', { fields })
@@ -219,12 +219,16 @@ function check({ name, scopes }: NewApiKey): void {
 
 function identityOf({ id, scopes }: Stored): Identity {
   if (scopes.includes('admin')) return { kind: 'key', user: null, key: id }
-  const patterns = { publish: patternsOf(scopes, 'publish'), read: patternsOf(scopes, 'read') }
+  const patterns = {
+    publish: patternsOf(scopes, 'publish'),
+    read: patternsOf(scopes, 'read'),
+    write: patternsOf(scopes, 'write'),
+  }
   return {
     kind: 'scoped',
     user: null,
     key: id,
-    may: (act, topic) => patterns[act].some((parts) => isLike(topic, parts)),
+    may: (act, name) => patterns[act].some((parts) => isLike(name, parts)),
   }
 }
 

@@ -18,7 +18,7 @@ import { createVerifier, neither, refused, type TokenConfig, type Verified } fro
 
 export type { ApiKey, KeyAct } from './api-keys.ts'
 export type { Revocation } from './revocations.ts'
-export { signToken } from './token.ts'
+export { signToken, type CheckClaims } from './token.ts'
 
 /** Who asks, decided once per request or connection. */
 export type Identity =
@@ -72,7 +72,7 @@ export interface Auth {
   /** The `X-API-Key` header: API_KEY, or one that was made. Compared in constant time. */
   identifyKey(key: string): Verdict
   readonly keys: Pick<ApiKeys, 'create' | 'list' | 'revoke'>
-  /** From now on these tokens are refused and their sockets closed, on every node. Faults: `unavailable`. */
+  /** From now on these tokens are refused, their sockets and streams closed, on every node. Faults: `unavailable`. */
   revoke(revocation: Revocation): Promise<void>
   /** What the log says to this room; the rest is passed over. */
   hear(notice: Notice): void

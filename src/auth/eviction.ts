@@ -1,6 +1,6 @@
 /**
- * Closes the sockets of those whose token was revoked: at once, and again for a while, because a socket may have
- * been identified before and be connected only afterwards (it has ten seconds for its `connect`, and may have to
+ * Closes the sockets and streams of those whose token was revoked: at once, and again for a while, because one may
+ * have been identified before and be connected only afterwards (it has ten seconds for its `connect`, and may have to
  * wait for its turn). Close code 3500: the client must not come back with this token.
  */
 import { LRUCache } from 'lru-cache'

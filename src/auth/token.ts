@@ -34,7 +34,12 @@ export interface TokenConfig {
   readonly typ?: string | undefined
   /** Clocks of issuer and server may differ by so much. */
   readonly toleranceMs?: number | undefined
+  /** What the app declares of its users' claims. */
+  readonly claims?: CheckClaims | undefined
 }
+
+/** What is wrong with a token's claims, naming one of them and no value; undefined: they fit. */
+export type CheckClaims = (claims: Readonly<Record<string, unknown>>) => string | undefined
 
 /** Longer tokens are refused unread: they would be hashed, parsed and kept. */
 export const tokenLengthMax = 8 * 1024
@@ -104,7 +109,7 @@ export async function createVerifier(
     const picked = await pick(source, header)
     if (typeof picked === 'string') return neither('no key for this token (alg, kid)')
     if (!(await isSigned(token, picked))) return neither('signature verification failed')
-    return judge(claims, { nowMs, toleranceMs, audiences })
+    return judge(claims, { nowMs, toleranceMs, audiences, check: config.claims })
   }
 
   let seen = -1
@@ -202,10 +207,11 @@ interface Judging {
   readonly nowMs: number
   readonly toleranceMs: number
   readonly audiences: readonly string[]
+  readonly check: CheckClaims | undefined
 }
 
 /** RFC 7519 §4.1, of claims that are signed by their issuer. */
-function judge(claims: Claims, { nowMs, toleranceMs, audiences }: Judging): Verified {
+function judge(claims: Claims, { nowMs, toleranceMs, audiences, check }: Judging): Verified {
   const { exp, nbf, iat, aud } = claims
   for (const [name, value] of Object.entries({ exp, nbf, iat })) {
     if (value !== undefined && typeof value !== 'number') return neither(`"${name}" is no number`)
@@ -222,7 +228,7 @@ function judge(claims: Claims, { nowMs, toleranceMs, audiences }: Judging): Veri
   if (notBeforeMs !== undefined && notBeforeMs > nowMs) {
     return { ...neither('the token is not valid yet (nbf)'), notBeforeMs }
   }
-  return { ...read(claims), notBeforeMs }
+  return { ...read(claims, check), notBeforeMs }
 }
 
 interface Refusal {
@@ -241,7 +247,7 @@ export function neither(message: string): Verified {
 }
 
 /** What lets into one topic must not let into everything that its user may do. */
-function read(claims: Claims): Omit<Verified, 'notBeforeMs'> {
+function read(claims: Claims, check?: CheckClaims): Omit<Verified, 'notBeforeMs'> {
   const { sub = '', channel, info, exp } = claims
   const expiresAtMs = typeof exp === 'number' ? exp * 1000 : undefined
   if (typeof sub !== 'string') return neither('"sub" is no text')
@@ -255,7 +261,9 @@ function read(claims: Claims): Omit<Verified, 'notBeforeMs'> {
     }
   }
   const topic = refused('the token is for no topic (no channel)')
-  return { verdict: userOf(claims, sub, expiresAtMs), topic, expiresAtMs, marks }
+  const unfit = check?.(claims)
+  const verdict = unfit === undefined ? userOf(claims, sub, expiresAtMs) : refused(unfit)
+  return { verdict, topic, expiresAtMs, marks }
 }
 
 function userOf(claims: Claims, id: string, expiresAtMs: number | undefined): Verdict {

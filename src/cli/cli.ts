@@ -12,6 +12,7 @@ import { key } from './key.ts'
 import { migrate } from './migrate.ts'
 import { mode } from './mode.ts'
 import { plan } from './plan.ts'
+import { replay } from './replay.ts'
 import { restore } from './restore.ts'
 import { serve } from './serve.ts'
 import { token } from './token.ts'
@@ -24,7 +25,7 @@ export interface Verb {
 }
 
 const verbs: Readonly<Record<string, Verb>> = {
-  ...{ serve, plan, migrate, token, key, mode, health, backup, restore },
+  ...{ serve, plan, migrate, token, key, mode, health, backup, restore, replay },
   export: exportVerb,
   import: importVerb,
 }

@@ -12,12 +12,13 @@ import community from '../apps/community.ts'
 import energy from '../apps/energy.ts'
 import exams from '../apps/exams.ts'
 import radio from '../apps/radio.ts'
+import tokens from '../apps/tokens.ts'
 import { Fault } from '../fault.ts'
 import * as kit from '../kit.ts'
 import type { AppSource } from './args.ts'
 
 /** Apps that ship inside the binary. */
-const inside: Readonly<Record<string, unknown>> = { community, energy, exams, radio }
+const inside: Readonly<Record<string, unknown>> = { community, energy, exams, radio, tokens }
 
 /** Exact names only: Bun's `onResolve` does not see bare specifiers of files loaded at run time (bun#40397). */
 const virtual: Readonly<Record<string, object>> = {

@@ -1,4 +1,5 @@
 /** `belfry plan`: what an app file comes to, or everything that is wrong with it. */
+import type { CollectionPlan } from '../collections/collections.ts'
 import { compilePlan, type Plan } from '../plan/plan.ts'
 import { parseAppArgs } from './args.ts'
 import type { Verb } from './cli.ts'
@@ -22,6 +23,7 @@ function describe(checked: Plan): string {
       `collection /api/${one.path}  (table ${one.tableName}, key ${one.keyProperties.join(' + ')})`,
       `  read ${rule(rules.read)}, create ${rule(rules.create)}, update ${rule(rules.update)}, remove ${rule(rules.remove)}`,
       `  cached ${one.ttlMs} ms${one.staleMs > 0 ? `, ${one.staleMs} ms longer if the store fails` : ''}`,
+      ...hides(one),
       `  filters ${one.filters.join(', ') || 'none'}`,
       ...[...one.orders].map(
         ([name, parts]) =>
@@ -50,14 +52,42 @@ function describe(checked: Plan): string {
   }
   for (const one of checked.feeds) {
     const into = one.into.map(({ path }) => path)
+    const topics = one.publish === undefined ? [] : [`topic ${one.publish}`]
     lines.push(
       '',
       `feed ${one.name}`,
-      `  every ${typeof one.every === 'function' ? '(by environment)' : one.every}, time-out ${one.timeoutMs} ms`,
-      `  into ${[...into, ...(one.publish === undefined ? [] : [`topic ${one.publish}`])].join(', ')}`,
+      `  every ${every(one.every)}, time-out ${one.timeoutMs} ms`,
+      ...(one.budget === undefined ? [] : [`  budget ${one.budget}`]),
+      ...(one.keyed
+        ? [
+            `  keys of topic ${one.keyed.pattern}, ${one.keyed.batch} a call, idle ${one.keyed.idleMs} ms`,
+          ]
+        : []),
+      `  into ${[...into, ...topics].join(', ') || 'topics only'}`,
     )
   }
+  for (const { name, rate, burst } of checked.budgets) {
+    lines.push('', `budget ${name}`, `  ${rate.quota} in ${rate.windowMs} ms, burst ${burst}`)
+  }
+  for (const one of checked.proxies) lines.push('', ...proxyLines(one))
   return lines.join('\n')
+}
+
+function every(given: Plan['feeds'][number]['every']): string {
+  if (typeof given === 'function') return '(by environment)'
+  return typeof given === 'string' ? given : `cron ${given.cron} (UTC)`
+}
+
+function proxyLines(one: Plan['proxies'][number]): string[] {
+  const { path, paths = [[]], upstream, query } = one
+  const goes = typeof upstream === 'string' ? upstream : '(by environment)'
+  return [
+    ...paths.map((parts) => `proxy ${[path, ...parts].join('/')}  (of ${goes})`),
+    `  read ${rule(one.read)}, parameters ${[...query.keys()].join(', ') || 'none'}`,
+    `  cached ${one.ttlMs} ms, ${one.staleMs} ms longer if the upstream fails`,
+    ...(one.budget === undefined ? [] : [`  budget ${one.budget}`]),
+    ...(one.isPrivate ? ['  may be in a private network'] : []),
+  ]
 }
 
 function topicExtras(topic: Plan['topics'][number]) {
@@ -83,4 +113,12 @@ function topicExtras(topic: Plan['topics'][number]) {
 /** Rules of every room are an audience by name, a function, or absent. */
 function rule(value: string | ((...args: never[]) => unknown) | undefined): string {
   return typeof value === 'function' ? 'by rule' : (value ?? 'nobody')
+}
+
+function hides({ hide }: CollectionPlan): string[] {
+  const names = [
+    ...hide.always.map(([property]) => property),
+    ...hide.rules.map(([property]) => `${property} (by a rule)`),
+  ]
+  return names.length === 0 ? [] : [`  hides ${names.join(', ')}`]
 }

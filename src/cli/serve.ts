@@ -10,7 +10,7 @@ import { parseAppArgs } from './args.ts'
 
 export const serve: Verb = {
   usage: 'serve <app.ts> | serve --app <name>',
-  about: 'serve an app file, or an app that ships inside (community, energy, exams, radio)',
+  about: 'serve an app file, or an app that ships inside (community, energy, exams, radio, tokens)',
   async run(args) {
     const plan = compilePlan(await loadApp(parseAppArgs('serve', args)))
     const config = readConfig(plan.name)

@@ -11,7 +11,7 @@ import { targetOf } from './target.ts'
 
 export const token: Verb = {
   usage:
-    'token --sub <id> [--role <role>] [--topics a,b] | --topic <name> [--sub <id>]; [--ttl 1h]\n' +
+    'token --sub <id> [--role <role>] [--topics a,b] | --topic <name> [--sub <id>]; [--ttl 1h] [--claims <json>]\n' +
     '  belfry token revoke <app.ts>|--app <name> --jti <id> | --sid <id> | --user <id> [--before <time>]',
   about:
     'sign a token with JWT_SECRET; --topic: to subscribe to that topic only. revoke: tokens count no more on\n' +
@@ -26,6 +26,7 @@ export const token: Verb = {
         topic: { type: 'string' },
         topics: { type: 'string' },
         ttl: { type: 'string', default: '1h' },
+        claims: { type: 'string', default: '{}' },
       },
     })
     const { secret, issuers, audiences } = readConfig('belfry').auth
@@ -37,6 +38,7 @@ export const token: Verb = {
     if (ttlMs === undefined)
       throw new Fault('invalid', `--ttl ${values.ttl} is no duration like 1h`)
     const claims = {
+      ...claimsIn(values.claims),
       ...(sub === undefined ? {} : { sub }),
       ...(role === undefined ? {} : { role }),
       ...(topic === undefined ? {} : { channel: topic }),
@@ -47,6 +49,15 @@ export const token: Verb = {
     console.log(await signToken(secret, claims, { nowMs: systemClock.now(), ttlMs }))
     return 0
   },
+}
+
+/** `--claims '{"tenant":"acme"}'`: what the app declares besides. */
+function claimsIn(text: string): Readonly<Record<string, unknown>> {
+  try {
+    const value: unknown = JSON.parse(text)
+    if (typeof value === 'object' && value !== null && !Array.isArray(value)) return { ...value }
+  } catch {}
+  throw new Fault('invalid', `--claims must be a JSON object like {"tenant":"acme"}`)
 }
 
 async function revoke(args: readonly string[]): Promise<number> {

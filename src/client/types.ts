@@ -40,7 +40,24 @@ type TableOf<App, Name> = Name extends keyof CollectionsOf<App>
     : SQLiteTable
   : SQLiteTable
 
-type Kind = keyof NonNullable<CollectionDeclaration['names']>
+type Kind = Exclude<keyof NonNullable<CollectionDeclaration['names']>, 'never' | 'sometimes'>
+
+/** Names of columns that clients never see, or some clients. */
+type HiddenOf<App, Name, K extends 'never' | 'sometimes'> = Name extends keyof CollectionsOf<App>
+  ? CollectionsOf<App>[Name] extends {
+      readonly names?: infer Names extends Record<'never' | 'sometimes', string>
+    }
+    ? Names[K]
+    : never
+  : never
+
+type Shown<All, Never, Sometimes> = [Never | Sometimes] extends [never]
+  ? All
+  : string extends Never | Sometimes
+    ? All
+    : { readonly [Column in Exclude<keyof All, Never | Sometimes>]: All[Column] } & {
+        readonly [Column in Sometimes & keyof All]?: All[Column]
+      }
 
 type NameOf<App, Name, K extends Kind> = Name extends keyof CollectionsOf<App>
   ? CollectionsOf<App>[Name] extends { readonly names?: infer Names extends Record<Kind, string> }
@@ -48,8 +65,12 @@ type NameOf<App, Name, K extends Kind> = Name extends keyof CollectionsOf<App>
     : string
   : string
 
-/** A row of the collection as a client sees it. */
-export type Row<App, Name> = Wire<TableOf<App, Name>['$inferSelect']>
+/** A row of the collection as a client sees it: without what is hidden; what is hidden from some may be missing. */
+export type Row<App, Name> = Shown<
+  Wire<TableOf<App, Name>['$inferSelect']>,
+  HiddenOf<App, Name, 'never'>,
+  HiddenOf<App, Name, 'sometimes'>
+>
 
 /** Columns to write. All are optional: rules may force some, and the database may make others. */
 export type Input<App, Name> = Partial<Sent<TableOf<App, Name>['$inferInsert']>>

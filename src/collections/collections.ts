@@ -23,6 +23,7 @@ import { decodeRow, idOf, parseId, parseIdPart, type Columns, type RowData } fro
 import { createCursors } from './cursor.ts'
 import type { CollectionOptions, Order } from './declare.ts'
 import type { Within } from './depends.ts'
+import { hiddenFrom, hiddenKey, shown, type Hidden, type HidePlan } from './hide.ts'
 import { createPages, type ScopedExpand } from './page.ts'
 import { parseListQuery, parseRowQuery, type RowQuery } from './query.ts'
 import { readScope, readScopeOrNever, scopeKey } from './rules.ts'
@@ -32,9 +33,11 @@ import { createWrites, type Writes } from './write.ts'
 
 export { columnsOf, isServable, textLengthOf } from './columns.ts'
 export { orderTextMax } from './cursor.ts'
+export { compileHide } from './hide.ts'
 export { checkIndexes, type IndexAdvice } from './indexes.ts'
 export { exportRows } from './export.ts'
 export { createRowWriter, importBatchLines, importLines } from './import.ts'
+export { createIngest, type Ingest } from './ingest.ts'
 export type { Imported, LineProblem } from './import.ts'
 export { createLoader } from './loader.ts'
 export { createValues } from './values.ts'
@@ -59,6 +62,7 @@ export interface CollectionPlan {
   readonly staleMs: number
   readonly priority: Priority
   readonly rules: Pick<CollectionOptions<SQLiteTable>, 'read' | 'create' | 'update' | 'remove'>
+  readonly hide: HidePlan
   readonly filters: readonly string[]
   /** Each ends in the primary key: a cursor needs a unique order. */
   readonly orders: ReadonlyMap<string, readonly Order[]>
@@ -195,8 +199,10 @@ export function createCollections(
     const scope = readScope(plan, user)
     const query = listQueryOf(plan, search)
     const expands = scoped(query.expands, user)
-    const key = (parent ? parent.key + query.key : query.listKey) + scopesKey(scope, expands)
-    const request = { plan, query, scope, expands, within: parent?.within }
+    const hidden = hiddenFrom(plan, user)
+    const sight = sightKey({ plan, scope, hidden }, expands)
+    const key = (parent ? parent.key + query.key : query.listKey) + sight
+    const request = { plan, query, scope, hidden, expands, within: parent?.within }
     return cache.read(key, query.tags, plan, new ListSource(pages, request))
   }
 
@@ -211,10 +217,11 @@ export function createCollections(
     if (!one) throw notFound(plan)
     const query = search === '' ? plainRow : rowQueryOf(plan, search)
     const expands = scoped(query.expands, user)
-    const key = one.key + scopesKey(scope, expands)
+    const hidden = hiddenFrom(plan, user)
+    const key = one.key + sightKey({ plan, scope, hidden }, expands)
     const tags = expands.length === 0 ? one.tags : [...one.tags, ...query.tags]
     const { columns, values } = one
-    const request = { plan, columns, values, scope, expands }
+    const request = { plan, columns, values, scope, hidden, expands }
     const found = cache.read(key, tags, plan, new RowSource(pages, request))
     return found instanceof Promise
       ? found.then((answer) => present(plan, answer))
@@ -240,7 +247,8 @@ export function createCollections(
       collection: plan.path,
       op: change.op,
       id: idOf(plan.key, plan.keyProperties, row),
-      row,
+      // Who hears it is not known here: what is hidden from anybody goes to nobody.
+      row: shown(hiddenFromAny(plan), row),
       seq: change.seq,
     }
     for (const topic of heard) topics.publish(topic, event)
@@ -321,14 +329,30 @@ function rowOfLookup(
 
 function scoped(expands: readonly ExpandPlan[], user: User | null): readonly ScopedExpand[] {
   if (expands.length === 0) return noExpands
-  return expands.map((expand) => ({ expand, scope: readScopeOrNever(expand.target, user) }))
+  return expands.map((expand) => ({
+    expand,
+    scope: readScopeOrNever(expand.target, user),
+    hidden: hiddenFrom(expand.target, user),
+  }))
+}
+
+interface Sight {
+  readonly plan: CollectionPlan
+  readonly scope: Where
+  readonly hidden: Hidden
 }
 
 /** What the reader sees, of the rows and of those they refer to; the query's key names the latter in this order. */
-function scopesKey(scope: Where, expands: readonly ScopedExpand[]): string {
-  let key = scopeKey(scope)
-  for (const one of expands) key += `+${one.expand.name}${scopeKey(one.scope)}`
+function sightKey({ plan, scope, hidden }: Sight, expands: readonly ScopedExpand[]): string {
+  let key = scopeKey(scope) + hiddenKey(plan, hidden)
+  for (const { expand, ...one } of expands) {
+    key += `+${expand.name}${scopeKey(one.scope)}${hiddenKey(expand.target, one.hidden)}`
+  }
   return key
+}
+
+function hiddenFromAny({ hide }: CollectionPlan): Hidden {
+  return [...hide.always, ...hide.rules.map(([property]) => [property, { kind: 'never' }] as const)]
 }
 
 function notFound(plan: CollectionPlan): Fault {

@@ -46,6 +46,8 @@ export interface CollectionOptions<
   Filter extends keyof Row<T> & string = keyof Row<T> & string,
   OrderName extends string = string,
   Expand extends string = string,
+  Asker extends User = User,
+  Hide = unknown,
 > {
   /**
    * How long a read may be served from cache. Writes invalidate at once; this bounds everything else. Default
@@ -64,16 +66,16 @@ export interface CollectionOptions<
    */
   readonly read?:
     | Audience
-    | ((context: { readonly user: User | null }) => boolean | Where | null | undefined)
+    | ((context: { readonly user: Asker | null }) => boolean | Where | null | undefined)
   /** Who may insert. May return forced values (`user && { authorId: user.id }`), which win over the input. Absent: denied. */
   readonly create?:
     | Audience
-    | ((context: { readonly user: User | null; readonly input: Input<T> }) => WriteDecision<T>)
+    | ((context: { readonly user: Asker | null; readonly input: Input<T> }) => WriteDecision<T>)
   /** Who may change which row (as it is stored now). May force values. Absent: denied. */
   readonly update?:
     | Audience
     | ((context: {
-        readonly user: User | null
+        readonly user: Asker | null
         readonly row: Row<T>
         readonly input: Input<T>
       }) => WriteDecision<T>)
@@ -81,9 +83,20 @@ export interface CollectionOptions<
   readonly remove?:
     | Audience
     | ((context: {
-        readonly user: User | null
+        readonly user: Asker | null
         readonly row: Row<T>
       }) => boolean | null | undefined)
+
+  /**
+   * Columns that are left out of rows, name and value: `{ passwordHash: true }` of everybody's,
+   * `{ email: { unless: 'signed-in' } }` of visitors', or unless a rule says otherwise: `{ unless: ({ user }) =>
+   * eq(users.id, user?.id) }` shows each user his own. That holds for every answer, rows that others refer to
+   * and live events; whoever may write may write them. The ETag is of what is shown. A rule that tells users or
+   * rows apart keeps an answer in the cache for each outcome. They cannot be filters, orders, look-ups, expands or
+   * keys. That a value is taken (`.unique()`) is told to who writes it. `belfry export`, `load` and the database
+   * of routes have all columns. Default: none.
+   */
+  readonly hide?: Hide & HideOptions<T, Asker>
 
   /**
    * Lists that are loaded at start, before anybody asks, and after the cache was emptied:
@@ -134,6 +147,28 @@ export interface CollectionOptions<
   readonly limits?: CollectionLimits
 }
 
+/** From whom a column is hidden: from everybody, or from all but those of whom the rule says so, in all or some rows. */
+export type HideRule<Asker extends User = User> =
+  | true
+  | {
+      readonly unless:
+        | 'signed-in'
+        | ((context: { readonly user: Asker | null }) => boolean | Where | null | undefined)
+    }
+
+export type HideOptions<T extends SQLiteTable, Asker extends User = User> = {
+  readonly [Column in keyof Row<T> & string]?: HideRule<Asker>
+}
+
+type NeverShown<Hide> = {
+  [Column in keyof Hide]: Hide[Column] extends true ? Column : never
+}[keyof Hide] &
+  string
+type SometimesShown<Hide> = {
+  [Column in keyof Hide]: Hide[Column] extends true ? never : Column
+}[keyof Hide] &
+  string
+
 /** One column of an order; made by `asc` and `desc`. */
 export interface Order {
   readonly column: SQLiteColumn
@@ -149,6 +184,8 @@ export interface CollectionDeclaration<
   Filter extends string = string,
   OrderName extends string = string,
   Expand extends string = string,
+  Never extends string = string,
+  Sometimes extends string = string,
 > {
   readonly kind: 'collection'
   readonly table: T
@@ -159,8 +196,35 @@ export interface CollectionDeclaration<
     readonly filter: Filter
     readonly order: OrderName
     readonly expand: Expand
+    /** Columns that no client sees, and that some do. */
+    readonly never: Never
+    readonly sometimes: Sometimes
   }
 }
+
+/** `collection`, for users whose claims are declared. */
+export type DeclareCollection<Asker extends User> = <
+  T extends SQLiteTable,
+  Live extends string = never,
+  Filter extends keyof Row<T> & string = never,
+  OrderName extends string = never,
+  Expand extends string = never,
+  const Hide = None,
+>(
+  table: T,
+  options: CollectionOptions<T, Live, Filter, OrderName, Expand, Asker, Hide>,
+) => CollectionDeclaration<
+  T,
+  Live,
+  Filter,
+  OrderName,
+  Expand,
+  NeverShown<Hide>,
+  SometimesShown<Hide>
+>
+
+// oxlint-disable-next-line typescript/no-empty-object-type -- a collection that hides nothing
+type None = {}
 
 /**
  * Declares; opens nothing. The plan checks it, all mistakes at once.
@@ -172,6 +236,8 @@ export interface CollectionDeclaration<
  * const users = sqliteTable('users', {
  *   id: integer().primaryKey(),
  *   handle: text({ length: 40 }).notNull().unique(),
+ *   email: text({ length: 200 }).notNull().unique(),
+ *   passwordHash: text().notNull(),
  * })
  * const posts = sqliteTable('posts', {
  *   id: integer().primaryKey(),
@@ -189,7 +255,11 @@ export interface CollectionDeclaration<
  * export default app({
  *   name: 'blog',
  *   collections: {
- *     users: collection(users, { read: 'signed-in', lookup: ['handle'] }),
+ *     users: collection(users, {
+ *       read: 'signed-in',
+ *       lookup: ['handle'],
+ *       hide: { passwordHash: true, email: { unless: ({ user }) => eq(users.id, Number(user?.id)) } },
+ *     }),
  *     posts: collection(posts, {
  *       read: ({ user }) => or(eq(posts.isPublic, true), eq(posts.authorId, Number(user?.id))),
  *       lookup: ['slug'], // GET /api/posts/slug/hello
@@ -210,10 +280,19 @@ export function collection<
   Filter extends keyof Row<T> & string = never,
   OrderName extends string = never,
   Expand extends string = never,
+  const Hide = None,
 >(
   table: T,
-  options: CollectionOptions<T, Live, Filter, OrderName, Expand>,
-): CollectionDeclaration<T, Live, Filter, OrderName, Expand> {
+  options: CollectionOptions<T, Live, Filter, OrderName, Expand, User, Hide>,
+): CollectionDeclaration<
+  T,
+  Live,
+  Filter,
+  OrderName,
+  Expand,
+  NeverShown<Hide>,
+  SometimesShown<Hide>
+> {
   // Rules are contravariant in the row: inside, every row is a plain record.
   return {
     kind: 'collection',

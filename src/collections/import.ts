@@ -5,7 +5,7 @@
  *
  * A batch is one transaction, or nothing if one of its lines is wrong and wrong lines are not skipped.
  */
-import { Fault } from '../fault.ts'
+import { Fault, type FieldProblem } from '../fault.ts'
 import type { Change, Store } from '../store/store.ts'
 import type { CollectionPlan } from './collections.ts'
 import { idOf, insertProblems, isAddressable, parseBody, type RowData } from './columns.ts'
@@ -140,8 +140,15 @@ function parseLine(plan: CollectionPlan, bytes: Uint8Array): RowData | string {
   } catch (thrown) {
     return thrown instanceof SyntaxError ? 'is not valid JSON' : 'is not valid UTF-8'
   }
+  const problems = givenRowProblems(plan, value)
+  if (problems.length === 0) return value as RowData
+  return problems.map(({ field, message }) => `${field} ${message}`.trim()).join(', ')
+}
+
+/** What is wrong with a row whose key must be given; that of no field is of ''. */
+export function givenRowProblems(plan: CollectionPlan, value: unknown): readonly FieldProblem[] {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
-    return 'is no JSON object'
+    return [{ field: '', message: 'is no JSON object' }]
   }
   const { values, problems } = parseBody(plan.columns, value)
   const all = insertProblems(plan.columns, problems, values)
@@ -149,11 +156,9 @@ function parseLine(plan: CollectionPlan, bytes: Uint8Array): RowData | string {
     const isNamed = Object.hasOwn(values, field) || all.some((one) => one.field === field)
     if (!isNamed) all.push({ field, message: 'is required: it is part of the key' })
   }
-  if (all.length > 0) return all.map(({ field, message }) => `${field} ${message}`).join(', ')
-  if (!isAddressable(idOf(plan.key, plan.keyProperties, values))) {
-    return `${plan.keyProperties[0] ?? ''} must not be empty, . or .., nor longer than 1,024 characters`
-  }
-  return value as RowData
+  if (all.length > 0 || isAddressable(idOf(plan.key, plan.keyProperties, values))) return all
+  const message = 'must not be empty, . or .., nor longer than 1,024 characters'
+  return [{ field: plan.keyProperties[0] ?? '', message }]
 }
 
 const decoder = new TextDecoder('utf-8', { fatal: true })

@@ -10,6 +10,7 @@ import type { CollectionPlan, ExpandPlan } from './collections.ts'
 import { decodeRow, type RowData } from './columns.ts'
 import { orderOf, type Cursors, type CursorValue } from './cursor.ts'
 import { createTags, positionsOf, rangeOf, type ListOf, type Tags } from './depends.ts'
+import { shown, type Hidden } from './hide.ts'
 import { createBatches } from './loader.ts'
 import { listSql, named, rowIs, type ListQuery } from './query.ts'
 import { selectQuery } from './statement.ts'
@@ -19,9 +20,11 @@ import { toSql, type Where } from './where.ts'
 export interface ScopedExpand {
   readonly expand: ExpandPlan
   readonly scope: Where
+  readonly hidden: Hidden
 }
 
 export interface ListRequest extends ListOf {
+  readonly hidden: Hidden
   readonly expands: readonly ScopedExpand[]
 }
 
@@ -31,6 +34,7 @@ export interface RowRequest {
   readonly columns: readonly SQLiteColumn[]
   readonly values: readonly unknown[]
   readonly scope: Where
+  readonly hidden: Hidden
   readonly expands: readonly ScopedExpand[]
 }
 
@@ -53,7 +57,8 @@ export function createPages(store: Reading, cursors: Cursors): Pages {
     read: (query) => store.read(query, { minSeq }),
   })
   return {
-    async list({ plan, query, scope, expands, within }, minSeq) {
+    async list(request, minSeq) {
+      const { plan, query, scope, expands, within } = request
       const reading = since(minSeq)
       const isWithin = within && sql`${within.column} = ${within.value}`
       const { where, pageWhere, orderBy } = listSql(plan, query, toSql(scope), isWithin)
@@ -75,7 +80,7 @@ export function createPages(store: Reading, cursors: Cursors): Pages {
       if (isMore) rows.pop()
       if (query.cursor?.direction === 'before') rows.reverse()
       const body = encode({
-        items: await itemsOf(reading, plan, rows, expands, tags),
+        items: await itemsOf(reading, request, rows, tags),
         ...endsOf(cursors, plan, query, rows, isMore),
         ...(counted === undefined ? {} : { count: counted }),
       })
@@ -83,7 +88,8 @@ export function createPages(store: Reading, cursors: Cursors): Pages {
       const range = query.isCounted ? undefined : rangeOf(plan, query, rows, isMore)
       return range === undefined ? { body } : { body, tags: tags.all, range }
     },
-    async row({ plan, columns, values, scope, expands }, minSeq) {
+    async row(request, minSeq) {
+      const { plan, columns, values, scope, expands } = request
       const reading = since(minSeq)
       const where = and(rowIs(columns, values), toSql(scope))
       const rows = await reading.read(
@@ -92,7 +98,7 @@ export function createPages(store: Reading, cursors: Cursors): Pages {
       const tags = createTags([plan, ...expands.map(({ expand }) => expand.target)])
       const isByKey = columns === plan.key
       for (const raw of rows) tags.addRow(plan, raw)
-      const [item] = await itemsOf(reading, plan, rows, expands, tags)
+      const [item] = await itemsOf(reading, request, rows, tags)
       if (item) return { body: encode(item), tags: tags.all }
       // By its key it is known by name before it is there; else it is whichever row gets this value.
       return isByKey ? { body: undefined } : { body: undefined, tags: tags.all, range: '' }
@@ -147,16 +153,15 @@ function endsOf(
 /** Rows as they are sent, each with what it refers to. */
 async function itemsOf(
   reading: Reading,
-  plan: CollectionPlan,
+  { plan, hidden, expands }: Pick<RowRequest, 'plan' | 'hidden' | 'expands'>,
   rows: readonly RawRow[],
-  expands: readonly ScopedExpand[],
   tags: Tags,
 ): Promise<RowData[]> {
-  const items = rows.map((raw) => decodeRow(plan.columns, raw))
+  const items = rows.map((raw) => shown(hidden, decodeRow(plan.columns, raw)))
   if (expands.length === 0) return items
   const batches = createBatches(reading)
   const properties = [...plan.columns.keys()]
-  const expanded = expands.map(async ({ expand, scope }) => {
+  const expanded = expands.map(async ({ expand, scope, hidden: hiddenThere }) => {
     const at = properties.indexOf(expand.property)
     const isNone = scope.kind === 'never'
     const found = await Promise.all(
@@ -169,7 +174,9 @@ async function itemsOf(
         tags.addReferred(target, column, rows[row]?.[at], raw)
       }
     }
-    return found.map(([raw]) => (raw ? decodeRow(expand.target.columns, raw) : null))
+    return found.map(([raw]) =>
+      raw ? shown(hiddenThere, decodeRow(expand.target.columns, raw)) : null,
+    )
   })
   const byName = await Promise.all(expanded)
   return items.map((item, index) => ({

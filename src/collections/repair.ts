@@ -14,6 +14,7 @@ import type { CollectionPlan } from './collections.ts'
 import { decodeRow, parseOwnValue, toDriver, type RowData } from './columns.ts'
 import { orderOf } from './cursor.ts'
 import { entersPage, positionsOf, type ListOf } from './depends.ts'
+import { shown, type Hidden } from './hide.ts'
 import type { ScopedExpand } from './page.ts'
 import { compareAsSqlite, matches, propertyOf, type Where } from './where.ts'
 
@@ -22,6 +23,7 @@ type Item = Record<string, unknown>
 interface Of {
   readonly plan: CollectionPlan
   readonly scope: Where
+  readonly hidden: Hidden
   readonly expands: readonly ScopedExpand[]
 }
 
@@ -110,12 +112,16 @@ export function othersOf({ tableName }: CollectionPlan, tags: readonly string[])
   return tags.filter((tag) => !tag.startsWith(own))
 }
 
-function repairItem({ plan, scope, expands }: Of, before: Item, change: Change): Item | undefined {
+function repairItem(
+  { plan, scope, hidden, expands }: Of,
+  before: Item,
+  change: Change,
+): Item | undefined {
   const { op, row } = change
   if (op === 'remove' || !isExact(plan, row)) return undefined
   const decoded: RowData = decodeRow(plan.columns, row)
   if (scope.kind !== 'always' && !matches(scope, decoded)) return undefined
-  const item: Item = { ...decoded }
+  const item: Item = { ...shown(hidden, decoded) }
   const positions = positionsOf(plan)
   for (const { expand } of expands) {
     const column = plan.columns.get(expand.property)

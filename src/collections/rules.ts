@@ -100,7 +100,8 @@ function forced(
   return values
 }
 
-function ask(plan: CollectionPlan, rule: Action, answer: () => unknown): unknown {
+/** What a rule answers. Faults: `internal` if it throws, or makes a promise. */
+export function ask(plan: CollectionPlan, rule: string, answer: () => unknown): unknown {
   let decision: unknown
   try {
     decision = answer()
@@ -115,7 +116,7 @@ function ask(plan: CollectionPlan, rule: Action, answer: () => unknown): unknown
   return decision
 }
 
-function ruleFault(plan: CollectionPlan, rule: Action, what: string, cause?: unknown): Fault {
+function ruleFault(plan: CollectionPlan, rule: string, what: string, cause?: unknown): Fault {
   const text = `the ${rule} rule of ${plan.path} ${what}`
   return new Fault('internal', 'internal error', { cause: new Fault('internal', text, { cause }) })
 }

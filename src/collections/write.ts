@@ -19,6 +19,7 @@ import {
   parseId,
   type RowData,
 } from './columns.ts'
+import { hiddenFrom, shown, type Hidden } from './hide.ts'
 import { keyIs } from './query.ts'
 import { createForced, mayRemove, readScopeOrNever, requireRule, updateForced } from './rules.ts'
 import { createInserts, selectQuery } from './statement.ts'
@@ -30,8 +31,9 @@ const attemptsMax = 5
 
 export interface Written {
   readonly id: string
+  /** As who wrote may see it. */
   readonly row: RowData
-  /** Of the row as it is now: the ETag of reading it. */
+  /** Of that: the ETag of reading it. */
   readonly version: string
   /** The request was answered before; nothing was written now. */
   readonly isRepeated: boolean
@@ -99,6 +101,7 @@ export function createWrites({ store, notFound }: WriteDeps): Writes {
     { onceKey }: CreateOptions = {},
   ): Promise<Written> => {
     requireRule(plan, 'create', user)
+    const hidden = hiddenFrom(plan, user)
     const { values, problems } = parseBody(plan.columns, body)
     const forced = createForced(plan, user, values)
     const input = { ...values, ...forced }
@@ -109,12 +112,12 @@ export function createWrites({ store, notFound }: WriteDeps): Writes {
     const insert = insertQuery(plan.table, plan.columns, input)
     if (onceKey === undefined) {
       const changes = await telling(plan, () => store.write([insert]))
-      return written(plan, changes, ({ op }) => op === 'create')
+      return written(plan, hidden, changes, ({ op }) => op === 'create')
     }
     const once = { scope: `${plan.path} ${user?.id ?? ''}`, key: onceKey, request: body }
     const { row, seq, isRepeated } = await telling(plan, () => store.writeOnce(insert, once))
     const raw = [...plan.columns.values()].map(({ name }) => row[name])
-    return { ...writtenRow(plan, raw, seq), isRepeated }
+    return { ...writtenRow(plan, hidden, raw, seq), isRepeated }
   }
 
   /** The store speaks of the table's columns; who wrote knows the row's properties. */
@@ -158,6 +161,7 @@ export function createWrites({ store, notFound }: WriteDeps): Writes {
   ): Promise<Written> => {
     const key = parseId(plan.key, id)
     if (!key) throw notFound(plan)
+    const hidden = hiddenFrom(plan, user)
     for (let attempt = 0; attempt < attemptsMax; attempt++) {
       const where = keyIs(plan, key)
       const select = selectQuery(`change ${plan.path}`, { table: plan.table, where, limit: 1 })
@@ -165,11 +169,11 @@ export function createWrites({ store, notFound }: WriteDeps): Writes {
       if (!raw) throw notFound(plan)
       const row = decodeRow(plan.columns, raw)
       const statement = unseenIsNotFound(plan, user, row, () => judge(row, stillIs(plan, raw)))
-      if (isExpected && !isExpected(versionOf(row))) {
+      if (isExpected && !isExpected(versionOf(shown(hidden, row)))) {
         throw new Fault('precondition', 'the row is in another version now: read it again')
       }
       const changes = await telling(plan, () => store.write([statement.toSQL()]))
-      if (changes.length > 0) return written(plan, changes, (one) => one.key === keyOf(key))
+      if (changes.length > 0) return written(plan, hidden, changes, (one) => one.key === keyOf(key))
     }
     throw new Fault('conflict', 'the row keeps changing, try again')
   }
@@ -279,6 +283,7 @@ function refuseProblems(fields: readonly FieldProblem[]): void {
 /** A cascade's rows, of the same table perhaps, are logged with the one that was asked for. */
 function written(
   plan: CollectionPlan,
+  hidden: Hidden,
   changes: readonly Change[],
   isAsked: (change: Change) => boolean,
 ): Written {
@@ -286,11 +291,11 @@ function written(
     changes.find((one) => one.table === plan.tableName && isAsked(one)),
     () => 'a write changed its row',
   )
-  return writtenRow(plan, change.row, change.seq)
+  return writtenRow(plan, hidden, change.row, change.seq)
 }
 
-function writtenRow(plan: CollectionPlan, raw: RawRow, seq: number): Written {
-  const row = decodeRow(plan.columns, raw)
+function writtenRow(plan: CollectionPlan, hidden: Hidden, raw: RawRow, seq: number): Written {
+  const row = shown(hidden, decodeRow(plan.columns, raw))
   const id = idOf(plan.key, plan.keyProperties, row)
   return { id, row, seq, version: versionOf(row), isRepeated: false }
 }

@@ -10,20 +10,39 @@
  * export default app({
  *   name: 'rates',
  *   collections: { rates: collection(rates, { read: 'public', live: () => 'rates' }) },
- *   topics: { rates: topic({ subscribe: 'public' }), stats: topic({ subscribe: 'public', last: true }) },
+ *   topics: {
+ *     rates: topic({ subscribe: 'public' }),
+ *     stats: topic({ subscribe: 'public', last: true }),
+ *     'price:{mint}': topic({ subscribe: 'public', last: true }),
+ *   },
  *   feeds: {
  *     // Rows are upserted; only changed ones are written and published.
  *     rates: feed({
  *       every: '5m',
+ *       aligned: true,
  *       load: async ({ fetch, env }) => (await fetch(env.RATES_URL ?? '')).json(),
  *       into: 'rates',
  *     }),
  *     stats: feed({ every: '2s', load: ({ stats }) => stats(), publish: 'stats' }),
+ *     // Only what somebody subscribes to, or has read lately, is asked for: up to 100 in one call.
+ *     prices: feed({
+ *       every: '1s',
+ *       keyed: 'price:{mint}',
+ *       batch: 100,
+ *       load: async ({ fetch, keys, env }) => (await fetch(`${env.PRICES_URL}?ids=${keys.join(',')}`)).json(),
+ *     }),
  *   },
  * })
+ *
+ * When upstream fails, the last value stays: published once more with `stale: true` and `as_of` (ms since 1970), and
+ * read so at `GET /api/topics/<topic>/last`. When it answers again, the value is published as it is.
+ *
+ * Several nodes: one of them asks, another within 10 s of its end. What is published reaches the others by Redis;
+ * without Redis each node asks for what its own subscribers hear.
  */
 import type { Duration } from '../lib/duration.ts'
 import type { ReadDb } from '../store/declare.ts'
+import type { UpstreamInit } from '../upstream/declare.ts'
 
 /** The environment as it was at start; declared code reads no `process.env` of its own. */
 export type Env = Readonly<Record<string, string | undefined>>
@@ -40,8 +59,13 @@ export interface ServerStats {
 }
 
 export interface FeedContext {
-  /** `fetch` that ends when the tick's `timeout` does. */
-  readonly fetch: (url: string | URL, init?: RequestInit) => Promise<Response>
+  /**
+   * `fetch` that ends when the tick's `timeout` does: bounded, tried again, asked once by all who ask the same; under
+   * the feed's `budget` it waits for its turn.
+   */
+  readonly fetch: (url: string | URL, init?: UpstreamInit) => Promise<Response>
+  /** What to ask for, at most `batch`, if the feed is `keyed`. As clients wrote them: encode them for a URL. */
+  readonly keys: readonly string[]
   readonly signal: AbortSignal
   readonly env: Env
   readonly db: ReadDb
@@ -50,25 +74,51 @@ export interface FeedContext {
   readonly stats: () => ServerStats
 }
 
+/** Five fields: minute, hour, day of the month, month, weekday; or `@hourly` and its like. In UTC. */
+export interface Cron {
+  readonly cron: string
+}
+
 export interface FeedOptions {
-  /** Time from the start of one tick to the start of the next; a tick never overlaps itself. At least 100ms. */
-  readonly every: Duration | ((env: Env) => Duration)
+  /**
+   * Time from the start of one tick to the start of the next; a tick never overlaps itself. At least 100ms. Of a
+   * keyed feed: how old a value gets before its key is asked for again, if the budget allows.
+   */
+  readonly every: Duration | Cron | ((env: Env) => Duration | Cron)
+  /** Ticks on whole multiples of `every` since 1970 (UTC), `'5m'` at :00, :05, :10, and at start. Default false. */
+  readonly aligned?: boolean
+  /** Each tick comes later by a random time up to this, so that not all the world asks at the full hour. */
+  readonly jitter?: Duration
+  /** `every` to begin with; then faster while values change and the budget is not used up, slower while they don't. */
+  readonly adaptive?: { readonly min: Duration; readonly max: Duration }
   /** After this a tick is given up and counted as failed. Default `30s`. */
   readonly timeout?: Duration
   /**
    * One upstream call for everyone. Returns rows for `into` (an array; for several collections an
    * object of arrays by collection path), or the value for `publish`. Null or undefined: nothing new.
+   * Keyed: an object or a Map of values by key; a key that is not in it is one that upstream does not know.
    */
   readonly load: (context: FeedContext) => unknown
-  /** Collection path(s) the rows are upserted into, by primary key, in one transaction. */
+  /**
+   * Collection path(s) the rows are upserted into, by primary key, in one transaction. Keyed: one; the values are
+   * its rows.
+   */
   readonly into?: string | readonly string[]
   /** Topic (without parameters) the value is published on when it differs from the last one. */
   readonly publish?: string
 
-  /** Declared in the app file, not served yet: refused at start. */
-  readonly budget?: unknown
-  readonly keyed?: unknown
-  readonly batch?: unknown
+  /** One of the app's `budgets`: no call of this feed goes beyond it. Default: none. */
+  readonly budget?: string
+  /**
+   * A declared topic with one parameter, the key: each key's value is published on its own topic, when it differs
+   * from the last one. Only keys are asked for that somebody subscribes to or has read within `idle`; a new one at
+   * once. At most 20,000 keys, of at most 48 KB each.
+   */
+  readonly keyed?: string
+  /** Keys of one `load`, 1 to 1,000. Default 100. */
+  readonly batch?: number
+  /** A key that nobody subscribes to is asked for so long after the last read or subscription. Default `60s`. */
+  readonly idle?: Duration
 }
 
 export interface FeedDeclaration {
@@ -79,4 +129,24 @@ export interface FeedDeclaration {
 /** Declares; opens nothing. */
 export function feed(options: FeedOptions): FeedDeclaration {
   return { kind: 'feed', options }
+}
+
+/** The last value of a key. */
+export interface FeedValue {
+  /** A copy. */
+  readonly value: unknown
+  /** When upstream said so, or said it again. Ms since 1970. */
+  readonly asOfMs: number
+  /** Upstream has failed since. */
+  readonly isStale: boolean
+}
+
+/** `feeds` of the routes' context. */
+export interface FeedReads {
+  /**
+   * Last values of a keyed feed, by key; of a feed that publishes, by its topic. Waits for those that are asked
+   * for the first time; what upstream does not know is not in it. Faults: `not_found` (no such feed),
+   * `unavailable`, `timeout` (nothing is known of a key, and upstream fails).
+   */
+  read(feed: string, keys: readonly string[]): Promise<ReadonlyMap<string, FeedValue>>
 }

@@ -36,16 +36,16 @@
 import type { Elysia } from 'elysia'
 import type { User } from '../auth/declare.ts'
 import type { Load, RouteCache } from '../collections/declare.ts'
-import type { Env } from '../feeds/declare.ts'
+import type { Env, FeedReads } from '../feeds/declare.ts'
 import type { LimitUse } from '../limits/declare.ts'
 import type { Log } from '../observe/log.ts'
 import type { Priority } from '../overload/declare.ts'
 import type { Db } from '../store/declare.ts'
 
 /** What every handler's context has beside Elysia's own. */
-export type RouteExtras = {
+export type RouteExtras<Asker extends User = User> = {
   /** Who asks: whose token it is, or null. */
-  user: User | null
+  user: Asker | null
   /** `X-Request-Id` of this request, for log lines. */
   requestId: string
   /** Look-ups of this request: all that are asked in one tick become one statement for each column. */
@@ -67,9 +67,9 @@ export type RouteOptions = {
  * Elysia, with `user`, `requestId` and `load` in its context. A body is at most 1 MiB. A route that Belfry
  * serves itself cannot be taken.
  */
-export type RouteServer = Elysia<
+export type RouteServer<Asker extends User = User> = Elysia<
   '',
-  { decorator: Empty; store: Empty; derive: RouteExtras; resolve: Empty },
+  { decorator: Empty; store: Empty; derive: RouteExtras<Asker>; resolve: Empty },
   { typebox: Empty; error: Empty },
   {
     schema: Empty
@@ -93,6 +93,8 @@ export interface RouteContext {
      */
     stream(request: Request, topics: readonly string[]): Response
   }
+  /** What upstream said last. */
+  readonly feeds: FeedReads
   readonly limits: {
     /** Takes one for `key`, whoever asks: an account that somebody tries to enter, say. Faults: `too_many`. */
     take(limit: LimitUse, key: string): Promise<void>
@@ -103,7 +105,10 @@ export interface RouteContext {
   readonly env: Env
 }
 
-export type Routes = (server: RouteServer, context: RouteContext) => unknown
+export type Routes<Asker extends User = User> = (
+  server: RouteServer<Asker>,
+  context: RouteContext,
+) => unknown
 
 /** A refusal with its place among the problems: `throw new Fault('not_found', 'no such test')`. */
 export { Fault, type FaultCode, type FieldProblem } from '../fault.ts'

@@ -2,7 +2,7 @@
  * `GET /api/stream?topics=a,b`: server-sent events for a plain `EventSource`. It resumes by itself
  * with `Last-Event-ID`; `last_event_id` in the query does the same for whoever cannot set a header.
  */
-import { Fault, type FieldProblem } from '../fault.ts'
+import { Fault, toFault, type FieldProblem } from '../fault.ts'
 import type { Realtime } from '../realtime/realtime.ts'
 import { searchOf, visitHeaders, type Door, type Visit } from './visit.ts'
 
@@ -37,13 +37,22 @@ export function eventStream(
 ): Response {
   // First: it refuses who cannot have a stream, before there is one.
   keepOpen(request)
-  const stream = realtime.stream({
-    identity: visit.identity,
-    address: addressOf(request),
-    topics,
-    lastEventId: request.headers.get('last-event-id') ?? lastEventId,
-  })
-  return new Response(stream, {
+  const open = (): ReadableStream<Uint8Array> | string | null => {
+    // Only what a stream's head would be: nobody reads what comes after.
+    if (request.method === 'HEAD') return null
+    try {
+      return realtime.stream({
+        identity: visit.identity,
+        address: addressOf(request),
+        topics,
+        lastEventId: request.headers.get('last-event-id') ?? lastEventId,
+      })
+    } catch (thrown) {
+      if (toFault(thrown).code !== 'unavailable' || !isEventSource(request)) throw thrown
+      return `retry: ${laterMs.least + Math.floor(Math.random() * (laterMs.most - laterMs.least))}\n\n`
+    }
+  }
+  return new Response(open(), {
     headers: {
       ...visitHeaders(visit, tick()),
       'content-type': 'text/event-stream; charset=utf-8',
@@ -52,6 +61,16 @@ export function eventStream(
       'x-accel-buffering': 'no',
     },
   })
+}
+
+/**
+ * An `EventSource` gives up for ever on any status but 200. Where there is no room now it is told when to come back, and
+ * the stream is over: after what is in line, or a restart, spread over as much again and more.
+ */
+const laterMs = { least: 4_000, most: 12_000 } as const
+
+function isEventSource({ headers }: Request): boolean {
+  return headers.get('accept')?.includes('text/event-stream') === true
 }
 
 interface Query {

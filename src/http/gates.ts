@@ -12,10 +12,10 @@
  * Doors answer or throw; here a throw becomes a problem, and what nobody expected is logged with the
  * request id and never shown. Synchronous all the way when the door is: a cached read makes no promise.
  */
-import { anonymous, type Auth, type Verdict } from '../auth/auth.ts'
+import { anonymous, type Auth, type Identity, type Verdict } from '../auth/auth.ts'
 import { Fault, faultCodes, toFault } from '../fault.ts'
 import type { Clock } from '../lib/clock.ts'
-import type { Limiter, LimitPolicy, LimitsDecision } from '../limits/limits.ts'
+import type { Credentials, Limiter, LimitPolicy, LimitsDecision } from '../limits/limits.ts'
 import type { Log } from '../observe/log.ts'
 import type { Metrics, Observe } from '../observe/metrics.ts'
 import type { Priority } from '../overload/declare.ts'
@@ -37,8 +37,7 @@ export interface GateDeps {
   readonly overload: Pick<Overload, 'isShedding' | 'admits' | 'begin' | 'end'>
   /** For whoever has no identity to count by. */
   readonly addressOf: (request: Request) => string
-  /** Of credentials that are refused, by address. */
-  readonly credentials?: LimitPolicy | undefined
+  readonly credentials: Credentials
 }
 
 export interface Entry {
@@ -57,22 +56,8 @@ export type Enter = (request: Request, door?: Door) => Response | Promise<Respon
 
 export type Gate = (entry: Entry) => Enter
 
-/** A browser that keeps an old token tries it a few times a minute; a guesser does not stop at that. */
-const credentialsDefault: LimitPolicy = { name: 'credentials', quota: 60, windowMs: 60_000 }
-
 export function createGate(deps: GateDeps): Gate {
-  const {
-    auth,
-    clock,
-    log,
-    metrics,
-    limiter,
-    overload,
-    addressOf,
-    credentials = credentialsDefault,
-  } = deps
-  // Until then somebody's credentials are not looked at: nobody else pays for the question.
-  let guardedUntil = 0
+  const { auth, clock, log, metrics, limiter, overload, addressOf, credentials } = deps
 
   // Unique across restarts and nodes without a random number per request.
   const nextId = createIds(`${crypto.randomUUID().slice(0, 8)}-`)
@@ -147,27 +132,21 @@ export function createGate(deps: GateDeps): Gate {
     return answer instanceof Promise ? settle(entry, visit, answer) : observed(entry, visit, answer)
   }
 
-  const callerKey = ({ by }: LimitPolicy, request: Request, visit: Visit): string => {
-    const { user } = visit.identity
-    return user && by !== 'address' ? `user:${user.id}` : `address:${addressOf(request)}`
+  const callerKey = ({ by }: LimitPolicy, request: Request, { identity }: Visit): string => {
+    const name = by === 'address' ? undefined : nameOf(identity)
+    return name ?? `address:${addressOf(request)}`
   }
 
-  const credentialsOf = (request: Request) => [
-    { policy: credentials, key: `address:${addressOf(request)}` },
-  ]
-
   const isGuarded = (request: Request, now: number): boolean =>
-    now < guardedUntil &&
+    credentials.isOnGuard(now) &&
     !callerOf(request) &&
     (request.headers.has('authorization') || request.headers.has('x-api-key'))
 
   /** Faults: `too_many`, `unauthenticated`. */
-  const notAdmitted = async (message: string, request: Request): Promise<never> => {
-    const decision = await limiter.take(credentialsOf(request))
-    if (decision.ok) throw new Fault('unauthenticated', message)
-    const fault = tooMany(decision)
-    guardedUntil = Math.max(guardedUntil, clock.tick() + (fault.retryAfterMs ?? 0))
-    throw fault
+  const notAdmitted = async ({ reason, message }: Refusal, request: Request): Promise<never> => {
+    if (reason === 'expired') throw new Fault('unauthenticated', message)
+    const decision = await credentials.refused(addressOf(request))
+    throw decision.ok ? new Fault('unauthenticated', message) : tooMany(decision)
   }
 
   const proceedOnce = async (
@@ -179,7 +158,7 @@ export function createGate(deps: GateDeps): Gate {
   ): Promise<Response> => {
     try {
       const known = await verdict
-      if (!known.ok) return await notAdmitted(known.message, request)
+      if (!known.ok) return await notAdmitted(known, request)
       visit.identity = known.identity
       return await proceed(entry, request, visit, door)
     } catch (thrown) {
@@ -205,7 +184,7 @@ export function createGate(deps: GateDeps): Gate {
         throw new Fault('too_large', `the URL is longer than ${urlLengthMax} characters`)
       }
       if (isGuarded(request, visit.startedAt)) {
-        const decision = limiter.blocked(credentialsOf(request))
+        const decision = credentials.blocked(addressOf(request))
         if (decision) throw tooMany(decision)
       }
       const verdict = identify(auth, request)
@@ -251,6 +230,14 @@ interface Observed extends Entry {
 type Headers = Readonly<Record<string, string>>
 
 type Mutable<T> = { -readonly [K in keyof T]: T[K] }
+
+/** Whoever has none counts by address. */
+function nameOf(identity: Identity): string | undefined {
+  if (identity.user) return `user:${identity.user.id}`
+  return identity.kind === 'scoped' ? `key:${identity.key}` : undefined
+}
+
+type Refusal = Extract<Verdict, { readonly ok: false }>
 
 const visitor: Verdict = { ok: true, identity: anonymous }
 

@@ -10,17 +10,19 @@
 import { cors } from '@elysiajs/cors'
 import { Elysia } from 'elysia'
 import type { Auth } from '../auth/auth.ts'
-import type { Collections } from '../collections/collections.ts'
+import { createIngest, type Collections } from '../collections/collections.ts'
 import { Fault } from '../fault.ts'
 import type { Clock } from '../lib/clock.ts'
-import { policiesOf, type Limiter, type LimitPolicy } from '../limits/limits.ts'
+import { policiesOf, type Credentials, type Limiter, type LimitPolicy } from '../limits/limits.ts'
 import type { Log } from '../observe/log.ts'
 import type { Metrics } from '../observe/metrics.ts'
+import type { Feeds } from '../feeds/feeds.ts'
 import type { Connection, Realtime } from '../realtime/realtime.ts'
 import type { LimitUse } from '../limits/declare.ts'
 import type { Priority } from '../overload/declare.ts'
 import type { Overload } from '../overload/overload.ts'
 import type { LimitsPlan } from '../plan/plan.ts'
+import type { Proxies, ProxyPlan } from '../upstream/upstream.ts'
 import type { RouteContext, RouteExtras, Routes } from './declare.ts'
 import { createCacheStatsDoor, type AdminDeps } from './admin.ts'
 import { createAddressOf } from './address.ts'
@@ -31,9 +33,11 @@ import { createEventsDoor, eventStream } from './events.ts'
 import { problemResponse } from './faults.ts'
 import { createGate, type Entry } from './gates.ts'
 import { createHealthDoor, createMetricsDoor, type Health } from './operations.ts'
+import { createIngestDoor } from './ingest.ts'
 import { createLane } from './lane.ts'
 import { createModeDoor } from './mode.ts'
 import { createOriginCheck } from './origin.ts'
+import { createProxyDoor } from './proxy.ts'
 import { createReadyHeaders } from './ready.ts'
 import { createRecordDoors } from './records.ts'
 import { createRevokeDoor } from './revoke.ts'
@@ -42,19 +46,23 @@ import { createTaking } from './taking.ts'
 import { createReplayDoor } from './replay.ts'
 import { createServerApi } from './server-api.ts'
 import { createSocketDoor } from './socket.ts'
+import { createLastDoor } from './topics.ts'
 import { visitHeaders, type Door, type ReadDoor, type Visit } from './visit.ts'
 
 export { callDoors } from './call.ts'
 export { listenLocal, type Local, type LocalStatus } from './local.ts'
 export type { Health } from './operations.ts'
-export { websocket } from './socket.ts'
+export { finishRequests, listen } from './listen.ts'
 
 export interface HttpDeps {
   readonly auth: Auth
   readonly limiter: Limiter
   readonly overload: Overload
+  readonly credentials: Credentials
   readonly collections: Collections
   readonly realtime: Realtime
+  readonly feeds: Pick<Feeds, 'last'>
+  readonly proxies: Proxies
   readonly metrics: Metrics
   readonly health: () => Health
   readonly cache: AdminDeps['cache']
@@ -74,6 +82,7 @@ export interface HttpOptions {
   /** Served at `/` when the app has no bundled page. */
   readonly page: string
   readonly routes?: Routes | undefined
+  readonly proxies: readonly ProxyPlan[]
   readonly limits: LimitsPlan
   /** Of writes that have no limit of their own; reads are answered from memory, and are not counted. */
   readonly writePolicy: LimitPolicy
@@ -92,20 +101,20 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
   const addressOf = (request: Request) =>
     callerOf(request)?.address ??
     placeOf(deps.server().requestIP(request)?.address ?? '', request.headers.get('x-forwarded-for'))
-  const credentials = limits.named.get('credentials')
-  const gate = createGate({ ...deps, addressOf, credentials })
+  const gate = createGate({ ...deps, addressOf })
 
   // A Host header shorter than 4 characters is misrouted with `standardHostname` (elysia#748).
   const routes = new Elysia({ handler: { standardHostname: false } })
   if (options.corsOrigins.length > 0) routes.use(corsOf(options.corsOrigins))
 
-  const taken = new Set<string>()
+  /** By path. */
+  const served = new Map<string, string[]>()
   const route = (
     method: string,
     path: string,
     enter: (request: Request) => Response | Promise<Response>,
   ): void => {
-    taken.add(`${method} ${path}`)
+    served.set(path, [...(served.get(path) ?? []), method])
     // Elysia reads a handler's text, and awaits one that returns a call. A bound function has no text:
     // a synchronous answer stays one, which a cached read notices.
     const handler = (context: { readonly request: Request }) => enter(context.request)
@@ -164,6 +173,8 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
   on('POST', '/emulation', emulated.emulation)
   on('GET', '/api/stream', createEventsDoor({ realtime, keepOpen, addressOf, tick }), 'connection')
   on('GET', '/api/topics/:id/history', createReplayDoor({ realtime, tick }), 'normal')
+  const last = createLastDoor({ realtime, last: deps.feeds.last, clock })
+  on('GET', '/api/topics/:id/last', last, 'normal')
   for (const [method, door] of createServerApi({ ...deps, tick })) {
     on('POST', `/api/server/${method}`, door, 'high')
     // Some methods have names that collections have: those are served under /api/server only.
@@ -172,6 +183,7 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
   }
 
   const ready = createReadyHeaders(clock)
+  const ingest = createIngest(clock, collections)
   for (const plan of collections.plans) {
     const doors = createRecordDoors({ collections, clock, ready }, plan)
     const path = `/api/${plan.path}`
@@ -179,14 +191,12 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
     const limited = limits.collections.get(plan.path) ?? {}
     onRead(path, doors.list, priority, limited.read)
     on('POST', path, doors.create, priority, limited.create ?? writes)
-    on('ALL', path, notAllowed('GET, POST', clock), priority)
+    on('POST', `${path}/ingest`, createIngestDoor({ ingest, tick }, plan), priority)
     onRead(`${path}/:id`, doors.read, priority, limited.read)
     on('PATCH', `${path}/:id`, doors.update, priority, limited.update ?? writes)
     on('DELETE', `${path}/:id`, doors.remove, priority, limited.remove ?? writes)
-    on('ALL', `${path}/:id`, notAllowed('GET, PATCH, DELETE', clock), priority)
     for (const property of plan.lookup) {
       onRead(`${path}/${property}/:value`, doors.lookup(property), priority, limited.read)
-      on('ALL', `${path}/${property}/:value`, notAllowed('GET', clock), priority)
     }
     for (const child of plan.children) {
       onRead(
@@ -195,8 +205,14 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
         child.collection.priority,
         limits.collections.get(child.collection.path)?.read,
       )
-      on('ALL', `${path}/:id/${child.name}`, notAllowed('GET', clock), priority)
     }
+  }
+
+  for (const plan of options.proxies) {
+    const door = createProxyDoor({ proxies: deps.proxies, clock }, plan)
+    const path = plan.paths === undefined ? plan.path : `${plan.path}/*`
+    if (served.get(path)?.includes('GET')) throw takenFault('proxies', plan.path)
+    onRead(path, door, 'normal', plan.limit)
   }
 
   const { load, ...own } = deps.own
@@ -209,11 +225,17 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
   for (const { method, path, door, limit, priority } of routesOfApp) {
     // The router holds one name for a parameter at one place; the app's own router has the app's.
     const place = path.replaceAll(/:[^/?]+/g, ':id')
-    if (taken.has(`${method} ${place}`)) throw takenFault(method, path)
+    if (served.get(place)?.includes(method)) throw takenFault('routes', `${method} ${path}`)
     const policies = limit === undefined ? undefined : routePolicies(limits, limit, method, path)
     on(method, place, door, priority, policies ?? (method === 'GET' ? undefined : writes))
   }
 
+  for (const [path, methods] of served) {
+    const door = notAllowed(path, methods, clock)
+    const enter = gate({ route: 'ALL /*', door, priority: 'normal' })
+    if (withoutHead.has(path)) route('HEAD', path, (request) => enter(request))
+    if (!methods.includes('ALL')) route('ALL', path, (request) => enter(request))
+  }
   on('ALL', '/*', nothingHere, 'normal')
   const router: Fetch = (request) => routes.fetch(request)
   // With origins configured Elysia adds their headers to each answer, so each goes through it.
@@ -233,10 +255,10 @@ function routePolicies(
   })
 }
 
-function takenFault(method: string, path: string): Fault {
+function takenFault(option: 'routes' | 'proxies', name: string): Fault {
   const message = 'is served by Belfry already, or declared twice'
   return new Fault('invalid', 'the app file has one problem', {
-    fields: [{ field: `routes.${method} ${path}`, message }],
+    fields: [{ field: `${option}.${name}`, message }],
   })
 }
 
@@ -244,16 +266,22 @@ const nothingHere: Door = () => {
   throw new Fault('not_found', 'nothing is served at this path')
 }
 
+/** A GET that never ends, or is a handshake: it has no head to show. */
+const withoutHead: ReadonlySet<string> = new Set(['/connection/websocket', '/connection/sse'])
+
 /** RFC 9110 §15.5.6 wants the methods that are. */
-function notAllowed(allow: string, clock: Clock): Door {
-  const methods = `${allow.replace('GET', 'GET, HEAD')}, OPTIONS`
+function notAllowed(path: string, served: readonly string[], clock: Clock): Door {
+  const methods = new Set(
+    served.flatMap((one) => (one === 'GET' && !withoutHead.has(path) ? ['GET', 'HEAD'] : [one])),
+  )
+  const allow = [...methods.add('OPTIONS')].join(', ')
   return ({ method }, visit) => {
     if (method === 'OPTIONS') {
-      const headers = { ...visitHeaders(visit, clock.tick()), allow: methods }
+      const headers = { ...visitHeaders(visit, clock.tick()), allow }
       return new Response(null, { status: 204, headers })
     }
-    const fault = new Fault('not_allowed', `${method} is not served here, ${allow} are`)
-    return problemResponse(fault, visit, clock.tick(), { allow: methods })
+    const fault = new Fault('not_allowed', `${method} is not served here, ${served.join(', ')} are`)
+    return problemResponse(fault, visit, clock.tick(), { allow })
   }
 }
 
@@ -272,7 +300,7 @@ function pageDoor(html: string, clock: Clock): Door {
 
 /** Browsers of other origins see these headers only if told. */
 const exposedHeaders = [
-  ...['etag', 'location', 'retry-after', 'ratelimit', 'ratelimit-policy', 'cache-status'],
+  ...['age', 'etag', 'location', 'retry-after', 'ratelimit', 'ratelimit-policy', 'cache-status'],
   ...['x-cache', 'x-coalesced', 'x-log-seq', 'x-request-id', 'x-response-time'],
   'idempotency-replayed',
 ]

@@ -5,14 +5,16 @@
  *
  *   GET /status · POST /backup {folder?, keep?} · POST /import/<collection path> (JSON lines)
  *   POST /revoke, /mode (as /api/admin/…) · POST /keys {name, scopes, ttlMs?} · /keys/list {} · /keys/revoke {id}
+ *   POST /said {topic, since?, until?, after?, limit} · POST /say {topic, data: […]} (for replays)
  */
 import { chmodSync, lstatSync, rmSync } from 'node:fs'
-import type { Auth } from '../auth/auth.ts'
+import { keyHolder, type Auth } from '../auth/auth.ts'
 import type { Backups } from '../backup/backup.ts'
 import { importLines, type Collections } from '../collections/collections.ts'
 import { Fault, faultCodes, toFault, type FieldProblem } from '../fault.ts'
 import type { Log } from '../observe/log.ts'
 import type { Overload } from '../overload/overload.ts'
+import type { Realtime } from '../realtime/realtime.ts'
 import { readBytes, readJson } from './body.ts'
 import { statusOf } from './faults.ts'
 import { readFields } from './fields.ts'
@@ -37,6 +39,7 @@ export interface LocalDeps {
   readonly overload: Pick<Overload, 'set' | 'status'>
   readonly health: () => Health
   readonly log: Log
+  readonly realtime: Pick<Realtime, 'replay' | 'submit'>
 }
 
 export interface LocalOptions {
@@ -53,6 +56,10 @@ const importBytesMax = 32 * 1024 * 1024
 
 /** Of one API key. */
 const scopesMax = 100
+
+/** Publications of one request of a replay, either way. */
+const sayMax = 1_000
+const sayBytesMax = 8 * 1024 * 1024
 
 /**
  * A backup says nothing until it is made. Bun 1.4.5 ends a silent request after 10 s on a Unix socket, too,
@@ -97,7 +104,7 @@ function isSocket(path: string): boolean {
 }
 
 function createLocalDoors(
-  { auth, backups, collections, overload, health, log, now }: LocalDeps,
+  { auth, backups, collections, overload, health, log, now, realtime }: LocalDeps,
   { database }: LocalOptions,
 ): (request: Request) => Promise<Response> {
   const status = (): LocalStatus => ({
@@ -144,6 +151,31 @@ function createLocalDoors(
     return {}
   }
 
+  const said = async (body: unknown): Promise<unknown> => {
+    const fields = readFields(body, ['topic', 'since', 'until', 'after', 'limit'])
+    const most = Number.MAX_SAFE_INTEGER
+    const query = {
+      sinceMs: fields.whole('since', 0, most) ?? 0,
+      untilMs: fields.whole('until', 0, most) ?? most,
+      after: fields.whole('after', 0, most),
+      limit: fields.whole('limit', 1, sayMax) ?? sayMax,
+      reverse: false,
+    }
+    return await realtime.replay(keyHolder, fields.done(fields.name('topic')), query)
+  }
+
+  /** One after the other: their order is what is replayed. */
+  const say = async (body: unknown): Promise<unknown> => {
+    const fields = readFields(body, ['topic', 'data'])
+    const data = fields.value('data')
+    if (!Array.isArray(data) || data.length > sayMax) {
+      fields.problem('data', `must be a list of at most ${sayMax}`)
+    }
+    const topic = fields.done(fields.name('topic'))
+    for (const one of data as readonly unknown[]) await realtime.submit(topic, one)
+    return {}
+  }
+
   const answer = async (request: Request): Promise<unknown> => {
     const url = new URL(request.url)
     const route = `${request.method} ${url.pathname}`
@@ -154,6 +186,8 @@ function createLocalDoors(
     if (route === 'POST /keys') return await createKey(await readJson(request))
     if (route === 'POST /keys/list') return await auth.keys.list()
     if (route === 'POST /keys/revoke') return await revokeKey(await readJson(request))
+    if (route === 'POST /said') return await said(await readJson(request))
+    if (route === 'POST /say') return await say(await readJson(request, sayBytesMax))
     if (route.startsWith('POST /import/')) return await importInto(request, url)
     throw new Fault('not_found', `the admin socket has no ${route}`)
   }

@@ -4,7 +4,7 @@
  *
  * One object per entry and manner, changed in place for each answer: `new Response` copies it.
  */
-import type { CacheEntry } from '../cache/cache.ts'
+import type { CacheEntry, CacheRead } from '../cache/cache.ts'
 import type { Clock } from '../lib/clock.ts'
 import { responseTime, type Visit } from './visit.ts'
 
@@ -57,5 +57,25 @@ export function createReadyHeaders(clock: Clock): ReadyHeaders {
       headers.set('x-response-time', time)
     }
     return headers
+  }
+}
+
+/** RFC 9211. `ttl` in whole seconds, negative once expired. `why`: an expired one is served. */
+export function cacheStatus(
+  state: CacheRead['state'],
+  isCoalesced: boolean,
+  ttlLeftMs: number,
+  why = 'store-failed',
+): string {
+  const ttl = `ttl=${Math.floor(ttlLeftMs / 1000)}`
+  switch (state) {
+    case 'hit':
+      return `belfry; hit; ${ttl}`
+    case 'miss':
+      return isCoalesced ? 'belfry; fwd=miss; collapsed' : 'belfry; fwd=miss'
+    case 'l2':
+      return `belfry; hit; ${ttl}; detail=l2`
+    case 'stale':
+      return `belfry; hit; ${ttl}; detail=${why}`
   }
 }

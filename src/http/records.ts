@@ -10,7 +10,7 @@ import type {
 import type { Clock } from '../lib/clock.ts'
 import { readJson } from './body.ts'
 import { isNamed, matchesEtag } from './etag.ts'
-import type { ReadyHeaders, Sharing } from './ready.ts'
+import { cacheStatus, type ReadyHeaders, type Sharing } from './ready.ts'
 import { searchOf, visitHeaders, type Door, type ReadDoor, type Visit } from './visit.ts'
 
 export interface RecordDoors {
@@ -39,15 +39,16 @@ export function createRecordDoors(deps: RecordDeps, plan: CollectionPlan): Recor
   const { collections, clock, ready } = deps
 
   const headersOf = (visit: Visit, sharing: Sharing, read: CacheRead): Headers => {
-    const { state, isCoalesced, entry } = read
+    const { state, isCoalesced, isSparing, entry } = read
     // A hit is nobody's but the entry's: what it is answered with is there already.
     if (state === 'hit') return ready(sharing, entry, visit)
+    const why = isSparing === true ? 'overload' : undefined
     const headers = new Headers({
       'content-type': 'application/json',
       etag: entry.etag,
       'cache-control': sharing.cacheControl,
       'x-cache': state,
-      'cache-status': cacheStatus(read, entry.freshUntilMs - clock.now()),
+      'cache-status': cacheStatus(state, isCoalesced, entry.freshUntilMs - clock.now(), why),
       ...visitHeaders(visit, clock.tick()),
     })
     if (isCoalesced) headers.set('x-coalesced', '1')
@@ -100,7 +101,7 @@ export function createRecordDoors(deps: RecordDeps, plan: CollectionPlan): Recor
         const search = searchOf(url)
         const ask = { id: pathPart(url, 1), child, search }
         // Whether there is a list at all depends on the parent's rule.
-        const how = plan.rules.read === 'public' ? sharingOfList(search) : own
+        const how = isForAll(plan) ? sharingOfList(search) : own
         return reading(how, (user) => collections.children(plan, user, ask))
       }
     },
@@ -150,11 +151,15 @@ function expectation(request: Request): ChangeOptions {
 }
 
 /** Whether everybody gets the same answer: not so if a rule that looks at the user had a say in it. */
-function sharingOf({ rules, expand }: CollectionPlan): (search: string) => Sharing {
-  if (rules.read !== 'public') return () => own
-  const isOpen = [...expand.values()].every(({ target }) => target.rules.read === 'public')
+function sharingOf(plan: CollectionPlan): (search: string) => Sharing {
+  if (!isForAll(plan)) return () => own
+  const isOpen = [...plan.expand.values()].every(({ target }) => isForAll(target))
   // Whatever could be spelt `expand` counts as it: an answer called private by mistake does no harm.
   return isOpen ? () => shared : (search) => (/expand|%/.test(search) ? own : shared)
+}
+
+function isForAll({ rules, hide }: CollectionPlan): boolean {
+  return rules.read === 'public' && hide.rules.length === 0
 }
 
 /**
@@ -191,19 +196,4 @@ function written(
     status,
     headers: { ...headers, 'content-type': 'application/json' },
   })
-}
-
-/** RFC 9211. `ttl` in whole seconds, negative once expired. */
-function cacheStatus({ state, isCoalesced, isSparing }: CacheRead, ttlLeftMs: number): string {
-  const ttl = `ttl=${Math.floor(ttlLeftMs / 1000)}`
-  switch (state) {
-    case 'hit':
-      return `belfry; hit; ${ttl}`
-    case 'miss':
-      return isCoalesced ? 'belfry; fwd=miss; collapsed' : 'belfry; fwd=miss'
-    case 'l2':
-      return `belfry; hit; ${ttl}; detail=l2`
-    case 'stale':
-      return `belfry; hit; ${ttl}; detail=${isSparing === true ? 'overload' : 'store-failed'}`
-  }
 }

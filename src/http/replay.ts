@@ -4,6 +4,7 @@
  */
 import { keyHolder } from '../auth/auth.ts'
 import { Fault, type FieldProblem } from '../fault.ts'
+import { timeOf } from '../lib/time.ts'
 import type { Realtime, ReplayQuery } from '../realtime/realtime.ts'
 import { searchOf, visitHeaders, type Door } from './visit.ts'
 
@@ -50,9 +51,6 @@ function topicOf({ url }: Request): string {
   }
 }
 
-/** ISO 8601 with a zone, as `2026-11-21T17:00:00Z`: a local time would be another instant on every machine. */
-const isoPattern = /^\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d{1,3})?)?(Z|[+-]\d\d:\d\d)$/
-
 function readQuery(search: string): ReplayQuery {
   const problems: FieldProblem[] = []
   const given = new Map<string, string>()
@@ -87,12 +85,6 @@ function readQuery(search: string): ReplayQuery {
   }
   if (problems.length === 0) return query
   throw new Fault('invalid', 'the query is not valid', { fields: problems })
-}
-
-function timeOf(text: string): number | undefined {
-  if (!isoPattern.test(text)) return wholeOf(text)
-  const ms = Date.parse(text)
-  return Number.isNaN(ms) ? undefined : ms
 }
 
 function wholeOf(text: string): number | undefined {

@@ -8,6 +8,7 @@
  * Times are ISO 8601 with a zone, or ms since 1970.
  */
 import type { Auth, Revocation } from '../auth/auth.ts'
+import { timeOf } from '../lib/time.ts'
 import { requireAdmin } from './admin.ts'
 import { readJson } from './body.ts'
 import { readFields, type Fields } from './fields.ts'
@@ -54,8 +55,8 @@ export function revocationOf(body: unknown, nowMs: number): Revocation {
     session: idOf(fields, 'sid'),
     user: idOf(fields, 'user'),
   }
-  const before = timeOf(fields, 'before', nowMs + aheadMsMax)
-  const untilMs = timeOf(fields, 'expiresAt', timeMsMax)
+  const before = timeField(fields, 'before', nowMs + aheadMsMax)
+  const untilMs = timeField(fields, 'expiresAt', timeMsMax)
   const [one, ...others] = Object.entries(given).filter(([, id]) => id !== undefined)
   if (!one || others.length > 0) fields.problem('user', 'give one of jti, sid and user')
   const [kind, id = ''] = (one ?? ['user', '']) as [Revocation['kind'], string | undefined]
@@ -71,14 +72,12 @@ function idOf(fields: Fields, field: string): string | undefined {
   return id
 }
 
-const isoPattern = /^\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d{1,3})?)?(Z|[+-]\d\d:\d\d)$/
-
 /** The command line has only texts. */
-function timeOf(fields: Fields, field: string, mostMs: number): number | undefined {
+function timeField(fields: Fields, field: string, mostMs: number): number | undefined {
   const value = fields.any(field)
   if (value === undefined) return undefined
   const text = typeof value === 'number' ? String(value) : typeof value === 'string' ? value : ''
-  const ms = isoPattern.test(text) ? Date.parse(text) : /^\d{1,15}$/.test(text) ? Number(text) : NaN
+  const ms = timeOf(text) ?? NaN
   if (ms >= 0 && ms <= mostMs) return ms
   fields.problem(
     field,

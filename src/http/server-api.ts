@@ -2,7 +2,8 @@
  * The server API, in the shapes of Centrifugo's HTTP API: `POST /api/<method>` with `X-API-Key`, answered with
  * `{"result":…}` or a problem. No topic rule is asked; a key with scopes publishes to and reads the topics that
  * these name, and does nothing else. What is done to a user is done to each of the user's
- * connections, or to the one that `client` names; the empty user is every visitor.
+ * connections, or to the one that `client` names, at every node; the empty user is every visitor. `partial: true`: a
+ * node that should be there has not answered.
  *
  *   publish broadcast batch · subscribe unsubscribe disconnect refresh · presence presence_stats
  *   history history_remove · channels connections info
@@ -14,13 +15,13 @@ import {
   positionOf,
   repeatKeyLengthMax,
   type Position,
+  type Reach,
   type Realtime,
   type Who,
 } from '../realtime/realtime.ts'
 import type { Log } from '../observe/log.ts'
 import { readJson } from './body.ts'
 import { readFields, type Fields } from './fields.ts'
-import type { Health } from './operations.ts'
 import { visitHeaders, type Door } from './visit.ts'
 
 /** Topics of one broadcast: each is a publish of its own, in one turn of the event loop. */
@@ -50,9 +51,8 @@ const expireAtMax = 253_402_300_799
 export interface ServerApiDeps {
   readonly realtime: Pick<
     Realtime,
-    'submit' | 'broadcast' | 'ready' | 'history' | 'forget' | 'control' | 'stats' | 'node'
+    'submit' | 'broadcast' | 'ready' | 'history' | 'forget' | 'control'
   >
-  readonly health: () => Pick<Health, 'app' | 'version' | 'uptimeMs'>
   readonly log: Log
   /** `clock.tick()`. */
   readonly tick: () => number
@@ -200,45 +200,40 @@ function controlling({ realtime: { control } }: ServerApiDeps): Methods {
         const given = body.object('recover_since')
         const since = given && positionOf(given)
         if (given && !since) body.problem('recover_since', 'must be { offset, epoch }')
-        await control.subscribe(body.done(who), topic, since)
-        return '{}'
+        return reachJson(await control.subscribe(body.done(who), topic, since))
       },
     },
     unsubscribe: {
       fields: [...whoFields, 'channel'],
-      run(body) {
+      async run(body) {
         const [who, topic] = [whoOf(body), body.name('channel')]
-        control.unsubscribe(body.done(who), topic)
-        return '{}'
+        return reachJson(await control.unsubscribe(body.done(who), topic))
       },
     },
     disconnect: {
       fields: [...whoFields, 'whitelist', 'disconnect'],
-      run(body) {
+      async run(body) {
         const who = whoOf(body)
         const except = body.names('whitelist', listMax, 'optional')
         const close = closeOf(body)
-        control.disconnect(body.done(who), close, except)
-        return '{}'
+        return reachJson(await control.disconnect(body.done(who), close, except))
       },
     },
     /** `expire_at` in seconds since 1970; without it the connection does not expire. */
     refresh: {
       fields: [...whoFields, 'expired', 'expire_at'],
-      run(body) {
+      async run(body) {
         const [who, isExpired] = [whoOf(body), body.flag('expired')]
         const atS = body.whole('expire_at', 0, expireAtMax)
         body.done(undefined)
-        if (isExpired) control.refresh(who, 0)
-        else control.refresh(who, atS === undefined ? undefined : atS * 1000)
-        return '{}'
+        const atMs = atS === undefined ? undefined : atS * 1000
+        return reachJson(await control.refresh(who, isExpired ? 0 : atMs))
       },
     },
   }
 }
 
-function asking({ realtime, health }: ServerApiDeps): Methods {
-  const { control } = realtime
+function asking({ realtime: { control } }: ServerApiDeps): Methods {
   return {
     presence: {
       fields: ['channel'],
@@ -261,23 +256,23 @@ function asking({ realtime, health }: ServerApiDeps): Methods {
     channels: {
       fields: ['pattern'],
       isScoped: true,
-      run(body, guard) {
-        const found = control.channels(body.done(body.text('pattern') ?? ''), listMax)
-        const mine = found.filter(({ name }) => guard.may('read', name))
+      async run(body, guard) {
+        const found = await control.channels(body.done(body.text('pattern') ?? ''), listMax)
+        const mine = found.items.filter(({ name }) => guard.may('read', name))
         const named = mine.map(({ name, clients }) => [name, { num_clients: clients }])
-        return JSON.stringify({ channels: Object.fromEntries(named) })
+        return JSON.stringify({ channels: Object.fromEntries(named), ...partly(found) })
       },
     },
     /** As in Centrifugo PRO. Of a user, or of all; 1,000 unless told otherwise. */
     connections: {
       fields: ['user', 'client', 'limit'],
-      run(body) {
+      async run(body) {
         const who = { user: body.text('user'), client: body.text('client') }
         const max = body.whole('limit', 1, listMax) ?? connectionsDefault
         body.done(undefined)
         const isAll = who.user === undefined && who.client === undefined
-        const found = control.connections(isAll ? undefined : who, max)
-        const named = found.map(({ client, user, address, topics, expiresAtMs }) => [
+        const found = await control.connections(isAll ? undefined : who, max)
+        const named = found.items.map(({ client, user, address, topics, expiresAtMs }) => [
           client,
           {
             user,
@@ -286,29 +281,37 @@ function asking({ realtime, health }: ServerApiDeps): Methods {
             state: { channels: Object.fromEntries(topics.map((name) => [name, {}])) },
           },
         ])
-        return JSON.stringify({ connections: Object.fromEntries(named) })
+        return JSON.stringify({ connections: Object.fromEntries(named), ...partly(found) })
       },
     },
     info: {
       fields: [],
-      run(body) {
+      async run(body) {
         body.done(undefined)
-        const { connections, subscriptions, topics } = realtime.stats()
-        const { app, version, uptimeMs } = health()
-        const node = {
-          uid: realtime.node,
-          name: app,
-          version,
-          num_clients: connections,
-          num_users: control.users,
-          num_subs: subscriptions,
-          num_channels: topics,
-          uptime: Math.floor(uptimeMs / 1000),
-        }
-        return JSON.stringify({ nodes: [node] })
+        const found = await control.info()
+        const nodes = found.items.map((one) => ({
+          uid: one.node,
+          name: one.app,
+          version: one.version,
+          num_clients: one.connections,
+          num_users: one.users,
+          num_subs: one.subscriptions,
+          num_channels: one.topics,
+          uptime: Math.floor(one.uptimeMs / 1000),
+        }))
+        return JSON.stringify({ nodes, ...partly(found) })
       },
     },
   }
+}
+
+/** Only where it is so: with one node the answers are Centrifugo's. */
+function partly({ isPartial }: Reach): { readonly partial?: true } {
+  return isPartial ? { partial: true } : {}
+}
+
+function reachJson(reach: Reach): string {
+  return JSON.stringify(partly(reach))
 }
 
 function readable(body: Fields, guard: Guard): string {

@@ -42,3 +42,8 @@ export const systemClock: Clock = {
     setImmediate(run)
   },
 }
+
+/** Waits, and keeps the process alive meanwhile: for the command line, which has nothing else to live for. */
+export async function wait(ms: number): Promise<void> {
+  await new Promise<void>((resolve) => void setTimeout(resolve, Math.min(ms, timerMsMax)))
+}

@@ -2,9 +2,13 @@
  * `limits`: named policies, to be attached to collections, routes and topics. Each is one budget per caller, wherever
  * it is attached: so many in ANY window of that length, not from one full minute to the next.
  *
- * A caller is a user; without a token, an address (of IPv6 its /64; behind proxies see `TRUSTED_PROXIES`). Holders of
- * `API_KEY` are not limited. Beyond the limit: 429 with `Retry-After`, before the body is read; what is refused does
+ * A caller is a user, or an API key with scopes; without either, an address (of IPv6 its /64; behind proxies see
+ * `TRUSTED_PROXIES`). Holders of `API_KEY`, or of a key with the scope `admin`, are not limited. Beyond the limit: 429 with `Retry-After`, before the body is read; what is refused does
  * not count. Every answer says what is left (`RateLimit`). With `REDIS_URL` all nodes count together.
+ *
+ * Two names have a rate unless you say another: `writes` (600/min, of writes without a limit of their own), and
+ * `credentials` (60/min: tokens and keys of an address that are refused, at doors and on sockets; beyond it no other
+ * is looked at until the window is over).
  *
  * @example
  * import { app, collection } from 'belfry'
@@ -43,7 +47,7 @@ export interface RateLimit {
   readonly rate: Rate
   /** Count, and say in the metrics what would have been refused. Default false. */
   readonly shadow?: boolean
-  /** Count addresses, whoever asks. Default: users, and the addresses of visitors. */
+  /** Count addresses, whoever asks. Default: users, API keys, and the addresses of visitors. */
   readonly by?: 'address'
 }
 

@@ -18,6 +18,7 @@ import { createShared, type SharedOptions, type SharedPort } from './shared.ts'
 import { slotKey, type Ask, type LimitPolicy, type LimitsDecision } from './policy.ts'
 import { Windows, type WindowsOptions } from './windows.ts'
 
+export { createCredentials, type Credentials } from './credentials.ts'
 export type { Ask, LimitPolicy, LimitsDecision, Verdict } from './policy.ts'
 export { policiesOf, policyNamePattern, policyOf, type NamedPolicies } from './uses.ts'
 

@@ -2,6 +2,7 @@
 import type { Auth } from '../auth/auth.ts'
 import type { Backups, BackupStats } from '../backup/backup.ts'
 import type { Cache } from '../cache/cache.ts'
+import type { Feeds, FeedStats } from '../feeds/feeds.ts'
 import type { Limiter, LimiterStats } from '../limits/limits.ts'
 import type { Overload } from '../overload/overload.ts'
 import type { Realtime } from '../realtime/realtime.ts'
@@ -16,6 +17,7 @@ export interface GaugeRooms {
   readonly backups: Pick<Backups, 'stats'>
   readonly limiter: Pick<Limiter, 'stats'>
   readonly overload: Pick<Overload, 'stage' | 'status'>
+  readonly feeds: Pick<Feeds, 'stats'>
 }
 
 export function createGauges(rooms: GaugeRooms): Gauges {
@@ -24,6 +26,7 @@ export function createGauges(rooms: GaugeRooms): Gauges {
     ...backupGauges(rooms.backups.stats()),
     ...limitGauges(rooms.limiter.stats()),
     ...overloadGauges(rooms.overload),
+    ...feedGauges(rooms.feeds.stats()),
   })
 }
 
@@ -94,6 +97,20 @@ function backupGauges({ lastAtMs, lastBytes, lastTookMs, failures }: BackupStats
     ...(lastBytes === undefined ? {} : { belfry_backup_last_bytes: lastBytes }),
     ...(lastTookMs === undefined ? {} : { belfry_backup_last_duration_seconds: lastTookMs / 1000 }),
   }
+}
+
+function feedGauges(feeds: readonly FeedStats[]): Record<string, number> {
+  const gauges: Record<string, number> = {}
+  for (const { name, ticks, failures, changes, keys, stale, isLeading } of feeds) {
+    gauges[`belfry_feed_ticks_total{feed="${name}"}`] = ticks
+    gauges[`belfry_feed_failures_total{feed="${name}"}`] = failures
+    gauges[`belfry_feed_changes_total{feed="${name}"}`] = changes
+    gauges[`belfry_feed_keys{feed="${name}"}`] = keys
+    gauges[`belfry_feed_stale{feed="${name}"}`] = stale
+    // Of several nodes 1 on the one that asks.
+    gauges[`belfry_feed_asks{feed="${name}"}`] = Number(isLeading)
+  }
+  return gauges
 }
 
 function overloadGauges({ stage, status }: GaugeRooms['overload']): Record<string, number> {

@@ -19,8 +19,8 @@ export interface Metrics {
   /** One query, by the name its statement was given in code. */
   query(name: string, ms: number): void
   /**
-   * Read when asked for: `{ belfry_connections: 3 }`. A name ending in `_total` is a counter. Those of one name with
-   * labels, `name{policy="api"}`, stand together.
+   * Read when asked for: `{ belfry_connections: 3 }`, or with labels, `name{policy="api"}`. A name ending in `_total`
+   * is a counter.
    */
   gauges(read: Gauges): void
   text(): string
@@ -85,7 +85,7 @@ export function createMetrics(): Metrics {
         [
           ...requestLines(routes),
           ...queryLines(queries),
-          ...readers.flatMap((read) => gaugeLines(read())),
+          ...gaugeLines(readers.flatMap((read) => Object.entries(read()))),
         ].join('\n') + '\n'
       )
     },
@@ -128,14 +128,11 @@ function histogram(metric: string, label: string, { buckets, sumMs, count: all }
   ]
 }
 
-function gaugeLines(values: Readonly<Record<string, number>>): string[] {
-  const lines: string[] = []
-  let last = ''
-  for (const [labelled, value] of Object.entries(values)) {
-    const [name = ''] = labelled.split('{', 1)
-    if (name !== last) lines.push(`# TYPE ${name} ${name.endsWith('_total') ? 'counter' : 'gauge'}`)
-    lines.push(`${labelled} ${value}`)
-    last = name
-  }
-  return lines
+/** A name's lines stand together, under one type: the format wants it, and who gives them need not know. */
+function gaugeLines(values: readonly (readonly [string, number])[]): string[] {
+  const byName = Map.groupBy(values, ([labelled]) => labelled.split('{', 1)[0] ?? '')
+  return [...byName].flatMap(([name, some]) => [
+    `# TYPE ${name} ${name.endsWith('_total') ? 'counter' : 'gauge'}`,
+    ...some.map(([labelled, value]) => `${labelled} ${value}`),
+  ])
 }

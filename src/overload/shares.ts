@@ -25,7 +25,7 @@ export type Queue = 'loop' | 'reads' | 'writes'
  */
 const patienceMs: Record<Queue, readonly [number, number, number]> = {
   loop: [1, 2, 10],
-  reads: [5, 10, 40],
+  reads: [5, 20, 60],
   writes: [20, 50, 150],
 }
 

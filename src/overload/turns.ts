@@ -86,8 +86,7 @@ export function createTurns({ cpuMs, stolenMs }: TurnsDeps, startedAt: number): 
   }
 
   const turnTo = (now: number, requestAt: number, stolen: number): Turn => ({
-    waitMs:
-      firstAt < 0 ? 0 : Math.max(0, requestAt - Math.max(firstAt, beatAt + everyMs) - stolen),
+    waitMs: firstAt < 0 ? 0 : Math.max(0, requestAt - Math.max(firstAt, beatAt + everyMs) - stolen),
     lateMs: Math.max(0, now - beatAt - everyMs - stolen),
   })
 

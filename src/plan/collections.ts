@@ -12,6 +12,7 @@ import {
 } from '../collections/collections.ts'
 import type { CollectionDeclaration, CollectionOptions, Order } from '../collections/declare.ts'
 import { primaryKey } from '../store/store.ts'
+import { checkHidden, hideOf } from './hide.ts'
 import { withReferenced } from './references.ts'
 import { linkCollections, type Unlinked } from './relations.ts'
 import { checkOptions, checkRule, durationOf, priorityOf, sampleOf } from './report.ts'
@@ -46,6 +47,7 @@ const known = {
     'expand',
     'limits',
     'priority',
+    'hide',
   ],
   notYet: [],
 }
@@ -80,7 +82,9 @@ export function compileCollections(
     collections.push({ plan, options, at, ...links })
   }
   linkCollections(collections, report)
-  return { collections: collections.map(({ plan }) => plan), tables }
+  const plans = collections.map(({ plan }) => plan)
+  checkHidden(plans, report)
+  return { collections: plans, tables }
 }
 
 function checkPath(path: string, paths: readonly string[], at: string, report: Report): void {
@@ -111,13 +115,15 @@ function compileCollection(
     report(`${at}.live`, 'must be a function from a row to a topic, or several')
   }
   const orders = compileOrders(options, columns, key, at, report)
+  const keyProperties = key.map(propertyOf)
   return Object.freeze({
     path,
     table,
     tableName: name,
     columns,
     key,
-    keyProperties: key.map(propertyOf),
+    keyProperties,
+    hide: hideOf(options, { columns, keyProperties }, at, report),
     ...ttlsOf(options, at, report),
     warm: warmOf(options, orders, at, report),
     staleMs: durationOf(options.stale, `${at}.stale`, 0, report),

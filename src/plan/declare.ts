@@ -10,13 +10,20 @@
  *
  * export default app({ name: 'notes', collections: { notes: collection(notes, { read: 'public' }) } })
  */
+import type { TSchema } from 'elysia'
+import type { AuthOptions, User, UserWith } from '../auth/declare.ts'
 import type { BackupOptions } from '../backup/declare.ts'
-import type { CollectionDeclaration } from '../collections/declare.ts'
+import {
+  collection,
+  type CollectionDeclaration,
+  type DeclareCollection,
+} from '../collections/declare.ts'
 import type { FeedDeclaration } from '../feeds/declare.ts'
 import type { RateLimit } from '../limits/declare.ts'
 import type { Routes } from '../http/declare.ts'
 import type { Rate } from '../lib/rate.ts'
-import type { TopicDeclaration } from '../realtime/declare.ts'
+import { topic, type DeclareTopic, type TopicDeclaration } from '../realtime/declare.ts'
+import type { BudgetDeclaration, ProxyDeclaration } from '../upstream/declare.ts'
 
 /** Without the names that clients read: those are each declaration's own. */
 export type CollectionsDeclared = Readonly<
@@ -27,6 +34,7 @@ export type TopicsDeclared = Readonly<Record<string, Pick<TopicDeclaration, 'kin
 export interface AppOptions<
   Collections extends CollectionsDeclared = CollectionsDeclared,
   Topics extends TopicsDeclared = TopicsDeclared,
+  Asker extends User = User,
 > {
   /** Lower-case letters, digits and dashes; names the default data folder and log lines. */
   readonly name: string
@@ -35,6 +43,10 @@ export interface AppOptions<
   /** By pattern: `{name}` stands for one or more characters other than `:`. */
   readonly topics?: Topics
   readonly feeds?: Readonly<Record<string, FeedDeclaration>>
+  /** How often others may be asked, by feeds and proxies: see `src/upstream/declare.ts`. */
+  readonly budgets?: Readonly<Record<string, BudgetDeclaration>>
+  /** By path, `'/api/jupiter'`: parts of somebody else's API, passed on. */
+  readonly proxies?: Readonly<Record<string, ProxyDeclaration>>
   /** What is served at `/`: an HTML file imported by the app, or HTML text. Default: a line that names the app. */
   readonly page?: Bun.HTMLBundle | string
   /** Copies of the database on a clock. Default: none but those that `belfry backup` makes. */
@@ -43,12 +55,12 @@ export interface AppOptions<
   /** Policies by name, for collections, routes and topics: see `src/limits/declare.ts`. */
   readonly limits?: Readonly<Record<string, Rate | RateLimit>>
   /** Your own HTTP routes: see `src/http/declare.ts`. Called once, at start. */
-  readonly routes?: Routes
+  readonly routes?: Routes<Asker>
+  /** What tokens must say: see `src/auth/declare.ts`. */
+  readonly auth?: AuthOptions
 
   /** Declared in the app file, not served yet: refused at start. */
-  readonly auth?: unknown
   readonly jobs?: unknown
-  readonly budgets?: unknown
 }
 
 export interface AppDeclaration<
@@ -71,4 +83,43 @@ export function app<
   Topics extends TopicsDeclared = None,
 >(options: AppOptions<Collections, Topics>): AppDeclaration<Collections, Topics> {
   return { kind: 'app', options }
+}
+
+/** `app`, `collection` and `topic`, for users whose claims are declared. */
+export interface DeclareWith<Asker extends User> {
+  readonly app: <
+    Collections extends CollectionsDeclared = None,
+    Topics extends TopicsDeclared = None,
+  >(
+    options: AppOptions<Collections, Topics, Asker>,
+  ) => AppDeclaration<Collections, Topics>
+  readonly collection: DeclareCollection<Asker>
+  readonly topic: DeclareTopic<Asker>
+}
+
+/**
+ * Declares what the token of every user must say: the same `app`, `collection` and `topic`, whose rules know `user` by
+ * it. In an app of several files, one of them exports these, and the others import them from there.
+ *
+ * @example
+ * import { withClaims } from 'belfry'
+ * import { t } from 'elysia'
+ *
+ * const { app, topic } = withClaims(t.Object({ rooms: t.Array(t.String()) }))
+ *
+ * export default app({
+ *   name: 'rooms',
+ *   topics: { 'room:{id}': topic({ subscribe: ({ user, params }) => user?.rooms.some((room) => room === params.id) }) },
+ * })
+ */
+export function withClaims<Claims extends TSchema>(
+  claims: Claims,
+): DeclareWith<UserWith<Claims['static']>> {
+  const declared = {
+    app: (options: AppOptions) => app({ ...options, auth: { ...options.auth, claims } }),
+    collection,
+    topic,
+  }
+  // Rules are contravariant in the user; whoever comes to them has what is declared.
+  return declared as unknown as DeclareWith<UserWith<Claims['static']>>
 }

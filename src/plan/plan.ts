@@ -5,11 +5,14 @@
  * naming its key in the file, so that a user mends them in one go.
  */
 import type { SQLiteTable } from 'drizzle-orm/sqlite-core'
+import type { CheckClaims } from '../auth/auth.ts'
 import type { BackupPlan } from '../backup/backup.ts'
 import type { CollectionPlan } from '../collections/collections.ts'
 import { Fault, type FieldProblem } from '../fault.ts'
 import type { FeedPlan } from '../feeds/feeds.ts'
 import type { TopicPlan } from '../realtime/realtime.ts'
+import type { BudgetPlan, ProxyPlan } from '../upstream/upstream.ts'
+import { compileClaims } from './auth.ts'
 import { compileBackup } from './backup.ts'
 import { compileCollections } from './collections.ts'
 import type { AppDeclaration, AppOptions } from './declare.ts'
@@ -17,6 +20,7 @@ import { compileFeeds } from './feeds.ts'
 import { compileDoorLimits, compileNamed, type LimitsPlan } from './limits.ts'
 import { checkOptions, type IsDeclared, type Report } from './report.ts'
 import { compileTopics } from './topics.ts'
+import { compileBudgets, compileProxies } from './upstream.ts'
 
 export type { LimitsPlan } from './limits.ts'
 
@@ -27,16 +31,23 @@ export interface Plan {
   readonly tables: readonly SQLiteTable[]
   readonly topics: readonly TopicPlan[]
   readonly feeds: readonly FeedPlan[]
+  readonly budgets: readonly BudgetPlan[]
+  readonly proxies: readonly ProxyPlan[]
   readonly page: AppOptions['page']
   readonly routes: AppOptions['routes']
   readonly limits: LimitsPlan
+  /** What users' tokens must say. */
+  readonly claims: CheckClaims | undefined
   /** Absent: backups are made when asked only. */
   readonly backup: BackupPlan | undefined
 }
 
 const known = {
-  served: ['name', 'collections', 'topics', 'feeds', 'page', 'routes', 'backup', 'limits'],
-  notYet: ['auth', 'jobs', 'budgets'],
+  served: [
+    ...['name', 'collections', 'topics', 'feeds', 'budgets', 'proxies'],
+    ...['page', 'routes', 'backup', 'limits', 'auth'],
+  ],
+  notYet: ['jobs'],
 }
 
 /** Faults: `invalid`, with every problem of the file. */
@@ -62,7 +73,15 @@ function compile(declaration: unknown, report: Report): Plan | undefined {
   const topics = compileTopics(options.topics ?? {}, named, report)
   const isDeclared = namesIn(options, topics)
   const { collections, tables } = compileCollections(options.collections ?? {}, isDeclared, report)
-  const feeds = compileFeeds(options.feeds ?? {}, { collections, isDeclared }, report)
+  const budgets = compileBudgets(options.budgets, report)
+  const feeds = compileFeeds(
+    options.feeds ?? {},
+    { collections, topics, isDeclared, budgets: new Set(budgets.map((one) => one.name)) },
+    report,
+  )
+  const paths = collections.map(({ path }) => path)
+  const among = { budgets, limits: named, collections: paths }
+  const proxies = compileProxies(options.proxies, among, report)
   const { name, page, routes } = options
   if (routes !== undefined && typeof routes !== 'function') {
     report('routes', 'must be a function of the server')
@@ -72,7 +91,12 @@ function compile(declaration: unknown, report: Report): Plan | undefined {
     collections: compileDoorLimits(options.collections ?? {}, named, report),
   }
   const backup = compileBackup(options.backup, report)
-  return Object.freeze({ name, collections, tables, topics, feeds, page, routes, limits, backup })
+  const claims = compileClaims(options.auth, report)
+  const upstream = { budgets, proxies }
+  return Object.freeze({
+    ...{ name, collections, tables, topics, feeds, ...upstream },
+    ...{ page, routes, limits, backup, claims },
+  })
 }
 
 /** A pattern that is wrong has been reported: what names its topics is not wrong as well. */
@@ -92,7 +116,7 @@ function problemsFault(problems: readonly FieldProblem[]): Fault {
 
 /** What is encoded for these columns and orders is for nobody who has others. */
 export function schemaOf({ collections }: Plan): string {
-  const shapes = collections.map(({ path, columns, orders, expand }) => {
+  const shapes = collections.map(({ path, columns, orders, expand, hide }) => {
     const sorted = [...orders].map(([name, by]) => [
       name,
       by.map((one) => [one.column.name, one.descending]),
@@ -102,6 +126,7 @@ export function schemaOf({ collections }: Plan): string {
       [...columns.keys()],
       sorted,
       [...expand].map(([name, one]) => [name, one.target.path]),
+      [hide.always.map(([property]) => property), hide.rules.map(([property]) => property)],
     ]
   })
   return Bun.hash(JSON.stringify(shapes)).toString(36)

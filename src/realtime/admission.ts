@@ -1,11 +1,12 @@
 /**
  * Who may come in, and when. How many: in all, of one address, of one user. How fast: when a restart
  * brings everybody back at once, what `connect` costs (a token to verify, topics to join, histories to
- * send) is spread by a token bucket, and whoever finds it empty stands in line:
+ * send) is spread by a token bucket, and whoever finds it empty stands in line; so do event streams, which come back
+ * with a replay each:
  *
  *   connect ─┬─► the bucket has one ─────────────────────────► goes on
  *            ├─► in line, first come, first served ─► 10 ms ─► goes on
- *            └─► the line is full ─► error 111, the client comes back by its own delay
+ *            └─► the line is full ─► error 111, or `retry` and the end of the stream: the client comes back later
  *
  * So nobody is refused at random, and those inside are served meanwhile.
  */
@@ -42,6 +43,7 @@ export interface Admission {
   check(address: string, user: string | undefined): void
   /** Takes a place. The promise never fails; who is closed by then takes none. */
   enter(guest: Guest): 'now' | 'full' | Promise<void>
+  /** Whoever stands in line goes on, and finds that nobody is served any more. */
   stop(): void
 }
 
@@ -148,6 +150,9 @@ export function createAdmission(clock: Clock, limits: AdmissionLimits): Admissio
     stop() {
       cancel?.()
       cancel = undefined
+      for (const { goOn } of line.slice(served)) goOn()
+      line = []
+      served = 0
     },
   }
 }

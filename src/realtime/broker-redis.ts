@@ -20,10 +20,18 @@ import type { Log } from '../observe/log.ts'
 import type { Redis } from '../store/store.ts'
 import type { Broker } from './broker.ts'
 import { createLane, type Job, type Way } from './broker-lane.ts'
-import { hasCome, keptOf, messageOf, stateOf, type Message, type State } from './broker-state.ts'
-import { publishScript, stateScript, forgetScript } from './broker-scripts.ts'
+import {
+  hasCome,
+  isForgetting,
+  isTwice,
+  keptOf,
+  messageOf,
+  type Message,
+  type State,
+} from './broker-state.ts'
+import { compareMs, createRegister, type Has } from './broker-register.ts'
 import { createFollowed } from './followed.ts'
-import { keepOf, type Encoded, type FrameSink, type Hub, type Match, type Topic } from './hub.ts'
+import type { Encoded, FrameSink, Hub, Match, Topic } from './hub.ts'
 import type { Position } from './recovery.ts'
 
 export type BrokerRedis = Pick<Redis, 'isUp' | 'script' | 'subscribe'>
@@ -57,23 +65,11 @@ const lookMs = 250
 /** A start looks so long for Redis; then topics go alone. */
 const arriveMs = 1_000
 
-/** In which every topic is compared with Redis once, whatever happens: a lost message of a quiet topic comes to light. */
-const compareMs = 5 * 60_000
-
-/** A topic that nobody publishes to keeps its number in Redis three times as long as it is compared. */
-const quietMs = 3 * compareMs
-
-/** A topic keeps its number so long after its last publication, or twice as long as its history. */
-const spokenMs = 24 * 3_600_000
-
 /** Of a Redis that answers, but not this. */
 const readTriesMax = 3
 
 /** States on their way: half of what the connection takes is left for others. */
 const readsMax = 256
-
-/** Of one answer; Redis does nothing else meanwhile. */
-const stateBytesMax = 4 * 1024 * 1024
 
 /** Of messages that came while a state was read; beyond it is read again. */
 const waitingMax = 1_000
@@ -125,8 +121,7 @@ export function createRedisBroker(
   { hub, redis, clock, log }: RedisBrokerDeps,
   options: RedisBrokerOptions,
 ): Broker {
-  const { namespace, restMsMost = restMsMostDefault, patienceMs = patienceMsDefault } = options
-  const channel = `${namespace}:topics`
+  const { restMsMost = restMsMostDefault, patienceMs = patienceMsDefault } = options
   const follows = new WeakMap<Topic, Follow>()
   const loading = new Map<string, Loading>()
   /** To be read as soon as Redis answers: they may have missed something. */
@@ -149,19 +144,10 @@ export function createRedisBroker(
   /** Nobody has used it, for a publication or for an epoch; the hub's own epochs have no dot. */
   const nextName = (): string => `${hub.epoch}.${(names += 1).toString(36)}`
 
-  const keysOf = (name: string): [meta: string, log: string, seen: string] => {
-    const base = `${namespace}:{${encodeURIComponent(name)}}`
-    return [`${base}:meta`, `${base}:log`, `${base}:seen:${options.source}`]
-  }
+  const register = createRegister({ redis, clock, nextName }, options)
 
-  const read = async ({ name, plan }: Match, since?: Topic): Promise<State> => {
-    const [meta, entries] = keysOf(name)
-    const mark = (since && follows.get(since)?.mark) ?? ''
-    const has = since ? [since.epoch, since.offset, mark] : ['', 0, '']
-    const bounds = [keepOf(plan).size, stateBytesMax, quietMs]
-    const args = [channel, name, nextName(), ...bounds, ...has]
-    const answer = await redis.script(stateScript, [meta, entries], args)
-    const state = stateOf(answer, clock.now(), options.source)
+  const read = async (match: Match, has?: Has): Promise<State> => {
+    const state = await register.state(match, has)
     await followed.when(Math.max(0, ...state.entries.slice(-1).map(({ seq }) => seq)))
     return state
   }
@@ -213,18 +199,16 @@ export function createRedisBroker(
 
   /** In order, or not at all. */
   const take = (topic: Topic, follow: Follow, message: Message): void => {
-    const { epoch, offset, mark } = message
+    const { epoch, offset } = message
     if (follow.waiting) follow.waiting.push(message)
     else if (epoch !== topic.epoch || offset > topic.offset + 1) catchUp(topic, follow, message)
-    else if (mark === '-') {
+    else if (isForgetting(message)) {
       if (offset === topic.offset) topic.history.clear()
     } else if (offset === topic.offset + 1) {
       const wait = followed.when(message.seq)
       if (wait) hold(topic, follow, message, wait)
       else tell(topic, follow, message)
-    }
-    // A number given twice: Redis has gone back, to before it.
-    else if (offset === topic.offset && mark !== follow.mark) catchUp(topic, follow, message)
+    } else if (isTwice(topic, follow.mark, message)) catchUp(topic, follow, message)
   }
 
   const hold = (topic: Topic, follow: Follow, message: Message, wait: Promise<void>): void => {
@@ -287,13 +271,27 @@ export function createRedisBroker(
   /** `coming`: what is missing was on its way on the channel, and has come meanwhile. */
   const compare = async (topic: Topic, follow: Follow): Promise<State | 'coming'> => {
     if (!follow.isShared) return await read(topic)
-    const state = await read(topic, topic)
+    const state = await ask(topic, follow)
     if (state.isSame || state.epoch !== topic.epoch) return state
     // Not kept in Redis: before it is given up, what Redis has told may arrive.
     if (!hasCome(topic.offset, state, follow.waiting)) {
       await new Promise<void>((resolve) => void clock.after(comingMs, resolve))
     }
-    return hasCome(topic.offset, state, follow.waiting) ? 'coming' : await read(topic, topic)
+    return hasCome(topic.offset, state, follow.waiting) ? 'coming' : await ask(topic, follow)
+  }
+
+  const ask = async (topic: Topic, follow: Follow): Promise<State> => {
+    // All that has been heard is there: Redis is asked after it was said.
+    await Promise.resolve()
+    const heard = follow.waiting?.length ?? 0
+    const isBack = follow.waiting?.some((one) => isTwice(topic, follow.mark, one)) === true
+    // Whoever is further than Redis can be makes it begin another epoch.
+    const offset = isBack ? Number.MAX_SAFE_INTEGER : topic.offset
+    const state = await read(topic, { epoch: topic.epoch, offset, mark: follow.mark })
+    // What was heard of another epoch is over. It would be a reason to ask, again and again.
+    const isOver = ({ epoch }: Message, index: number) => index < heard && epoch !== state.epoch
+    follow.waiting = follow.waiting?.filter((one, index) => !isOver(one, index))
+    return state
   }
 
   /** From now on it is what Redis says. */
@@ -356,20 +354,18 @@ export function createRedisBroker(
   }
 
   const share = async ({ match, encoded, once }: Job): Promise<Position> => {
-    const { name, plan } = match
     const { data } = encoded
     const mark = nextName()
-    const { size, ttlMs } = keepOf(plan)
-    const metaMs = Math.max(spokenMs, 2 * ttlMs)
-    const kept = [size, ttlMs > 0 ? ttlMs : metaMs, metaMs]
-    const args = [channel, name, data, mark, nextName(), ...kept, once ?? '', options.source]
-    const answer = await redis.script(publishScript, keysOf(name), args, patienceMs / 2)
-    const [epoch, offset, isTaken] = answer as [string, number, number]
-    const topic = hub.peek(name)
+    const { epoch, offset, isTaken } = await register.publish(
+      match,
+      { data, mark, once },
+      patienceMs / 2,
+    )
+    const topic = hub.peek(match.name)
     const follow = topic && follows.get(topic)
     // Mostly it is known before the channel says so. If not, what the channel says comes in order.
     const isNext = topic?.epoch === epoch && topic.offset + 1 === offset
-    if (isTaken === 1 && isNext && follow?.isShared && !follow.waiting) {
+    if (isTaken && isNext && follow?.isShared && !follow.waiting) {
       tell(topic, follow, { mark, data })
     }
     return { epoch, offset }
@@ -397,8 +393,9 @@ export function createRedisBroker(
     for (const topic of behind) {
       if (reads >= readsMax) return
       const follow = followOf(topic)
-      if (!follow?.isShared) behind.delete(topic)
-      else if (!follow.waiting) catchUp(topic, follow)
+      if (follow?.waiting) continue
+      if (follow?.isShared) catchUp(topic, follow)
+      else behind.delete(topic)
     }
     if (clock.tick() < restsUntil) return
     for (const topic of alone) {
@@ -458,9 +455,7 @@ export function createRedisBroker(
       return arrival ? arrival.promise.then(() => lane.publish(job)) : lane.publish(job)
     },
     async forget(match) {
-      const [meta, entries] = keysOf(match.name)
-      if (wayOf(match) !== 'alone')
-        await redis.script(forgetScript, [meta, entries], [channel, match.name])
+      if (wayOf(match) !== 'alone') await register.forget(match)
       hub.peek(match.name)?.history.clear()
     },
     followed: followed.reach,
@@ -470,8 +465,12 @@ export function createRedisBroker(
     settled: lane.settled,
     start() {
       clock.after(arriveMs, arrive)
-      end ??= redis.subscribe(channel, hear, () => {
-        for (const topic of hub.alive()) if (follows.get(topic)?.isShared) behind.add(topic)
+      end ??= redis.subscribe(register.channel, hear, () => {
+        for (const topic of hub.alive()) {
+          const follow = follows.get(topic)
+          // Also one that is coming back from being alone: what it reads may be from before.
+          if (follow?.isShared || follow?.waiting) behind.add(topic)
+        }
         for (const loaded of loading.values()) loaded.isDoubtful = true
         look()
       })

@@ -29,6 +29,17 @@ export function messageOf(
   return { name, message: { epoch, offset: Number(offset), mark, data: text.slice(line + 1), seq } }
 }
 
+/** What the topic kept is gone. */
+export function isForgetting({ mark }: Message): boolean {
+  return mark === '-'
+}
+
+/** A number that was given twice: Redis has gone back, to before it. `mark`: of the one that was heard here. */
+export function isTwice(at: Position, mark: string, message: Message): boolean {
+  const isHere = message.epoch === at.epoch && message.offset === at.offset && at.offset > 0
+  return isHere && message.mark !== mark && !isForgetting(message)
+}
+
 /** Whether messages lead from an offset to where Redis is. */
 export function hasCome(
   from: number,

@@ -16,12 +16,12 @@ export function publish(peer: Peer, id: number, { channel, data, type = 0 }: Par
   if (type !== 0) return peer.error(id, errors.notAvailable)
   const match = allowed(peer, id, channel, 'publish')
   if (!match) return
-  const { client, context, identity, socket } = peer
+  const { address, client, context, identity } = peer
   const isCall = match.plan.through !== undefined
   if (isCall && peer.calls >= context.limits.callsPerConnectionMax) {
     return peer.error(id, errors.tooMany)
   }
-  const author = { identity, client, address: socket?.remoteAddress }
+  const author = { identity, client, address }
   const refused = context.publisher.publishAs(author, match, data)
   if (!(refused instanceof Promise)) return answerPublish(peer, id, refused)
   if (isCall) peer.calls += 1
@@ -128,9 +128,9 @@ export function rpc(peer: Peer, id: number, { method, data }: Params): void {
   if (verb === 'GET' && !isEmpty) return peer.error(id, errors.badRequest)
   if (peer.calls >= limits.callsPerConnectionMax) return peer.error(id, errors.tooMany)
   peer.calls += 1
-  const address = peer.socket?.remoteAddress ?? ''
+  const { address, identity } = peer
   const body = isEmpty ? undefined : data
-  const called = call({ identity: peer.identity, address, method: verb, path, body })
+  const called = call({ identity, address, method: verb, path, body })
   detach(
     called.then((outcome) => answerCall(peer, id, outcome)),
     (error) => {

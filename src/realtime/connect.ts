@@ -1,6 +1,7 @@
 /** Who a connection is: `connect`, `refresh`, and how long that lasts. */
 import type { Identity, Verdict } from '../auth/auth.ts'
 import { bringAlive, goOn } from './alive.ts'
+import { countRefused, isBarred } from './credentials.ts'
 import { lifetimeFields, objectOf, type Peer } from './peer.ts'
 import { closes, errors, isRecord, refreshPush, reply, type Command } from './protocol.ts'
 import { channelsOf, recheck, subscribeOwn } from './subscribe.ts'
@@ -11,6 +12,11 @@ type Params = Command['params']
 export function connect(peer: Peer, id: number, params: Params): Promise<void> | undefined {
   if (peer.state !== 'opened') {
     peer.end(closes.badRequest)
+    return undefined
+  }
+  // Before it takes anybody's turn.
+  if (tokenOf(params) !== undefined && isBarred(peer)) {
+    bar(peer, id)
     return undefined
   }
   const turn = peer.context.admission.enter(peer)
@@ -78,11 +84,21 @@ function identify(
     peer.error(id, errors.badRequest)
     return undefined
   }
+  if (isBarred(peer)) {
+    bar(peer, id)
+    return undefined
+  }
   const verdict = peer.context.identify(token)
   const judge = (known: Verdict): Promise<void> | undefined => {
     if (peer.state === 'closed') return undefined
     if (known.ok) return proceed(known.identity)
-    refuse(peer, id, known.reason)
+    const { reason } = known
+    if (reason === 'invalid') {
+      return countRefused(peer, (isTooMany) =>
+        isTooMany ? bar(peer, id) : refuse(peer, id, reason),
+      )
+    }
+    refuse(peer, id, reason)
     return undefined
   }
   if (!(verdict instanceof Promise)) return judge(verdict)
@@ -93,6 +109,15 @@ function identify(
     })
     return waiting
   })
+}
+
+/**
+ * Whatever its token is, it was not looked at. Who connects comes back by its own delay; who is connected keeps what
+ * it has, and sends its new token again.
+ */
+function bar(peer: Peer, id: number): void {
+  peer.error(id, errors.tooMany)
+  if (peer.state === 'opened') peer.end(closes.tooMany)
 }
 
 /** Who connects is told to fetch a new token; who is connected gets it by connecting again. */

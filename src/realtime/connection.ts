@@ -11,6 +11,7 @@
  * when that tick is over (`pump.ts`): no publication overtakes the reply to what came before it.
  */
 import type { Identity } from '../auth/auth.ts'
+import { faultCodes, toFault } from '../fault.ts'
 import { detach } from '../lib/service.ts'
 import { history, presence, presenceStats, publish, rpc } from './commands.ts'
 import { connect, refresh, refreshByServer } from './connect.ts'
@@ -75,7 +76,8 @@ export class Connection implements Guest, Peer {
   seats: Seat[] = noSeats
   grants: Map<Topic, Grant> | undefined
   calls = 0
-  #address = ''
+  /** As it is counted; empty where it is the socket's own: there are 100,000, and nobody needs it kept. */
+  #address: string
   #awaitsPong = false
   /** `clock.tick()`. */
   #pingedAt = 0
@@ -90,21 +92,27 @@ export class Connection implements Guest, Peer {
   #out = ''
   #queue: Queue | undefined
 
-  /** `identity`: from the upgrade request; the token in `connect` wins over it. */
-  constructor(context: ConnectionContext, identity: Identity) {
+  /** `identity`: from the upgrade request; the token in `connect` wins over it. `address`: of who is counted by it. */
+  constructor(context: ConnectionContext, identity: Identity, address: string) {
     this.context = context
     this.identity = identity
+    this.#address = address
     this.#spare = context.limits.commandsBurst
   }
 
   open(socket: Socket): void {
     const { admission, clock, counts, limits, sweep } = this.context
     this.socket = socket
-    this.#address = admission.addresses.add(socket.remoteAddress)
+    const isCounted = admission.addresses.add(this.#address)
+    if (!isCounted && this.#address === socket.remoteAddress) this.#address = ''
     this.#spareAt = clock.tick()
     this.#deadline = this.#spareAt + limits.connectMs
     counts.sockets += 1
     sweep.add(this)
+  }
+
+  get address(): string {
+    return this.#address === '' ? (this.socket?.remoteAddress ?? '') : this.#address
   }
 
   message(_socket: Socket, data: string | Uint8Array): void {
@@ -212,8 +220,10 @@ export class Connection implements Guest, Peer {
     for (const frame of queue.frames) this.#receive(frame)
   }
 
+  /** What is away for a while says so itself, where it is noticed: not again for each who comes back to ask. */
   #fail(id: number, error: unknown): void {
-    this.context.log.error('realtime.command-failed', { error })
+    const isAway = faultCodes[toFault(error).code].retryable
+    this.context.log[isAway ? 'debug' : 'error']('realtime.command-failed', { error })
     this.error(id, errors.internal)
     this.#resume()
   }

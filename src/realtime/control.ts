@@ -1,6 +1,7 @@
 /**
- * What the server does to those who are connected, and asks about topics: the server API's half of the room.
- * No rule is asked. A user is each of the user's connections; the empty user is every visitor.
+ * What the server does to those who are connected to this node, and asks about topics: this node's half of what
+ * `control-nodes.ts` has all nodes do. No rule is asked. A user is each of the user's connections; the empty user
+ * is every visitor.
  *
  * Event streams are anonymous readers of a fixed list: they are counted, and not named here.
  */
@@ -32,7 +33,28 @@ export interface ConnectionInfo {
   readonly expiresAtMs: number | undefined
 }
 
-export interface Control {
+export interface TopicInfo {
+  readonly name: string
+  readonly clients: number
+}
+
+export interface NodeInfo {
+  /** Names this process. */
+  readonly node: string
+  readonly app: string
+  readonly version: string
+  /** Sockets and streams. */
+  readonly connections: number
+  /** Who are signed in. */
+  readonly users: number
+  readonly subscriptions: number
+  readonly topics: number
+  readonly uptimeMs: number
+}
+
+export interface OwnControl {
+  /** Faults: `not_found`. */
+  check(topic: string): void
   /** Whose connection has the topic already keeps it. Faults: `not_found`, `unavailable`. */
   subscribe(who: Who, topic: string, since?: Position): Promise<void>
   /** Faults: `not_found`. */
@@ -47,20 +69,22 @@ export interface Control {
   presence(topic: string): readonly Member[] | Promise<readonly Member[]>
   presenceStats(topic: string): PresenceStats | Promise<PresenceStats>
   /** Topics that somebody hears, at most `max`; in `pattern` a `*` stands for any characters. */
-  channels(pattern: string, max: number): { readonly name: string; readonly clients: number }[]
-  /** Of signed-in users. */
-  readonly users: number
+  channels(pattern: string, max: number): TopicInfo[]
+  info(): NodeInfo
 }
 
 export interface ControlDeps {
   readonly hub: Hub
   readonly broker: Broker
   readonly sweep: Sweep<Swept>
-  readonly users: Users
+  readonly users: Users<Connection>
   readonly attendance: Attendance
+  readonly info: () => NodeInfo
 }
 
-export function createControl({ hub, broker, sweep, users, attendance }: ControlDeps): Control {
+export function createControl(deps: ControlDeps): OwnControl {
+  const { hub, broker, sweep, users, attendance, info } = deps
+
   /** A copy: what is done to one may make it leave. */
   const everybody = (isWanted: (one: Connection) => boolean, max: number): Connection[] => {
     const found: Connection[] = []
@@ -92,6 +116,7 @@ export function createControl({ hub, broker, sweep, users, attendance }: Control
   }
 
   return {
+    check: (topic) => void matchOf(topic),
     async subscribe(who, topic, since) {
       matchOf(topic)
       await bringAlive({ hub, broker }, [topic])
@@ -108,17 +133,19 @@ export function createControl({ hub, broker, sweep, users, attendance }: Control
       for (const one of select(who)) one.refresh(expiresAtMs)
     },
     connections: (who, max) =>
-      (who ? select(who, max) : everybody(() => true, max)).map(({ client, identity, ...one }) => ({
-        client,
-        user: identity.user?.id ?? '',
-        address: one.socket?.remoteAddress ?? '',
-        topics: one.seats.map(({ home }) => home.name),
-        expiresAtMs: identity.kind === 'user' ? identity.expiresAtMs : undefined,
-      })),
+      (who ? select(who, max) : everybody(() => true, max)).map(
+        ({ client, identity, address, seats }) => ({
+          client,
+          user: identity.user?.id ?? '',
+          address,
+          topics: seats.map(({ home }) => home.name),
+          expiresAtMs: identity.kind === 'user' ? identity.expiresAtMs : undefined,
+        }),
+      ),
     presence: (topic) => attendance.presence.list(attended(topic)),
     presenceStats: (topic) => attendance.presence.stats(attended(topic)),
     channels(pattern, max) {
-      const found: { name: string; clients: number }[] = []
+      const found: TopicInfo[] = []
       const parts = pattern.split('*')
       const isAll = pattern === ''
       for (const topic of hub.alive()) {
@@ -128,8 +155,6 @@ export function createControl({ hub, broker, sweep, users, attendance }: Control
       }
       return found
     },
-    get users() {
-      return users.size
-    },
+    info,
   }
 }

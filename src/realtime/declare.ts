@@ -30,10 +30,10 @@ import type { Audience, User } from '../auth/declare.ts'
 import type { Duration } from '../lib/duration.ts'
 import type { Rate } from '../lib/rate.ts'
 
-export type TopicRule =
+export type TopicRule<Asker extends User = User> =
   | Audience
   | ((context: {
-      readonly user: User | null
+      readonly user: Asker | null
       readonly params: Readonly<Record<string, string>>
     }) => boolean | null | undefined)
 
@@ -65,15 +65,19 @@ export interface PersistOptions {
 }
 
 /** `Data`: what is published, as `message` says. */
-export interface TopicOptions<Data = unknown, Through extends string = string> {
+export interface TopicOptions<
+  Data = unknown,
+  Through extends string = string,
+  Asker extends User = User,
+> {
   /**
    * Who may subscribe, read history and see presence. Absent: denied. Besides: who has a token of its own
    * for this very topic (claim `channel`), whose token names it (claim `channels`: subscribed at once), and
    * whom the server API subscribes.
    */
-  readonly subscribe?: TopicRule
+  readonly subscribe?: TopicRule<Asker>
   /** Who may publish as a client. The server (feeds, `live`, `POST /api/publish`) always may. Absent: denied. */
-  readonly publish?: TopicRule
+  readonly publish?: TopicRule<Asker>
   /**
    * How much is kept, in memory, for whoever was away: at most `size` publications (1 to 10,000),
    * none older than `ttl`. Subscribers recover by offset from it. Default: nothing.
@@ -129,6 +133,11 @@ export interface TopicDeclaration<Data = unknown, Through extends string = strin
   /** Never there: types only, which clients read (`src/client/types.ts`). */
   readonly names?: { readonly through: Through }
 }
+
+/** `topic`, for users whose claims are declared. */
+export type DeclareTopic<Asker extends User> = <Data = unknown, Through extends string = never>(
+  options: TopicOptions<Data, Through, Asker>,
+) => TopicDeclaration<Data, Through>
 
 /** Declares; opens nothing. */
 export function topic<Data = unknown, Through extends string = never>(

@@ -17,6 +17,7 @@
 import { Fault, toFault } from '../fault.ts'
 import { assert } from '../lib/assert.ts'
 import type { Cancel, Clock } from '../lib/clock.ts'
+import { Pace } from '../lib/pace.ts'
 import { detach } from '../lib/service.ts'
 import type { Log } from '../observe/log.ts'
 import type { Publications, StoredPublication } from '../store/store.ts'
@@ -76,6 +77,9 @@ const mendsAtOnce = 32
 
 /** After a commit of which nobody knows whether it happened. */
 const mendMs = 1_000
+
+/** Of a commit, until it is known. */
+const msPerPublicationAtFirst = 0.1
 
 /** Old publications are deleted with so many new ones, at least; reads leave them out before. */
 const pruneEvery = 64
@@ -199,6 +203,8 @@ export function createDurable(deps: DurableDeps): Durable {
     return state
   }
 
+  const pace = new Pace(msPerPublicationAtFirst)
+
   const takeBatch = (): Waiting[] => {
     let bytes = 0
     let count = 0
@@ -317,7 +323,11 @@ export function createDurable(deps: DurableDeps): Durable {
   const run = async (): Promise<void> => {
     while (asked.length > 0 || queue.length > 0) {
       if (asked.length > 0) await mendAsked()
-      else await commit(takeBatch())
+      else {
+        const [batch, startedAt] = [takeBatch(), clock.tick()]
+        await commit(batch)
+        pace.took(batch.length, clock.tick() - startedAt)
+      }
     }
     if (uncertain.size > 0) cancelMend ??= clock.after(mendMs, mendAll)
   }
@@ -374,7 +384,8 @@ export function createDurable(deps: DurableDeps): Durable {
       const isFull = queue.length >= waitingMax || queuedBytes + encoded.bytes > waitingBytesMax
       if (isFull) {
         const text = 'too many publications wait to be committed'
-        return Promise.reject(new Fault('unavailable', text, { retryAfterMs: mendMs }))
+        const retryAfterMs = pace.waitMs(queue.length)
+        return Promise.reject(new Fault('too_many', text, { retryAfterMs }))
       }
       queuedBytes += encoded.bytes
       return new Promise((resolve, reject) => {

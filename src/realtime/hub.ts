@@ -126,15 +126,17 @@ export interface Hub {
   peek(name: string): Topic | undefined
   alive(): Iterable<Topic>
   encode(data: unknown): Encoded
-  /** Faults: `not_found`, `unavailable`. */
+  /** Faults: `not_found`, `unavailable`, `too_many`. */
   publish(name: string, encoded: Encoded): Position
-  /** The same, of a topic that is alive. Faults: `unavailable`. */
+  /** The same, of a topic that is alive. Faults: `too_many`. */
   emit(topic: Topic, encoded: Encoded): Position
   /** Goes on after this offset: what was between is nowhere any more, and who resumes is told so. */
   skip(topic: Topic, offset: number): void
   /** The sink hears what is published from now on; what was before, its answer must have told. */
   join(topic: Topic, sink: FrameSink): Seat
   leave(seat: Seat, sink: FrameSink): void
+  /** One more stream hears it, or one less. */
+  count(topic: Topic, streams: 1 | -1): void
   eventId(seq: number): string
   /** A slice of the topics; each second. */
   sweep(): void
@@ -149,10 +151,14 @@ export interface HubDeps {
   readonly pump: Pump
   /** Topics that are kept elsewhere too: they come alive by `revive`. Default: the durable ones. */
   readonly isKept?: (plan: TopicPlan) => boolean
+  /** A topic has its first subscriber here, who is not told anything yet; or has none any more. */
+  readonly onAudience?: Audience | undefined
 }
 
+export type Audience = (pattern: string, topic: string, isHeard: boolean) => void
+
 export function createHub(
-  { plans, clock, pump, isKept = ({ persist }) => persist !== undefined }: HubDeps,
+  { plans, clock, pump, isKept = ({ persist }) => persist !== undefined, onAudience }: HubDeps,
   limits: HubLimits,
 ): Hub {
   const epoch = crypto.randomUUID().slice(0, 8)
@@ -256,7 +262,10 @@ export function createHub(
 
   const emit = (topic: Topic, { data, bytes }: Encoded): Position => {
     if (pump.isFull) pump.flush(relieveMs)
-    if (pump.isFull) throw new Fault('unavailable', 'publications come faster than they can leave')
+    if (pump.isFull) {
+      const text = 'publications come faster than they can leave'
+      throw new Fault('too_many', text, { retryAfterMs: pump.roomInMs })
+    }
 
     seq += 1
     topic.offset += 1
@@ -271,6 +280,11 @@ export function createHub(
       for (const listener of topic.listeners) listener.push(event)
     }
     return { offset: topic.offset, epoch: topic.epoch }
+  }
+
+  const left = (topic: Topic): void => {
+    topic.usedAt = clock.tick()
+    if (topic.subscriptions === 0) onAudience?.(topic.plan.pattern, topic.name, false)
   }
 
   const packing = {
@@ -302,13 +316,19 @@ export function createHub(
     join(topic, sink) {
       topic.outbox ??= new Outbox(topic, pump, packing)
       topic.sockets += 1
+      if (topic.subscriptions === 1) onAudience?.(topic.plan.pattern, topic.name, true)
       return topic.outbox.join(sink)
     },
     leave(seat, sink) {
       const topic = seat.home
       seat.outbox.leave(seat, sink)
       topic.sockets -= 1
-      topic.usedAt = clock.tick()
+      left(topic)
+    },
+    count(topic, streams) {
+      topic.streams += streams
+      if (streams < 0) left(topic)
+      else if (topic.subscriptions === 1) onAudience?.(topic.plan.pattern, topic.name, true)
     },
     sweep() {
       const before = clock.tick() - idleMs

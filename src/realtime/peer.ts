@@ -5,10 +5,12 @@
  */
 import type { Identity, TopicVerdict, Verdict } from '../auth/auth.ts'
 import type { Clock } from '../lib/clock.ts'
+import type { Credentials } from '../limits/limits.ts'
 import type { Log } from '../observe/log.ts'
 import type { Admission } from './admission.ts'
 import type { Attendance } from './attendance.ts'
 import type { Broker } from './broker.ts'
+import type { Connection } from './connection.ts'
 import type { FrameSink, Hub, Seat, Topic } from './hub.ts'
 import type { Close, ProtocolError } from './protocol.ts'
 import type { Publisher } from './publisher.ts'
@@ -63,13 +65,15 @@ export interface ConnectionContext {
   readonly limits: ConnectionLimits
   readonly version: string
   readonly identify: (token: string) => Verdict | Promise<Verdict>
+  /** Of tokens that are refused. Absent: they may be shown for ever. */
+  readonly credentials: Credentials | undefined
   /** Absent: subscription tokens are refused. */
   readonly identifyTopic: ((token: string) => TopicVerdict | Promise<TopicVerdict>) | undefined
   /** Absent: `rpc` is not served. */
   readonly call: ((call: Call) => Promise<Called>) | undefined
   readonly admission: Admission
   readonly attendance: Attendance
-  readonly users: Users
+  readonly users: Users<Connection>
   readonly counts: { sockets: number; subscriptions: number; slow: number }
 }
 
@@ -87,6 +91,8 @@ export interface Peer extends FrameSink {
   readonly socket: Socket | undefined
   readonly state: 'opened' | 'connected' | 'closed'
   readonly identity: Identity
+  /** Of the peer, as it is counted. */
+  readonly address: string
   /** Told in the reply to `connect`, and to others by presence. */
   readonly client: string
   /** One per topic that it hears. `noSeats` or an own array. */

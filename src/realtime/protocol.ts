@@ -36,7 +36,7 @@ export interface ProtocolError {
  * HTTP statuses (400 to 599) besides.
  */
 export const errors = {
-  /** A rule or a bug threw; what it was is in the log. */
+  /** A rule or a bug threw, or an issuer's keys are away: what it was is in the log. */
   internal: { code: 100, message: 'internal server error', temporary: true },
   /** No declared topic has this name. */
   unknownTopic: { code: 102, message: 'unknown channel', temporary: false },
@@ -274,6 +274,11 @@ export function gapEvent(id: string, topics: readonly string[]): string {
 /** Moves the client's Last-Event-ID without an event: browsers take the id and dispatch nothing. */
 export function positionEvent(id: string): string {
   return `id: ${id}\n\n`
+}
+
+/** When to come back once the stream has ended. */
+export function retryEvent(ms: number): string {
+  return `retry: ${ms}\n\n`
 }
 
 export const heartbeat = ': hb\n\n'

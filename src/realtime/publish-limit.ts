@@ -1,4 +1,4 @@
-/** How often one user, and one connection, may publish to the topics of a pattern. Visitors count by address. */
+/** How often one user or API key, and one connection, may publish to a pattern's topics. Visitors count by address. */
 import type { Identity } from '../auth/auth.ts'
 import type { LimitPolicy, Limits } from '../limits/limits.ts'
 
@@ -46,5 +46,6 @@ export function createPublishLimiter(make: MakeLimits, plan: PublishLimitPlan): 
 
 function nameOf({ identity, client, address }: Author): string {
   if (identity.user) return `user:${identity.user.id}`
+  if (identity.kind === 'scoped') return `key:${identity.key}`
   return address === undefined ? `client:${client}` : `address:${address}`
 }

@@ -233,6 +233,7 @@ export function createPublisher(deps: PublisherDeps, limits: ConflateLimits): Pu
         limiter?.giveBack(author)
         const { code } = toFault(error)
         log.debug('realtime.publish-refused', { topic: match.name, error })
+        if (code === 'too_many') return errors.tooMany
         // `unavailable`, too, may go better the next time, if not for want of room for one more topic.
         if (code === 'internal' || (code === 'unavailable' && broker.keeps(match.plan))) {
           return errors.internal

@@ -11,6 +11,7 @@
  * gathers (a publisher that waits for its subscribers), seldom. Nothing runs while nothing is published.
  */
 import type { Cancel, Clock } from '../lib/clock.ts'
+import { Pace } from '../lib/pace.ts'
 
 /** An outbox, as the pump sees it. */
 export interface Pumped {
@@ -30,6 +31,8 @@ export interface Gathering {
 export interface Pump {
   /** More waits than memory should hold: publications come faster than they can be written. */
   readonly isFull: boolean
+  /** Until there is room again, as far as one can tell. */
+  readonly roomInMs: number
   /** `outbox` was given a frame of this length. */
   add(outbox: Pumped, length: number): void
   /** Frames of this length left their outbox. */
@@ -72,6 +75,12 @@ const gatheredMax = 500
 /** Characters in all outboxes: a second of 100,000 publications of 160 bytes. */
 const waitingLengthMax = 16 * 1024 * 1024
 
+/** Who comes back finds room for more than the one that was too much. */
+const roomLength = waitingLengthMax / 16
+
+/** A write, until it is known: 100 frames of 160 characters to 10,000 sockets in 100 ms. */
+const msPerCharacterAtFirst = 0.006
+
 export function createPump(clock: Clock, { turnMs }: PumpLimits): Pump {
   let queue: Pumped[] = []
   /** Outboxes of this round that had their step and still have something. */
@@ -81,6 +90,8 @@ export function createPump(clock: Clock, { turnMs }: PumpLimits): Pump {
   let queueAt = 0
   let gatheredAt = 0
   let waitingLength = 0
+  let goneLength = 0
+  const pace = new Pace(msPerCharacterAtFirst)
   let pushes = 0
   let state: 'idle' | 'scheduled' | 'running' = 'idle'
   let cancel: Cancel | undefined
@@ -161,7 +172,9 @@ export function createPump(clock: Clock, { turnMs }: PumpLimits): Pump {
     state = 'idle'
     endedAt = now
     costMs = spentMs
+    pace.took(goneLength, spentMs)
     spentMs = 0
+    goneLength = 0
   }
 
   const schedule = (): void => {
@@ -208,8 +221,12 @@ export function createPump(clock: Clock, { turnMs }: PumpLimits): Pump {
       if (state === 'idle') schedule()
       else if (cancel) more(length)
     },
+    get roomInMs() {
+      return pace.waitMs(waitingLength - waitingLengthMax + roomLength)
+    },
     forget(length) {
       waitingLength -= length
+      goneLength += length
     },
     gather(listener) {
       gathered.push(listener)

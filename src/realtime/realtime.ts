@@ -20,42 +20,44 @@ import { Fault } from '../fault.ts'
 import { must } from '../lib/assert.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { Service } from '../lib/service.ts'
+import type { Credentials } from '../limits/limits.ts'
 import type { Log } from '../observe/log.ts'
 import type { Publications, Redis } from '../store/store.ts'
-import { createAdmission, type AdmissionLimits } from './admission.ts'
+import { createAdmission, } from './admission.ts'
 import { bringAlive } from './alive.ts'
 import { createAttendance } from './attendance.ts'
 import { createMemoryBroker, type Broker } from './broker.ts'
 import { createDurableBroker } from './broker-durable.ts'
 import { createRedisBroker, type RedisBrokerOptions } from './broker-redis.ts'
-import type { ConflateLimits } from './conflate.ts'
 import { Connection } from './connection.ts'
-import { createControl, type Control } from './control.ts'
+import { createControl, type NodeInfo } from './control.ts'
+import { createNodesControl, type Control } from './control-nodes.ts'
 import type { TopicRule } from './declare.ts'
-import { createDrain, type DrainLimits, type Guest } from './drain.ts'
+import { createDrain, type Guest } from './drain.ts'
 import { createDurable, type Durable } from './durable.ts'
 import { Emulated, type EmulationContext, type Framing } from './emulation.ts'
-import { createHub, type Hub, type HubLimits, type Topic } from './hub.ts'
-import { shardSizeDefault } from './outbox.ts'
+import { createHub, type Audience, type Hub, type Topic } from './hub.ts'
+import { limitsDefault, type Limits } from './limits.ts'
+import { createOnlyNode, type Nodes } from './nodes.ts'
+import { createRedisNodes } from './nodes-redis.ts'
 import { isTopicName, type Matcher } from './pattern.ts'
-import type { Call, Called, ConnectionContext, ConnectionLimits } from './peer.ts'
+import type { Call, Called, ConnectionContext, } from './peer.ts'
 import { createPresence, type Presence } from './presence.ts'
 import { createRedisPresence } from './presence-redis.ts'
-import { frameBytesMax, unsubscribes } from './protocol.ts'
+import { unsubscribes, type Close } from './protocol.ts'
 import { createPublisher, type Publisher, type PublishPlan } from './publisher.ts'
 import type { MakeLimits } from './publish-limit.ts'
-import { createPump, turnMsDefault, type PumpLimits } from './pump.ts'
+import { createPump, } from './pump.ts'
 import { readHistory, type HistoryQuery, type Position } from './recovery.ts'
 import { createReplay, type Replay } from './replay.ts'
-import { ask } from './rules.ts'
+import { checkHearing } from './rules.ts'
 import {
   EventStream,
   Group,
   LateStream,
   parseEventId,
   type StreamContext,
-  type StreamLimits,
-} from './streams.ts'
+  } from './streams.ts'
 import { createSweep } from './sweep.ts'
 import { Users } from './users.ts'
 
@@ -63,6 +65,7 @@ export { compilePattern, validatePattern } from './pattern.ts'
 export { historyQueryOf, positionOf } from './recovery.ts'
 export type { Connection } from './connection.ts'
 export type { Who } from './control.ts'
+export type { Reach } from './control-nodes.ts'
 export type { FrameSink } from './hub.ts'
 export type { Matcher } from './pattern.ts'
 export type { Framing } from './emulation.ts'
@@ -87,55 +90,6 @@ export interface TopicPlan extends PublishPlan {
   readonly presence?: boolean | undefined
 }
 
-export interface Limits
-  extends
-    HubLimits,
-    PumpLimits,
-    ConnectionLimits,
-    StreamLimits,
-    AdmissionLimits,
-    DrainLimits,
-    ConflateLimits {}
-
-/** Centrifugo's defaults where it has one; the sizes are for 100,000 subscribers in 8 GB. */
-const limitsDefault: Limits = {
-  /** A hundred thousand and room for a reconnect storm; more files than this the process seldom has. */
-  connectionsMax: 120_000,
-  connectionsPerAddressMax: Infinity,
-  /** A sixth of all: a machine's own token may open many. */
-  connectionsPerUserMax: 20_000,
-  /** With a subscription 65 to 100 µs of a core each, with a token to verify twice that: room is left. */
-  connectsPerSecond: 4_000,
-  connectsBurst: 1_000,
-  /** Four seconds: the stock client gives a command up after five. */
-  connectsWaitingMax: 16_000,
-  drainMs: 5_000,
-  topicsPerConnectionMax: 128,
-  /** What fits a frame; a client cannot send more anyway. */
-  publicationBytesMax: frameBytesMax,
-  /** 64,000 publications of 1 KB. */
-  historyBytesMax: 64 * 1024 * 1024,
-  topicsMax: 100_000,
-  shardSize: shardSizeDefault,
-  turnMs: turnMsDefault,
-  connectMs: 10_000,
-  expiryGraceMs: 25_000,
-  /** Half of what `Bun.serve` is told to hold at most (256 KB). */
-  slowBytes: 128 * 1024,
-  /** Below `slowBytes`: a recovery alone never makes a slow reader. */
-  replyBytesMax: 112 * 1024,
-  historyLimitMax: 1_000,
-  /** Above anything a person does, and a cursor's 60 a second. */
-  commandsPerSecond: 100,
-  /** A connect with all of its 128 subscriptions, each with a history, and room to play. */
-  commandsBurst: 512,
-  callsPerConnectionMax: 16,
-  streamBufferBytesMax: 256 * 1024,
-  replayBytesMax: 128 * 1024,
-  conflatedKeysMax: 100_000,
-  conflatedBytesMax: 32 * 1024 * 1024,
-}
-
 /** The server's own read of a history: an operator's tool, so generous. */
 const serverHistoryBytesMax = 16 * 1024 * 1024
 
@@ -149,12 +103,16 @@ export interface RealtimeDeps {
   readonly call?: (call: Call) => Promise<Called>
   readonly clock: Clock
   readonly log: Log
+  /** Of tokens that are refused, at all doors. Absent: they are not counted. */
+  readonly credentials?: Credentials | undefined
   /** Windows to count publications in. */
   readonly limits: MakeLimits
   /** Where durable topics are kept. Absent: none is declared. */
   readonly publications?: Publications | undefined
   /** What several nodes share. Absent: this one is alone. */
   readonly shared?: SharedTopics | undefined
+  /** A topic has its first subscriber here, who is not told anything yet; or has none any more. */
+  readonly onAudience?: Audience
 }
 
 export interface SharedTopics extends RedisBrokerOptions {
@@ -165,6 +123,8 @@ export interface RealtimeOptions {
   readonly limits?: Partial<Limits>
   /** In the reply to `connect`. */
   readonly version?: string
+  /** Of the app, to operators. */
+  readonly app?: string
 }
 
 export interface StreamRequest {
@@ -188,6 +148,12 @@ export interface EmulationRequest {
 
 export interface HistoryPage extends Position {
   readonly publications: readonly { readonly offset: number; readonly data: string }[]
+}
+
+export interface SignedIn {
+  /** Those of one user. A copy. */
+  of(user: string): readonly { readonly identity: Identity; end(close: Close): void }[]
+  users(): Iterable<string>
 }
 
 export interface RealtimeStats {
@@ -223,14 +189,18 @@ export interface Realtime extends Service {
   ready(topics: readonly string[]): Promise<void>
   /** Publications of a time, as `identity` or as the server. Faults: `not_found`, `denied`, `unavailable`. */
   readonly replay: Replay
+  /** Whose topic this is, for who may subscribe to it. Faults: `not_found`, `denied`, `internal`. */
+  check(identity: Identity, topic: string): Pick<TopicPlan, 'pattern' | 'subscribe'>
   /** What the topic keeps goes; it counts on. Faults: `not_found`, `unavailable`. */
   forget(topic: string): Promise<void>
-  /** What the server does to who is connected, and asks about topics. */
+  /** What the server does to who is connected, and asks about topics, at all nodes. */
   readonly control: Control
   /** For one socket, before it is upgraded. Faults: `unavailable`, `too_many`. */
   connection(identity: Identity, address: string): Connection
-  /** Those of one user, for what the server does to it. A copy. */
+  /** At this node, those of one user, for what the server does to it. A copy. */
   connectionsOf(user: string): readonly Connection[]
+  /** Sockets and streams of users: who is sent away when a token is revoked. */
+  readonly signedIn: SignedIn
   /** Faults: `unavailable`, `too_many`, `not_found`, `denied`, `invalid`, `internal`. */
   stream(request: StreamRequest): ReadableStream<Uint8Array>
   /** What the server says to a connection without a WebSocket. Faults: `unavailable`, `too_many`. */
@@ -257,7 +227,9 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
   let isOpen = true
 
   const pump = createPump(clock, limits)
-  const hub = createHub({ plans, clock, pump, isKept: (plan) => broker.keeps(plan) }, limits)
+  const { onAudience } = deps
+  const isKept = (plan: TopicPlan) => broker.keeps(plan)
+  const hub = createHub({ plans, clock, pump, isKept, onAudience }, limits)
   const sweep = createSweep<Guest>(clock, () => hub.sweep())
   const admission = createAdmission(clock, limits)
   const drain = createDrain({ clock, sweep }, limits)
@@ -274,7 +246,8 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
     { hub, broker, clock, log, limits: deps.limits, call: deps.call },
     limits,
   )
-  const users = new Users()
+  const users = new Users<Connection>()
+  const readers = new Users<EventStream>()
   const presence = presenceOf(deps, hub.epoch)
   const attendance = createAttendance(clock, presence)
   const connectionContext: ConnectionContext = {
@@ -288,6 +261,7 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
     limits,
     identify,
     identifyTopic: deps.identifyTopic,
+    credentials: deps.credentials,
     call: deps.call,
     admission,
     attendance,
@@ -296,10 +270,40 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
     version: options.version ?? '0',
   }
   const groups = new Map<string, Group>()
-  const streamContext: StreamContext = { hub, clock, sweep, admission, limits, groups, counts }
+  const streamContext: StreamContext = {
+    hub,
+    clock,
+    sweep,
+    admission,
+    limits,
+    groups,
+    readers,
+    counts,
+  }
 
   const sessions = new Map<string, Emulated>()
   const emulation: EmulationContext = { sessions, slowBytes: limits.slowBytes }
+
+  const stats = (): RealtimeStats => ({
+    connections: counts.sockets + counts.streams,
+    ...counts,
+    waiting: admission.waiting,
+    topics: hub.topics,
+    publications: hub.publications,
+    alone: broker.alone,
+    historyBytes: hub.historyBytes,
+  })
+
+  const startedAt = clock.tick()
+  const info = (): NodeInfo => {
+    const { app = '', version = '0' } = options
+    const { connections, subscriptions, topics } = stats()
+    const uptimeMs = Math.round(clock.tick() - startedAt)
+    const counted = { connections, users: users.size, subscriptions, topics }
+    return { node: hub.epoch, app, version, ...counted, uptimeMs }
+  }
+  const own = createControl({ hub, broker, sweep, users, attendance, info })
+  const nodes = nodesOf(deps, hub.epoch)
 
   const admit = (address: string, user: string | undefined): void => {
     if (!isOpen) throw new Fault('unavailable', 'the server is shutting down')
@@ -339,11 +343,7 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
     for (const name of names) {
       const match = hub.match(name)
       if (!match) throw unknownTopic(name)
-      const { plan, params } = match
-      const question = { rule: plan.subscribe, params, topic: name, act: 'subscribe' } as const
-      const answer = ask(log, identity, question)
-      if (answer === 'denied') throw new Fault('denied', `${name} may not be heard`)
-      if (answer === 'failed') throw new Fault('internal', 'internal error')
+      checkHearing(log, identity, match)
     }
   }
 
@@ -363,17 +363,27 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
       await bringAlive({ hub, broker }, names)
     },
     replay: createReplay({ hub, broker, durable, clock, log }),
+    check(identity, name) {
+      const match = hub.match(name)
+      if (!match) throw unknownTopic(name)
+      if (identity.kind !== 'key') checkHearing(log, identity, match)
+      return match.plan
+    },
     async forget(name) {
       await bringAlive({ hub, broker }, [name])
       await broker.forget(open(name))
     },
-    control: createControl({ hub, broker, sweep, users, attendance }),
+    control: createNodesControl({ own, nodes, log }),
     connection(identity, address) {
       // Its user is known for sure with its `connect`.
       admit(address, undefined)
-      return new Connection(connectionContext, identity)
+      return new Connection(connectionContext, identity, address)
     },
-    connectionsOf: (user) => connectionContext.users.of(user),
+    connectionsOf: (user) => users.of(user),
+    signedIn: {
+      of: (user) => [...users.of(user), ...readers.of(user)],
+      users: () => new Set([...users.names(), ...readers.names()]),
+    },
     stream({ identity, address, topics, lastEventId }) {
       admit(address, identity.user?.id)
       const names = [...new Set(topics)]
@@ -381,18 +391,22 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
       const since = lastEventId === undefined ? undefined : parseEventId(lastEventId, hub)
       const make = () =>
         new EventStream(streamContext, groupOf(names), { identity, address, since })
-      const loading = bringAlive({ hub, broker }, names)
-      if (!loading) return new ReadableStream<Uint8Array>(make())
-      const makeLate = () => {
+      const late = new LateStream(() => {
         // Others have come meanwhile, or the drain.
         admit(address, identity.user?.id)
         return make()
-      }
-      return new ReadableStream<Uint8Array>(new LateStream(loading, makeLate))
+      })
+      const turn = admission.enter(late)
+      if (turn === 'full') throw new Fault('unavailable', 'too many are connecting')
+      const load = () => (late.state === 'closed' ? undefined : bringAlive({ hub, broker }, names))
+      const begins = turn === 'now' ? load() : turn.then(load)
+      if (!begins) return new ReadableStream<Uint8Array>(make())
+      late.begins = begins
+      return new ReadableStream<Uint8Array>(late)
     },
     emulate({ identity, address, framing, data }) {
       admit(address, undefined)
-      const connection = new Connection(connectionContext, identity)
+      const connection = new Connection(connectionContext, identity, address)
       const source = new Emulated(emulation, connection, { framing, address, first: data })
       return new ReadableStream<Uint8Array>(source)
     },
@@ -402,19 +416,13 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
       emulated?.receive(data)
       return emulated ? 'taken' : 'gone'
     },
-    stats: () => ({
-      connections: counts.sockets + counts.streams,
-      ...counts,
-      waiting: admission.waiting,
-      topics: hub.topics,
-      publications: hub.publications,
-      alone: broker.alone,
-      historyBytes: hub.historyBytes,
-    }),
+    stats,
     connectionShare: () => (counts.sockets + counts.streams) / limits.connectionsMax,
     start() {
       sweep.start()
       broker.start()
+      // Before its first sign: who counts as alive is asked.
+      nodes.start()
       presence.start()
     },
     followed: broker.followed,
@@ -437,6 +445,7 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
       pump.stop()
       sweep.stop()
       broker.stop()
+      nodes.stop()
       presence.stop()
     },
   }
@@ -459,6 +468,12 @@ function presenceOf({ clock, log, shared }: RealtimeDeps, node: string): Presenc
   if (!shared) return createPresence()
   const { redis, namespace } = shared
   return createRedisPresence({ redis, clock, log }, { namespace, node })
+}
+
+function nodesOf({ clock, log, shared }: RealtimeDeps, node: string): Nodes {
+  if (!shared) return createOnlyNode()
+  const { redis, namespace } = shared
+  return createRedisNodes({ redis, clock, log }, { namespace, node })
 }
 
 function unknownTopic(name: string): Fault {

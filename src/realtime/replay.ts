@@ -12,7 +12,7 @@ import type { Broker } from './broker.ts'
 import type { Durable, TimeRange } from './durable.ts'
 import type { Hub, Topic } from './hub.ts'
 import type { Position } from './recovery.ts'
-import { ask } from './rules.ts'
+import { checkHearing } from './rules.ts'
 
 export type ReplayQuery = TimeRange
 
@@ -53,13 +53,8 @@ export function createReplay({ hub, broker, durable, clock, log }: ReplayDeps): 
   return async (identity, name, query) => {
     const match = hub.match(name)
     if (!match) throw new Fault('not_found', 'no declared topic has this name')
-    const { plan, params } = match
-    if (identity.kind !== 'key') {
-      const question = { rule: plan.subscribe, params, topic: name, act: 'subscribe' } as const
-      const answer = ask(log, identity, question)
-      if (answer === 'denied') throw new Fault('denied', `${name} may not be heard`)
-      if (answer === 'failed') throw new Fault('internal', 'internal error')
-    }
+    const { plan } = match
+    if (identity.kind !== 'key') checkHearing(log, identity, match)
     await bringAlive({ hub, broker }, [name])
     const topic = hub.open(match)
     if (!topic) throw new Fault('unavailable', 'too many topics are alive')

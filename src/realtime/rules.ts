@@ -1,5 +1,6 @@
 /** Asks a topic's rule. Rules are the app's own code: one that throws is logged and lets nobody in. */
 import type { Identity } from '../auth/auth.ts'
+import { Fault } from '../fault.ts'
 import type { Log } from '../observe/log.ts'
 import type { TopicRule } from './declare.ts'
 import type { Match } from './hub.ts'
@@ -27,6 +28,14 @@ export function ask(log: Log, identity: Identity, { rule, params, topic, act }: 
     log.error('realtime.rule-threw', { topic, act, error })
     return 'failed'
   }
+}
+
+/** Faults: `denied`, `internal`. */
+export function checkHearing(log: Log, identity: Identity, { name, plan, params }: Match): void {
+  const question = { rule: plan.subscribe, params, topic: name, act: 'subscribe' } as const
+  const answer = ask(log, identity, question)
+  if (answer === 'denied') throw new Fault('denied', `${name} may not be heard`)
+  if (answer === 'failed') throw new Fault('internal', 'internal error')
 }
 
 export function askOf(peer: Peer, { name, plan, params }: Match, act: Question['act']): Answer {

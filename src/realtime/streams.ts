@@ -10,13 +10,14 @@
 import type { Identity } from '../auth/auth.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { Publication } from './history.ts'
-import type { Admission } from './admission.ts'
+import type { Admission, Guest as Waiting } from './admission.ts'
 import type { Guest } from './drain.ts'
 import type { Hub, Listener, Topic } from './hub.ts'
 import { Outbox, type Shard, type Sink } from './outbox.ts'
-import { gapEvent, heartbeat, positionEvent, publicationEvent } from './protocol.ts'
+import { gapEvent, heartbeat, positionEvent, publicationEvent, retryEvent } from './protocol.ts'
 import type { Pump } from './pump.ts'
 import type { Sweep } from './sweep.ts'
+import type { Users } from './users.ts'
 
 export interface StreamLimits {
   /** Queued beyond what the kernel took; above it the stream is cut, and the browser resumes. */
@@ -29,6 +30,11 @@ export interface StreamLimits {
 
 /** Browsers wait this long before they reconnect; drawn per stream, so that they do not come together. */
 const retryMs = { least: 1_000, most: 5_000 } as const
+
+function drawnRetryMs(): number {
+  const { least, most } = retryMs
+  return least + Math.floor(Math.random() * (most - least))
+}
 
 /** Given to a stream without a look at its queue. */
 const askBytes = 32 * 1024
@@ -51,6 +57,8 @@ export interface StreamContext {
   readonly admission: Admission
   readonly limits: StreamLimits
   readonly groups: Map<string, Group>
+  /** Streams of signed-in users. */
+  readonly readers: Users<EventStream>
   readonly counts: { streams: number; subscriptions: number; slow: number }
 }
 
@@ -87,9 +95,8 @@ interface Visitor {
 export class EventStream implements Guest, Sink<Uint8Array> {
   bucket = -1
   slot = -1
+  readonly identity: Identity
   readonly #context: StreamContext
-  readonly #expiresAtMs: number
-  readonly #user: string | undefined
   #address: string
   readonly #group: Group
   #since: number | undefined
@@ -103,25 +110,28 @@ export class EventStream implements Guest, Sink<Uint8Array> {
     this.#context = context
     this.#group = group
     this.#since = since
-    this.#user = identity.user?.id
+    this.identity = identity
     this.#address = address
-    this.#expiresAtMs = identity.kind === 'user' ? (identity.expiresAtMs ?? Infinity) : Infinity
   }
 
   /** Replay and first live publication meet here, in one tick: nothing comes between them. */
   start(controller: Controller): void {
-    const { admission, counts, groups, sweep } = this.#context
+    const { admission, counts, groups, hub, readers, sweep } = this.#context
     const group = this.#group
+    const { user } = this.identity
     this.#controller = controller
     this.#address = admission.addresses.add(this.#address)
-    if (this.#user !== undefined) admission.users.add(this.#user)
+    if (user) {
+      admission.users.add(user.id)
+      readers.add(user.id, this)
+    }
     groups.set(group.key, group)
     controller.enqueue(encoder.encode(this.#opening()))
     this.#since = undefined
     if (group.streams === 0) for (const topic of group.topics) topic.listeners.add(group)
     group.streams += 1
     this.#seat = group.outbox.join(this)
-    for (const topic of group.topics) topic.streams += 1
+    for (const topic of group.topics) hub.count(topic, 1)
     counts.streams += 1
     counts.subscriptions += group.topics.length
     sweep.add(this)
@@ -170,9 +180,14 @@ export class EventStream implements Guest, Sink<Uint8Array> {
     controller.close()
   }
 
+  /** Its token was revoked: a browser comes back once, and gives up when it is refused. */
+  end(): void {
+    this.close()
+  }
+
   /** This server goes away. */
   dismiss(reconnectAfterMs: number): void {
-    this.push(encoder.encode(`retry: ${reconnectAfterMs}\n\n`))
+    this.push(encoder.encode(retryEvent(reconnectAfterMs)))
     this.close()
   }
 
@@ -183,23 +198,28 @@ export class EventStream implements Guest, Sink<Uint8Array> {
   late(): void {}
 
   check(): void {
+    const { identity } = this
+    if (identity.kind !== 'user' || identity.expiresAtMs === undefined) return
     const { clock, limits } = this.#context
-    if (clock.now() > this.#expiresAtMs + limits.expiryGraceMs) this.close()
+    if (clock.now() > identity.expiresAtMs + limits.expiryGraceMs) this.close()
   }
 
   #leave(): void {
     if (!this.#controller) return
     this.#controller = undefined
-    const { admission, clock, counts, groups, sweep } = this.#context
+    const { admission, counts, groups, hub, readers, sweep } = this.#context
+    const { user } = this.identity
     admission.addresses.remove(this.#address)
-    if (this.#user !== undefined) admission.users.remove(this.#user)
+    if (user) {
+      admission.users.remove(user.id)
+      readers.remove(user.id, this)
+    }
     const group = this.#group
     group.streams -= 1
     if (this.#seat) group.outbox.leave(this.#seat, this)
     this.#seat = undefined
     for (const topic of group.topics) {
-      topic.streams -= 1
-      topic.usedAt = clock.tick()
+      hub.count(topic, -1)
       if (group.streams === 0) topic.listeners.delete(group)
     }
     if (group.streams === 0) groups.delete(group.key)
@@ -211,13 +231,11 @@ export class EventStream implements Guest, Sink<Uint8Array> {
   #opening(): string {
     const { hub, limits } = this.#context
     const { topics } = this.#group
-    const { least, most } = retryMs
-    const retry = `retry: ${least + Math.floor(Math.random() * (most - least))}\n\n`
     const replay =
       this.#since === undefined
         ? { events: latestOf(topics), gaps: [] }
         : replayOf(topics, this.#since, limits.replayBytesMax)
-    let text = retry
+    let text = retryEvent(drawnRetryMs())
     const now = hub.eventId(hub.seq)
     if (replay.gaps.length > 0) {
       // At the position it resumed from: were the stream cut before the next event, it is told again.
@@ -230,23 +248,25 @@ export class EventStream implements Guest, Sink<Uint8Array> {
   }
 }
 
-/** A stream whose topics come from the store first. */
-export class LateStream {
-  readonly #loading: Promise<unknown>
+/** A stream that begins later: it stands in line, or its topics come from the store first. */
+export class LateStream implements Waiting {
   readonly #make: () => EventStream
+  /** What it waits for. */
+  begins: Promise<unknown> = Promise.resolve()
   #stream: EventStream | undefined
-  #isCancelled = false
+  state: 'opened' | 'closed' = 'opened'
 
-  constructor(loading: Promise<unknown>, make: () => EventStream) {
-    this.#loading = loading
+  constructor(make: () => EventStream) {
     this.#make = make
   }
 
   /** Not awaited by whoever reads: the head of the answer has left. A failure ends the stream, and browsers come back. */
   async start(controller: Controller): Promise<void> {
+    // At once: Bun sends no head before the first byte.
+    controller.enqueue(encoder.encode(retryEvent(drawnRetryMs())))
     try {
-      await this.#loading
-      if (this.#isCancelled) return
+      await this.begins
+      if (this.state === 'closed') return
       this.#stream = this.#make()
       this.#stream.start(controller)
     } catch {
@@ -255,7 +275,7 @@ export class LateStream {
   }
 
   cancel(): void {
-    this.#isCancelled = true
+    this.state = 'closed'
     this.#stream?.cancel()
   }
 }

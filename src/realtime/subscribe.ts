@@ -7,6 +7,7 @@
  */
 import type { TopicPass } from '../auth/auth.ts'
 import { whenAlive } from './alive.ts'
+import { countRefused, isBarred } from './credentials.ts'
 import type { Publication } from './history.ts'
 import type { Match, Seat, Topic } from './hub.ts'
 import { lifetimeFields, noSeats, objectOf, type Grant, type Peer } from './peer.ts'
@@ -76,21 +77,36 @@ function withPass(
     peer.error(id, errors.badRequest)
     return undefined
   }
+  if (isBarred(peer)) {
+    peer.error(id, errors.tooMany)
+    return undefined
+  }
   const verdict = identifyTopic?.(token) ?? { ok: false, reason: 'invalid', message: 'no key' }
-  const judge = (known: Awaited<typeof verdict>): void => {
-    if (peer.state !== 'connected') return
+  const judge = (known: Awaited<typeof verdict>): Promise<void> | undefined => {
+    if (peer.state !== 'connected') return undefined
     const user = peer.identity.user?.id ?? ''
+    if (!known.ok && known.reason === 'invalid') {
+      return countRefused(peer, (isTooMany) =>
+        peer.error(id, isTooMany ? errors.tooMany : errors.denied),
+      )
+    }
     if (known.ok && known.pass.topic === channel && known.pass.user === user) proceed(known.pass)
-    else if (!known.ok && known.reason === 'expired') {
+    else if (!known.ok) {
       // Pushed first: after the bare error a client that refreshes would not subscribe again.
       const topic = topicOf(peer, channel)
       if (topic) end(peer, topic, unsubscribes.expired)
       peer.error(id, errors.tokenExpired)
     } else peer.error(id, errors.denied)
+    return undefined
   }
-  if (verdict instanceof Promise) return verdict.then((known) => peer.act(() => judge(known)))
-  judge(verdict)
-  return undefined
+  if (!(verdict instanceof Promise)) return judge(verdict)
+  return verdict.then((known) => {
+    let waiting: Promise<void> | undefined
+    peer.act(() => {
+      waiting = judge(known)
+    })
+    return waiting
+  })
 }
 
 function begin(peer: Peer, id: number, wish: Wish, pass?: TopicPass): void {

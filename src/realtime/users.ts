@@ -1,18 +1,17 @@
-/** Who is connected, by user: what the server does to a user reaches each of the user's connections. */
-import type { Connection } from './connection.ts'
+/** Who is connected, by user: what the server does to a user reaches each of the user's connections, or streams. */
 
-export class Users {
+export class Users<One extends object> {
   /** Most users have one connection: a set only from the second on. */
-  readonly #connections = new Map<string, Connection | Set<Connection>>()
+  readonly #connections = new Map<string, One | Set<One>>()
 
-  add(user: string, connection: Connection): void {
+  add(user: string, connection: One): void {
     const known = this.#connections.get(user)
     if (known instanceof Set) known.add(connection)
     else if (known === undefined) this.#connections.set(user, connection)
     else if (known !== connection) this.#connections.set(user, new Set([known, connection]))
   }
 
-  remove(user: string, connection: Connection): void {
+  remove(user: string, connection: One): void {
     const known = this.#connections.get(user)
     if (known instanceof Set) {
       known.delete(connection)
@@ -22,10 +21,14 @@ export class Users {
   }
 
   /** A copy: what is done to them may make them leave. */
-  of(user: string): Connection[] {
+  of(user: string): One[] {
     const known = this.#connections.get(user)
     if (known === undefined) return []
     return known instanceof Set ? [...known] : [known]
+  }
+
+  names(): Iterable<string> {
+    return this.#connections.keys()
   }
 
   get size(): number {

@@ -13,16 +13,22 @@
 import { createHash } from 'node:crypto'
 import type { Redis as Client } from 'ioredis'
 import { Fault } from '../fault.ts'
+import { createBreaker, type BreakerOptions } from '../lib/breaker.ts'
 import type { Clock } from '../lib/clock.ts'
 import { detach, type Service } from '../lib/service.ts'
 import type { Log } from '../observe/log.ts'
-import { createBreaker } from './redis-breaker.ts'
 import { createLink, describeFailure, isReply, type RedisTarget } from './redis-link.ts'
 
 export type { RedisTarget } from './redis-link.ts'
 
 /** A round trip in a data centre is below 1 ms; what takes 100 is slower than the database it is to spare. */
 const commandMsMax = 100
+
+/**
+ * One time-out opens it, or errors in a row: a few may be about a few keys. An outage costs what was waiting when it
+ * began one time-out, and after that nothing; a Redis that answers probes and no commands costs one per window.
+ */
+export const breakerOptions: BreakerOptions = { failuresMax: 5, windowMs: 1_000, isClosed: false }
 
 /** On their way at once: what 10,000 sockets can ask in one turn. */
 const pendingMax = 10_000
@@ -136,7 +142,7 @@ export function createRedis(
   const { clock, log } = deps
   const { target } = options
   const server = `${target.host}:${target.port}`
-  const breaker = createBreaker({ clock })
+  const breaker = createBreaker({ clock }, breakerOptions)
   const counts = { commands: 0, timeouts: 0, failures: 0, skipped: 0 }
   // By time-out, in the order they were sent: the first is the next to be late.
   const patient = new Map<number, Patience>()

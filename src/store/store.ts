@@ -50,6 +50,10 @@ export type { DatabaseOptions } from './places.ts'
 export type { Once } from './once.ts'
 export { createPublications, loadBytesMax } from './publications.ts'
 export type { Publications, StoredPublication } from './publications.ts'
+export { createAllowances } from './allowances.ts'
+export type { Allowances } from './allowances.ts'
+export { createShares, createSharesAlone, takeOverMsMax } from './shares.ts'
+export type { Share, ShareOptions, Shares } from './shares.ts'
 export type { Redis, RedisStats, RedisTarget, Script } from './redis.ts'
 export type { Query, RawRow, Write } from './messages.ts'
 export { transactionMsMax } from './writer.ts'
@@ -134,6 +138,8 @@ export interface Store extends Service {
    * exists, `not_allowed` for a database that is no file of this machine.
    */
   snapshot(toFile: string): Promise<Copy>
+  /** Of Belfry's own tables that no log tells of: no other node is woken. */
+  writeAside(ops: Write): Promise<void>
   /** An entry of the log that names these tags: listeners hear of it as of any other change, on every node. */
   invalidate(tags: readonly string[]): Promise<void>
   /** An entry of the log that is of no row, and what is stored with it: listeners hear of it on every node. */
@@ -361,6 +367,9 @@ export function createStore(deps: StoreDeps, options: StoreOptions): Store {
       if (database.kind === 'file')
         return await snapshotFile({ clock }, { ...database, to: toFile })
       throw new Fault('not_allowed', 'a database on a server is not copied from here')
+    },
+    async writeAside(ops) {
+      await writer.write(ops)
     },
     async invalidate(tags) {
       await writer.write([{ sql: insertTags, params: [JSON.stringify(tags)] }])

@@ -131,7 +131,7 @@ describe('an API key', () => {
         'publish',
         'publish:',
         'publish:a b',
-        'write:*',
+        'delete:*',
         'ADMIN',
         ' admin',
         'admin:*',

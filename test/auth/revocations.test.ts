@@ -2,7 +2,7 @@
 import { describe, expect, test } from 'bun:test'
 import { integer, sqliteTable, text } from 'drizzle-orm/sqlite-core'
 import { signToken } from '../../src/auth/auth.ts'
-import { collection, topic } from '../../src/kit.ts'
+import { collection, topic, type Routes } from '../../src/kit.ts'
 import { tempFolder, until } from '../harness.ts'
 import { runBelfry, spawnBelfry } from '../process.ts'
 import { runServer, testApiKey, testSecret, type TestServer } from '../server.ts'
@@ -189,6 +189,69 @@ describe('sockets', () => {
   })
 })
 
+/** A stream with a token, read to its end. */
+async function openStream(server: TestServer, path: string, token: string, init: RequestInit = {}) {
+  const response = await server.get(path, { ...init, ...bearer(token) })
+  expect(response.status).toBe(200)
+  const stream = { text: '', isOver: false, ended: Promise.resolve() }
+  stream.ended = (async () => {
+    const decoder = new TextDecoder()
+    for await (const chunk of response.body ?? []) stream.text += decoder.decode(chunk)
+    stream.isOver = true
+  })()
+  await until(() => stream.text !== '', 'the opening')
+  return stream
+}
+
+describe('streams', () => {
+  test('of a revoked token, session or user end at once; of the same user with another they stay', async () => {
+    using folder = tempFolder()
+    const routes: Routes = (belfry, { topics }) =>
+      belfry.get('/own/stream', ({ request }) => topics.stream(request, ['notes']))
+    await using server = await runServer({ folder, app: { ...app, routes } })
+    const [one, two, three, four] = await Promise.all([
+      tokenOf({ sub: 'ann', jti: 'one', sid: 's1' }),
+      tokenOf({ sub: 'ann', jti: 'two', sid: 's1' }),
+      tokenOf({ sub: 'ann', jti: 'three', sid: 's2' }),
+      tokenOf({ sub: 'bob', jti: 'four' }),
+    ])
+    const plain = '/api/stream?topics=notes'
+    const first = [
+      await openStream(server, plain, one),
+      await openStream(server, '/own/stream', one),
+      await openStream(server, `/connection/sse?cf_connect={"id":1,"connect":{}}`, one),
+      await openStream(server, '/connection/http_stream', one, {
+        method: 'POST',
+        body: '{"id":1,"connect":{}}',
+      }),
+    ]
+    const [second, third, fourth] = [
+      await openStream(server, plain, two),
+      await openStream(server, plain, three),
+      await openStream(server, plain, four),
+    ]
+    const over = () => [second, third, fourth].map((stream) => stream.isOver)
+    await revoke(server, { jti: 'one' })
+    await Promise.all(first.map(({ ended }) => ended))
+    expect(first.map(({ text: said }) => said.includes('3500'))).toEqual([
+      ...[false, false],
+      true,
+      true,
+    ])
+    expect(over()).toEqual([false, false, false])
+    // Whoever comes back is refused: an EventSource gives up then.
+    expect((await server.get(plain, bearer(one))).status).toBe(401)
+    await revoke(server, { sid: 's1' })
+    await second.ended
+    expect(over()).toEqual([true, false, false])
+    await revoke(server, { user: 'ann' })
+    await third.ended
+    expect(over()).toEqual([true, true, false])
+    expect(server.rooms.realtime.stats()).toMatchObject({ streams: 1, sockets: 0 })
+    expect([...server.rooms.realtime.signedIn.users()]).toEqual(['bob'])
+  })
+})
+
 describe.skipIf(!requireService('sqld'))('several nodes', () => {
   test('what one of them revokes the others refuse, and close', async () => {
     await using primary = await startSqld()
@@ -200,9 +263,11 @@ describe.skipIf(!requireService('sqld'))('several nodes', () => {
     expect(await statusOf(there, token)).toBe(200)
     using socket = openSocket(there, token)
     await socket.connect()
+    const stream = await openStream(there, '/api/stream?topics=notes', token)
     await revoke(here, { jti: 'one' })
     expect(await statusOf(here, token)).toBe(401)
     expect(await socket.closed).toBe(3500)
+    await stream.ended
     expect(await statusOf(there, token)).toBe(401)
   })
 })

@@ -87,6 +87,28 @@ describe('refused', () => {
     expect(await auth.identify(signRaw(hs256, '{"sub":"ann"}'))).toMatchObject({ ok: true })
   })
 
+  test('RFC 7515 A.5, A.6 and RFC 7520 4.5 to 4.8: unsecured, detached and in JSON, a signature is no token', async () => {
+    const { auth } = await setUp()
+    const good = signRaw(hs256, '{"sub":"ann"}')
+    const [head = '', payload = '', signature = ''] = good.split('.')
+    const one = { protected: head, signature }
+    for (const other of [
+      // A.5, as it is printed.
+      'eyJhbGciOiJub25lIn0.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ.',
+      `${head}.${payload}.`,
+      `${head}..${signature}`,
+      `.${payload}.${signature}`,
+      JSON.stringify({ payload, signatures: [one] }),
+      JSON.stringify({ payload, ...one }),
+      JSON.stringify({ payload, header: { alg: 'HS256' }, signature }),
+      JSON.stringify({ payload, signatures: [one, { header: { alg: 'none' }, signature: '' }] }),
+    ]) {
+      expect(await auth.identify(other)).toMatchObject(refused)
+    }
+    expect(auth.stats().verifications).toBe(0)
+    expect(await auth.identify(good)).toMatchObject({ ok: true })
+  })
+
   test('HS/RS confusion: the public key as a secret, in every spelling of it', async () => {
     const spki = pem(rsa.publicKey)
     const { auth } = await setUp({ publicKey: spki })

@@ -14,6 +14,7 @@ import { startServer, type StartedServer } from './start.ts'
 
 const overloadMs = Number(process.env['SECONDS'] ?? 30) * 1_000
 const restMs = 10_000
+const calmSMax = 20
 
 /** More than are ever under way while answers take 50 ms: who waits is to wait at the server. */
 const connections = 1_500
@@ -48,6 +49,8 @@ export async function run(): Promise<void> {
     const openAt = (share: number, forMs: number) =>
       openLoad({ port, visitors, forMs, connections, rate: capacity * share })
     await setMode(server, 'auto')
+    // What 64 at a time were is over before it is usual.
+    for (let s = 0; s < calmSMax && (await status(server)) !== 'normal'; s++) await Bun.sleep(1_000)
     const usual = await openAt(0.5, restMs)
     const overload = await openAt(3, overloadMs)
     const stage = await status(server)

@@ -1,4 +1,5 @@
 /** `bun run bench`: every bench, one after the other, each prints its table. `bun run bench fanout` runs one. */
+import { run as budget } from './budget.bench.ts'
 import { run as cacheMemory } from './cache-memory.bench.ts'
 import { run as cachedGet } from './cached-get.bench.ts'
 import { run as churn } from './churn.bench.ts'
@@ -10,6 +11,7 @@ import { run as limitFlood } from './limit-flood.bench.ts'
 import { run as memory } from './memory.bench.ts'
 import { run as million } from './million.bench.ts'
 import { run as overload } from './overload.bench.ts'
+import { run as paused } from './paused.bench.ts'
 import { run as policy } from './policy.bench.ts'
 import { run as redisDown } from './redis-down.bench.ts'
 import { run as restart } from './restart.bench.ts'
@@ -27,6 +29,7 @@ const benches: Readonly<Record<string, () => Promise<void>>> = {
   memory,
   restart,
   churn,
+  paused,
   policy,
   'limit-flood': limitFlood,
   latency,
@@ -37,6 +40,7 @@ const benches: Readonly<Record<string, () => Promise<void>>> = {
   million,
   'redis-down': redisDown,
   tokens,
+  budget,
 }
 
 const wanted = process.argv.slice(2)

@@ -22,6 +22,11 @@ describe('belfry', () => {
     expect(await auth.identify(own.stdout.trim())).toMatchObject({
       identity: { user: { id: 'ann', channels: ['user:ann', 'news'] } },
     })
+    const declared = await run(['--sub', 'ann', '--claims', '{"tenant":"acme","sub":"bob"}'])
+    expect(await auth.identify(declared.stdout.trim())).toMatchObject({
+      identity: { user: { id: 'ann', tenant: 'acme' } },
+    })
+    expect((await run(['--sub', 'a', '--claims', '[1]'])).stderr).toContain('must be a JSON object')
     const pass = await run(['--topic', 'chat:a'])
     expect(await auth.identifyTopic(pass.stdout.trim())).toMatchObject({
       pass: { topic: 'chat:a', user: '' },

@@ -5,7 +5,7 @@ import { t } from 'elysia'
 import type radio from '../../src/apps/radio.ts'
 import { createClient, type Change, type Client, type Row } from '../../src/client/client.ts'
 import type { DataOf, TopicName } from '../../src/client/types.ts'
-import { app, asc, collection, desc, topic } from '../../src/kit.ts'
+import { app, asc, collection, desc, eq, topic } from '../../src/kit.ts'
 
 const posts = sqliteTable(
   'posts',
@@ -31,6 +31,11 @@ const declared = app({
       live: (row) => [`blog:${row.blog}`, `said:${row.blog}`, 'all'],
     }),
     'posts/archive': collection(posts, { read: 'public' }),
+    'posts/short': collection(posts, {
+      read: 'public',
+      hide: { note: true, tags: { unless: ({ user }) => eq(posts.blog, user?.id) } },
+      live: () => 'short',
+    }),
   },
   topics: {
     'blog:{name}': topic({ subscribe: 'public' }),
@@ -45,6 +50,7 @@ const declared = app({
       ...{ subscribe: 'public', publish: 'signed-in', through: 'POST /api/posts' },
       message: t.Object({ title: t.String() }),
     }),
+    short: topic({ subscribe: 'public' }),
     anything: topic({ subscribe: 'public' }),
   },
 })
@@ -94,7 +100,13 @@ test('collections and topics have the types of the app', () => {
     readonly note: string | null
   }>()
   expectTypeOf<TopicName<Blog>>().toEqualTypeOf<
-    `blog:${string}` | 'all' | `chat:${string}` | `load:${string}` | `said:${string}` | 'anything'
+    | `blog:${string}`
+    | 'all'
+    | `chat:${string}`
+    | `load:${string}`
+    | `said:${string}`
+    | 'short'
+    | 'anything'
   >()
   expectTypeOf<DataOf<Blog, 'blog:mine'>>().toEqualTypeOf<Change<'posts', Post>>()
   expectTypeOf<DataOf<Blog, 'all'>>().toEqualTypeOf<Change<'posts', Post>>()
@@ -105,6 +117,13 @@ test('collections and topics have the types of the app', () => {
     readonly at: string
   }>()
   expectTypeOf<DataOf<Blog, 'anything'>>().toEqualTypeOf<unknown>()
+})
+
+test('what is hidden is not in the type; what is hidden from some may be missing', () => {
+  type Short = Row<Blog, 'posts/short'>
+  expectTypeOf<keyof Short>().toEqualTypeOf<'id' | 'blog' | 'title' | 'at' | 'tags'>()
+  expectTypeOf<Short['tags']>().toEqualTypeOf<readonly string[] | undefined>()
+  expectTypeOf<DataOf<Blog, 'short'>['row']>().toEqualTypeOf<Short>()
 })
 
 test('an app that ships inside', () => {

@@ -1,47 +1,9 @@
 import { describe, expect, test } from 'bun:test'
 import type { CollectionPlan } from '../../src/collections/collections.ts'
-import { createFeeds, type FeedPlan } from '../../src/feeds/feeds.ts'
-import { createTestClock } from '../clock.ts'
-import { createTestLog, until } from '../harness.ts'
+import { until } from '../harness.ts'
+import { prices, setUp } from './setup.ts'
 
-const prices = { path: 'prices' } as CollectionPlan
 const fcas = { path: 'fcas' } as CollectionPlan
-
-function setUp(options: Partial<FeedPlan>, slowdown?: () => number) {
-  const clock = createTestClock()
-  const log = createTestLog()
-  const upserts: unknown[] = []
-  const published: unknown[] = []
-  const plan: FeedPlan = {
-    name: 'f',
-    every: '1s',
-    timeoutMs: 500,
-    load: () => null,
-    into: [],
-    isSingle: false,
-    publish: undefined,
-    ...options,
-  }
-  const feeds = createFeeds(
-    {
-      collections: {
-        upsert: (batches) => {
-          upserts.push(batches)
-          return Promise.resolve([])
-        },
-      },
-      publish: (topic, data) => void published.push([topic, data]),
-      db: undefined as never,
-      stats: () => ({ connections: 0, subscriptions: 0, cacheHitShare: 0, seq: 0 }),
-      env: { UPSTREAM: 'x' },
-      ...(slowdown && { slowdown }),
-      clock,
-      log,
-    },
-    [plan],
-  )
-  return { clock, log, feeds, upserts, published }
-}
 
 describe('feeds', () => {
   test('rows go into their collections, in one write', async () => {
@@ -97,23 +59,6 @@ describe('feeds', () => {
     await feeds.stop()
   })
 
-  test('in an overload ticks are further apart', async () => {
-    let [ticks, factor] = [0, 4]
-    const load = () => void ticks++
-    const { clock, feeds } = setUp({ load }, () => factor)
-    feeds.start()
-    await Bun.sleep(0)
-    clock.advance(3_999)
-    expect(ticks).toBe(1)
-    factor = 1
-    clock.advance(1)
-    expect(ticks).toBe(2)
-    await Bun.sleep(0)
-    clock.advance(1_000)
-    expect(ticks).toBe(3)
-    await feeds.stop()
-  })
-
   test('a failing tick is logged once a while, and the next one comes all the same', async () => {
     let calls = 0
     const { clock, log, feeds } = setUp({
@@ -147,6 +92,23 @@ describe('feeds', () => {
     for (const every of ['0.001ms', '10ms', 'soon']) {
       expect(() => setUp({ every: () => every as never })).toThrow('the app file has one problem')
     }
+  })
+
+  test('in an overload ticks are further apart', async () => {
+    let [ticks, factor] = [0, 4]
+    const load = () => void ticks++
+    const { clock, feeds } = setUp({ load }, { slowdown: () => factor })
+    feeds.start()
+    await Bun.sleep(0)
+    clock.advance(3_999)
+    expect(ticks).toBe(1)
+    factor = 1
+    clock.advance(1)
+    expect(ticks).toBe(2)
+    await Bun.sleep(0)
+    clock.advance(1_000)
+    expect(ticks).toBe(3)
+    await feeds.stop()
   })
 
   test('what is no array of rows is refused by name', async () => {

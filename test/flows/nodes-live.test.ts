@@ -1,51 +1,9 @@
 /** Two whole servers on one database and one Redis: what is said at one is heard at both, once, by one number. */
 import { describe, expect, test } from 'bun:test'
-import { integer, sqliteTable, text } from 'drizzle-orm/sqlite-core'
-import { collection } from '../../src/collections/declare.ts'
-import { topic } from '../../src/realtime/declare.ts'
-import { tempFolder, until } from '../harness.ts'
+import { until } from '../harness.ts'
 import { RawClient } from '../realtime/serve.ts'
 import { dataOf, hear, offsetsOf, stockClient, subscribed } from '../realtime/stock.ts'
-import { runServer, testApiKey } from '../server.ts'
-import { requireService, startRedis, startSqld } from '../services.ts'
-
-const messages = sqliteTable('messages', {
-  id: integer().primaryKey({ autoIncrement: true }),
-  text: text().notNull(),
-})
-
-const app = {
-  collections: {
-    messages: collection(messages, { read: 'public', create: 'public', live: () => 'rows' }),
-  },
-  topics: {
-    rows: topic({ subscribe: 'public', history: { size: 100, ttl: '1h' } }),
-    said: topic({ subscribe: 'public', publish: 'public', presence: true }),
-    kept: topic({ subscribe: 'public', history: { size: 100, ttl: '1h' }, persist: true }),
-  },
-} as const
-
-const json = { 'content-type': 'application/json', 'x-api-key': testApiKey }
-
-async function pair() {
-  const [sqld, redis] = [await startSqld(), await startRedis()]
-  const folder = tempFolder()
-  const start = () =>
-    runServer({ app, folder, env: { DATABASE_URL: sqld.url, REDIS_URL: redis.url } })
-  // One after the other: the first one makes the tables.
-  const servers = [await start(), await start()] as const
-  return {
-    ...{ servers, redis },
-    async [Symbol.asyncDispose]() {
-      for (const server of servers) await server.stop()
-      await redis[Symbol.asyncDispose]()
-      await sqld[Symbol.asyncDispose]()
-      folder[Symbol.dispose]()
-    },
-  }
-}
-
-const isRun = requireService('sqld') !== undefined && requireService('redis-server') !== undefined
+import { isRun, json, pair } from './pair.ts'
 
 describe.skipIf(!isRun)('two servers, one database, one Redis', () => {
   test('a change is told once, whoever made it, with one number at both', async () => {

@@ -70,12 +70,12 @@ export async function startNode(redis: Service): Promise<Node> {
 /** Where one listener is, checked with each publication. */
 class Track {
   readonly positions = new Map<string, { epoch: string; offset: number }>()
+  readonly who: string
   readonly #truth: Truth
-  readonly #who: string
 
   constructor(truth: Truth, who: string) {
     this.#truth = truth
-    this.#who = who
+    this.who = who
   }
 
   hear(name: string, { offset, data }: { offset: number; data: unknown }): void {
@@ -90,7 +90,7 @@ class Track {
   }
 
   fail(text: string): void {
-    this.#truth.problems.push(`${this.#who}: ${text}`)
+    this.#truth.problems.push(`${this.who}: ${text}`)
   }
 }
 
@@ -111,6 +111,11 @@ export class RawSubscriber extends Track {
     return this.#socket?.readyState === WebSocket.OPEN && this.#asked.size === 0
   }
 
+  get state(): string {
+    const asked = [...this.#asked.values()].map(({ name }) => name)
+    return `socket ${this.#socket?.readyState}, not answered: ${asked.join(' ') || 'none'}`
+  }
+
   get isConnected(): boolean {
     return this.#socket !== undefined
   }
@@ -124,7 +129,10 @@ export class RawSubscriber extends Track {
     }
     socket.onmessage = ({ data }) => {
       if (this.#socket !== socket) return
-      for (const line of String(data).split('\n')) this.#take(JSON.parse(line) as Reply)
+      for (const line of String(data).split('\n')) {
+        if (line === '{}') socket.send('{}')
+        else this.#take(JSON.parse(line) as Reply)
+      }
     }
   }
 
@@ -191,6 +199,11 @@ export class StockSubscriber extends Track {
     this.client.connect()
   }
 
+  get state(): string {
+    const all = Object.values(this.client.subscriptions())
+    return [this.client.state, ...all.map(({ channel, state }) => `${channel} ${state}`)].join(' ')
+  }
+
   stop(): void {
     this.client.disconnect()
   }
@@ -251,4 +264,32 @@ export class StreamReader {
     }
     this.offsets.set(channel, offset)
   }
+}
+
+/** Where everybody is: for a wait that has come to no good end. */
+export function whereabouts(
+  nodes: readonly Node[],
+  listeners: readonly (RawSubscriber | StockSubscriber)[],
+  streams: readonly StreamReader[],
+): string {
+  const query = { limit: 0, since: undefined, reverse: false }
+  const ofNode = ({ server, proxy, isUp }: Node, n: number): string => {
+    const places = names.map((name) => {
+      try {
+        const { epoch, offset } = server.realtime.history(name, query)
+        return `${name} ${epoch}:${offset}`
+      } catch (error) {
+        return `${name} ${String(error)}`
+      }
+    })
+    const { alone } = server.realtime.stats()
+    return [`node ${n}`, proxy.state, isUp ? 'up' : 'down', `${alone} alone`, ...places].join(', ')
+  }
+  const ofListener = ({ who, state, positions }: RawSubscriber | StockSubscriber): string => {
+    const places = [...positions].map(([name, { epoch, offset }]) => `${name} ${epoch}:${offset}`)
+    return [who, state, ...places].join(', ')
+  }
+  const ofStream = ({ offsets }: StreamReader, n: number): string =>
+    [`stream ${n}`, ...[...offsets].map(([name, offset]) => `${name} ${offset}`)].join(', ')
+  return [...nodes.map(ofNode), ...listeners.map(ofListener), ...streams.map(ofStream)].join('\n')
 }

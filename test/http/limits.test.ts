@@ -2,9 +2,10 @@ import { describe, expect, test } from 'bun:test'
 import { integer, sqliteTable, text } from 'drizzle-orm/sqlite-core'
 import { signToken } from '../../src/auth/auth.ts'
 import { wholeSeconds } from '../../src/http/faults.ts'
-import { collection, type AppOptions } from '../../src/kit.ts'
+import { collection, topic, type AppOptions } from '../../src/kit.ts'
 import { systemClock } from '../../src/lib/clock.ts'
 import { createTestClock } from '../clock.ts'
+import { RawClient } from '../realtime/serve.ts'
 import { tempFolder, until } from '../harness.ts'
 import { runServer, testApiKey, testSecret, type TestServer } from '../server.ts'
 import { requireService, startRedis } from '../services.ts'
@@ -125,6 +126,28 @@ describe('limits of an app', () => {
     expect(await statuses(5, key)).toEqual(Array(5).fill(200))
   })
 
+  test('an API key with scopes is counted wherever it comes from, one that may do all not at all', async () => {
+    using folder = tempFolder()
+    await using server = await runServer({ app, folder, env })
+    const { keys } = server.rooms.auth
+    const make = async (...scopes: string[]) => (await keys.create({ name: 'k', scopes })).key
+    const [one, two, admin] = [await make('read:*'), await make('read:*'), await make('admin')]
+    let n = 0
+    const as = (key: string) => () =>
+      server.get('/own/api', { headers: { 'x-api-key': key, ...from(`192.0.2.${++n}`) } })
+    expect(await statuses(4, as(one))).toEqual([200, 200, 200, 429])
+    expect(await statuses(4, as(two))).toEqual([200, 200, 200, 429])
+    expect(await statuses(5, as(admin))).toEqual(Array(5).fill(200))
+    // Visitors of the addresses that they came from are others.
+    const visitor = () => server.get('/own/api', { headers: from('192.0.2.1') })
+    expect(await statuses(4, visitor)).toEqual([200, 200, 200, 429])
+    // Unless the policy counts addresses, whoever asks.
+    const login = () =>
+      post(server, `/own/login/${++n}`, { 'x-api-key': one, ...from('192.0.2.9') })
+    expect(await statuses(3, login)).toEqual([200, 200, 429])
+    expect((await post(server, '/own/login/x', from('192.0.2.9'))).status).toBe(429)
+  })
+
   test('several policies: one of each, and what is wrong in a body counts', async () => {
     using folder = tempFolder()
     await using server = await runServer({ app, folder, env })
@@ -175,6 +198,68 @@ describe('limits of an app', () => {
     expect(
       (await server.get('/api/free', { headers: { ...ann, ...from('192.0.2.2') } })).status,
     ).toBe(200)
+  })
+})
+
+describe('what a socket publishes', () => {
+  const talk: Omit<AppOptions, 'name'> = {
+    topics: { talk: topic({ subscribe: 'public', publish: () => true, limit: '2/min' }) },
+  }
+  const open = async (server: TestServer, headers: Record<string, string>) => {
+    const url = `${server.url.replace('http', 'ws')}/connection/websocket`
+    const client = await RawClient.open(url, headers)
+    await client.call({ connect: {} })
+    return client
+  }
+  const publish = async (client: RawClient): Promise<number> =>
+    (await client.call({ publish: { channel: 'talk', data: 1 } })).error?.code ?? 0
+
+  test('counts by user, by API key, and by the address that a trusted proxy names', async () => {
+    using folder = tempFolder()
+    await using server = await runServer({ app: talk, folder, env })
+    const { key } = await server.rooms.auth.keys.create({ name: 'k', scopes: ['read:*'] })
+    const ann = await asUser('ann')
+    const [a, b] = ['192.0.2.1', '192.0.2.2']
+    for (const [one, other] of [
+      [
+        { ...ann, ...from(a) },
+        { ...ann, ...from(b) },
+      ],
+      [
+        { 'x-api-key': key, ...from(a) },
+        { 'x-api-key': key, ...from(b) },
+      ],
+      [from(a), from(a)],
+    ] as const) {
+      const [first, second] = [await open(server, one), await open(server, other)]
+      expect([await publish(first), await publish(second), await publish(first)]).toEqual([
+        ...[0, 0, 111],
+      ])
+      first.close()
+      second.close()
+    }
+    const elsewhere = await open(server, from(b))
+    expect(await publish(elsewhere)).toBe(0)
+    const known = await server.rooms.realtime.control.connections(undefined, 9)
+    expect(known.items.map(({ address }) => address)).toEqual([b])
+    elsewhere.close()
+  })
+
+  test('as many sockets of one address as said, behind a trusted proxy too', async () => {
+    using folder = tempFolder()
+    const few = { ...env, CONNECTIONS_PER_ADDRESS: '1' }
+    await using server = await runServer({ app: talk, folder, env: few })
+    const first = await open(server, from('192.0.2.1'))
+    const refused = new RawClient(
+      `${server.url.replace('http', 'ws')}/connection/websocket`,
+      from('192.0.2.1'),
+    )
+    await until(() => refused.closed !== undefined, 'the second of the same is refused')
+    const other = await open(server, from('192.0.2.2'))
+    first.close()
+    await until(() => server.rooms.realtime.stats().sockets === 1, 'the first has gone')
+    const again = await open(server, from('192.0.2.1'))
+    for (const client of [other, again]) client.close()
   })
 })
 

@@ -2,9 +2,9 @@ import { expect, test } from 'bun:test'
 import { connect } from 'node:net'
 import { integer, sqliteTable } from 'drizzle-orm/sqlite-core'
 import { createOriginCheck } from '../../src/http/origin.ts'
-import { collection } from '../../src/kit.ts'
-import { tempFolder } from '../harness.ts'
-import { runServer, type TestServer } from '../server.ts'
+import { collection, topic, type Routes } from '../../src/kit.ts'
+import { tempFolder, until } from '../harness.ts'
+import { runServer, testApiKey, type TestServer } from '../server.ts'
 
 const notes = sqliteTable('notes', { id: integer().primaryKey() })
 const app = { collections: { notes: collection(notes, { read: 'public' }) } }
@@ -37,6 +37,59 @@ test('what may be asked of a path is said, with and without a body of it', async
   ])
   expect(await asked('/api/notes', 'HEAD')).toEqual([200, null, false])
   expect(await asked('/api/notes/1', 'HEAD')).toEqual([404, null, false])
+})
+
+test('every door says what may be asked of it, and HEAD is an answer without its body', async () => {
+  using folder = tempFolder()
+  const routes: Routes = (belfry, { topics }) =>
+    belfry
+      .get('/own', () => 'own')
+      .put('/own', () => 'put')
+      .post('/own/:name/done', () => 'done')
+      .get('/own/:name', () => 'one')
+      .get('/own/stream', ({ request }) => topics.stream(request, ['live']))
+  const topics = { live: topic({ subscribe: 'public', history: { size: 1, ttl: '1h' } }) }
+  await using server = await runServer({ app: { ...app, topics, routes }, folder })
+  const read = 'GET, HEAD, OPTIONS'
+  const write = 'POST, OPTIONS'
+  const doors: Record<string, string> = {
+    ...{ '/': read, '/belfry.js': read, '/api/health': read, '/api/metrics': read },
+    ...{ '/api/admin/cache/stats': read, '/api/admin/revoke': write },
+    ...{ '/connection/websocket': 'GET, OPTIONS', '/connection/sse': 'GET, OPTIONS' },
+    ...{ '/connection/http_stream': write, '/emulation': write },
+    ...{ '/api/stream?topics=live': read, '/api/topics/live/history': read },
+    ...{ '/api/publish': write, '/api/server/publish': write },
+    ...{ '/api/notes': 'GET, HEAD, POST, OPTIONS', '/own': 'GET, HEAD, PUT, OPTIONS' },
+    ...{ '/own/a/done': write, '/own/a': read, '/own/stream': read },
+  }
+  const headers = { 'x-api-key': testApiKey }
+  for (const [path, allow] of Object.entries(doors)) {
+    const ask = (method: string) => server.get(path, { method, headers })
+    const options = await ask('OPTIONS')
+    expect([path, options.status, options.headers.get('allow')]).toEqual([path, 204, allow])
+    for (const method of ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE']) {
+      if (allow.includes(method)) continue
+      const refused = await ask(method)
+      expect([path, method, refused.status, refused.headers.get('allow')]).toEqual([
+        ...[path, method, 405, allow],
+      ])
+      if (method !== 'HEAD') expect(await refused.json()).toMatchObject({ code: 'not_allowed' })
+    }
+    if (!allow.includes('HEAD')) continue
+    const [head, get] = [await ask('HEAD'), await ask('GET')]
+    expect([path, head.status, await head.text()]).toEqual([path, get.status, ''])
+    // Elysia gives a text of the app's own its type only with its body.
+    if (!path.startsWith('/own')) {
+      expect(head.headers.get('content-type')).toBe(get.headers.get('content-type'))
+    }
+    await get.body?.cancel()
+  }
+  await until(() => server.rooms.realtime.stats().streams === 0, 'no head left a stream behind')
+  for (const path of ['/nothing', '/own/a/b/c', '/own/a/undone', '/api/healthy', '/api/server']) {
+    for (const method of ['GET', 'OPTIONS', 'POST', 'DELETE']) {
+      expect([path, (await server.get(path, { method })).status]).toEqual([path, 404])
+    }
+  }
 })
 
 test('of whose pages a WebSocket may be', () => {

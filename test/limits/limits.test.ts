@@ -142,6 +142,26 @@ describe('memory', () => {
     expect(limits.take('regular')).toMatchObject({ ok: true, left: 0 })
   })
 
+  // Ten million are in `bun run bench limit-flood`: what a hundred thousand leave behind is all that they do.
+  test('a flood of addresses, each once and then each twice, leaves no more behind the longer it lasts', () => {
+    const limits = createLimits({ clock: createTestClock() }, policyOf(100, 60_000))
+    const heapAfter = (from: number, to: number, times: number): number => {
+      for (let n = from; n < to; n++) {
+        const key = `address:${n >> 24}.${(n >> 16) & 255}.${(n >> 8) & 255}.${n & 255}`
+        for (let take = 0; take < times; take++) limits.take(key)
+      }
+      Bun.gc(true)
+      return process.memoryUsage().heapUsed / 1024 / 1024
+    }
+    const once = heapAfter(0, 150_000, 1)
+    expect(limits.keys).toBe(100_000)
+    expect(heapAfter(150_000, 600_000, 1) - once).toBeLessThan(32)
+    const twice = heapAfter(600_000, 750_000, 2)
+    expect(limits.keys).toBeLessThanOrEqual(200_000)
+    expect(heapAfter(750_000, 1_000_000, 2) - twice).toBeLessThan(32)
+    expect(twice - once).toBeLessThan(64)
+  })
+
   test('all runs together are bounded too', () => {
     const limits = createLimits({ clock: createTestClock() }, policyOf(50), { runsOfAllMax: 1000 })
     for (let take = 0; take < 50; take++) {

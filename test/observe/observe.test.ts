@@ -61,4 +61,15 @@ describe('metrics', () => {
     }
     expect(metrics.text().endsWith('\n')).toBe(true)
   })
+
+  test('the lines of one name stand together under one type, whoever gave them in whatever order', () => {
+    const metrics = createMetrics()
+    metrics.gauges(() => ({ 'a{n="1"}': 1, 'b{n="1"}': 2, 'a{n="2"}': 3 }))
+    metrics.gauges(() => ({ 'b{n="2"}': 4 }))
+    const lines = metrics.text().trimEnd().split('\n').slice(-6)
+    expect(lines).toEqual([
+      ...['# TYPE a gauge', 'a{n="1"} 1', 'a{n="2"} 3'],
+      ...['# TYPE b gauge', 'b{n="1"} 2', 'b{n="2"} 4'],
+    ])
+  })
 })

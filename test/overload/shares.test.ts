@@ -15,8 +15,7 @@ function refusing() {
 describe('shares', () => {
   test('the longer the wait, the fewer: low, then normal, then high ones are refused', () => {
     const shares = createShares()
-    const admittedAt = (waitMs: number) =>
-      kinds.filter((kind) => shares.admits(kind, waitMs, 1e9))
+    const admittedAt = (waitMs: number) => kinds.filter((kind) => shares.admits(kind, waitMs, 1e9))
     expect(admittedAt(0.5)).toEqual(['low', 'normal', 'high'])
     expect(admittedAt(1.5)).toEqual(['normal', 'high'])
     expect(admittedAt(5)).toEqual(['high'])
@@ -124,7 +123,7 @@ describe('who is let in', () => {
     expect(overload.admits('normal', 'writes', clock.tick())).toBe(false)
     expect(overload.admits('high', 'writes', clock.tick())).toBe(true)
     expect(overload.admits('normal', 'loop', clock.tick())).toBe(true)
-    signals.readsMs = 20
+    signals.readsMs = 30
     expect(kinds.map((kind) => overload.mayLoad(kind))).toEqual([false, false, true])
     // An app's own route was let in already.
     expect(overload.mayLoad(undefined)).toBe(true)

@@ -93,7 +93,9 @@ export function simulate(machine: Machine, phases: readonly Phase[], seed = 1): 
   const { overload, clock, signals, beat, beatEveryMs } = setUp()
   const capacity = capacityOf(machine)
   const readers = Array.from({ length: machine.readers }, () => new Reader())
-  const latencies = phases.map(() => ({ high: [], normal: [], low: [] }) as Record<Priority, number[]>)
+  const latencies = phases.map(
+    () => ({ high: [], normal: [], low: [] }) as Record<Priority, number[]>,
+  )
   const refused = phases.map(() => ({ high: 0, normal: 0, low: 0 }))
   const troubled = phases.map(() => 0)
   const stages = phases.map(() => 0)
@@ -190,7 +192,10 @@ export function simulate(machine: Machine, phases: readonly Phase[], seed = 1): 
       priorities.map((kind) => {
         const good = of[kind]
         const count = refused[phase]?.[kind] ?? 0
-        return [kind, { good: good.length, refused: count, p50Ms: at(good, 0.5), p99Ms: at(good, 0.99) }]
+        return [
+          kind,
+          { good: good.length, refused: count, p50Ms: at(good, 0.5), p99Ms: at(good, 0.99) },
+        ]
       }),
     ) as Record<Priority, Outcome>
     return {

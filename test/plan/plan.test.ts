@@ -2,7 +2,7 @@ import { describe, expect, test } from 'bun:test'
 import { blob, integer, primaryKey, real, sqliteTable, text } from 'drizzle-orm/sqlite-core'
 import { t } from 'elysia'
 import { Fault } from '../../src/fault.ts'
-import { app, collection, desc, feed, topic } from '../../src/kit.ts'
+import { app, budget, collection, desc, feed, topic } from '../../src/kit.ts'
 import { compilePlan, schemaOf } from '../../src/plan/plan.ts'
 
 const spot = sqliteTable(
@@ -198,15 +198,9 @@ describe('compilePlan', () => {
   })
 
   test('what later versions will serve is refused by name, not ignored', () => {
-    expect(
-      problemsOf({
-        name: 'a',
-        jobs: {},
-        budgets: {},
-      }),
-    ).toEqual(
-      ['jobs', 'budgets'].map((key) => `${key}: is not served yet by this version: remove it`),
-    )
+    expect(problemsOf({ name: 'a', jobs: {} })).toEqual([
+      'jobs: is not served yet by this version: remove it',
+    ])
   })
 
   test('misspelt options, paths that clash, tables that cannot be served', () => {
@@ -290,9 +284,70 @@ describe('compilePlan', () => {
       }),
     ).toEqual([
       'feeds.a.publish: no declared topic matches stat',
-      'feeds.b: needs into (collections) or publish (a topic)',
+      'feeds.b: needs into (collections), publish (a topic) or keyed (a topic for each key)',
       'feeds.c.every: must be at least 100ms',
       'feeds.d.every: null is no duration like 500ms, 60s, 5m, 1h',
+    ])
+  })
+
+  test('a feed on fixed times, and a keyed one, are what they can be', () => {
+    const load = () => 1
+    const every = '1s'
+    expect(
+      problemsOf({
+        name: 'a',
+        topics: {
+          stats: topic({ subscribe: 'public' }),
+          'price:{mint}': topic({ subscribe: 'public' }),
+          'pair:{a}:{b}': topic({ subscribe: 'public' }),
+        },
+        budgets: { known: budget({ rate: '45/s' }) },
+        feeds: {
+          good: feed({
+            every: { cron: '0 7 * * MON-FRI' },
+            load,
+            publish: 'stats',
+            budget: 'known',
+          }),
+          keyed: feed({ every, load, keyed: 'price:{mint}', batch: 50, idle: '5m' }),
+          twin: feed({ every, load, keyed: 'price:{mint}' }),
+          cron: feed({ every: { cron: '0 0 30 2 *' }, aligned: true, load, publish: 'stats' }),
+          jitter: feed({ every, jitter: '2s', load, publish: 'stats' }),
+          adaptive: feed({
+            every: { cron: '@hourly' },
+            adaptive: { min: '10ms', max: '1ms' },
+            load,
+            publish: 'stats',
+          }),
+          budget: feed({ every, budget: 'jupiter', batch: 3, load, publish: 'stats' }),
+          pair: feed({ every, load, keyed: 'pair:{a}:{b}' }),
+          none: feed({ every, load, keyed: 'coin:{mint}', batch: 0 }),
+          mixed: feed({
+            ...{ every: { cron: '@daily' }, aligned: true, jitter: '1s', load },
+            ...{ keyed: 'pair:{a}:{b}', publish: 'stats', into: [] },
+          }),
+        },
+      }),
+    ).toEqual([
+      'feeds.twin.keyed: is what feed keyed publishes on',
+      'feeds.cron.every: {"cron":"0 0 30 2 *"} is no { cron } of minute, hour, day of the month, month and weekday that ever comes',
+      'feeds.cron.aligned: is what cron is anyway: remove it',
+      'feeds.jitter.jitter: is longer than every',
+      'feeds.adaptive.adaptive.min: must be at least 100ms',
+      'feeds.adaptive.adaptive: has a min above its max',
+      'feeds.adaptive.adaptive: is for an interval, not for fixed times',
+      'feeds.budget.budget: no budget is declared under jupiter',
+      'feeds.budget.batch: is for a keyed feed',
+      'feeds.pair.keyed: must have one {parameter}: the key',
+      'feeds.none.batch: must be an integer from 1 to 1000',
+      'feeds.none.keyed: no topic is declared as coin:{mint}',
+      'feeds.mixed.aligned: is what cron is anyway: remove it',
+      'feeds.mixed.publish: a keyed feed publishes on its own topics',
+      'feeds.mixed.every: a keyed feed asks at intervals: no cron',
+      'feeds.mixed.aligned: is not for a keyed feed: its calls are spread',
+      'feeds.mixed.jitter: is not for a keyed feed: its calls are spread',
+      'feeds.mixed.into: a keyed feed has rows for one collection',
+      'feeds.mixed.keyed: must have one {parameter}: the key',
     ])
   })
 })

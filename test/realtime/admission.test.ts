@@ -104,6 +104,82 @@ describe('connects beyond the rate', () => {
   })
 })
 
+describe('event streams beyond the rate', () => {
+  const open = async (server: TestServer, accept = 'text/event-stream') => {
+    const abort = new AbortController()
+    const response = await fetch(`${server.url}/api/stream?topics=live`, {
+      headers: { accept },
+      signal: abort.signal,
+    })
+    const stream = { status: response.status, text: '', isOver: false, leave: () => abort.abort() }
+    const read = async () => {
+      const decoder = new TextDecoder()
+      for await (const chunk of response.body ?? []) stream.text += decoder.decode(chunk)
+      stream.isOver = true
+    }
+    void read().catch(() => {})
+    return stream
+  }
+  const hasBegun = ({ text }: { readonly text: string }) => text.includes('\nid: ')
+
+  test('stand in the same line, their answers begun; who goes home takes no place', async () => {
+    const clock = createTestClock()
+    const limits = { connectsPerSecond: 100, connectsBurst: 2 }
+    await using server = serve(topics, { clock, limits })
+    const socket = await RawClient.connect(server.wsUrl)
+    const first = await open(server)
+    await until(() => hasBegun(first), 'the second place')
+    const one = await open(server)
+    const identity = { kind: 'anonymous', user: null } as const
+    const visitor = { identity, address: '', topics: ['live'], lastEventId: undefined }
+    const gone = server.realtime.stream(visitor)
+    const two = await open(server)
+    const late = await RawClient.open(server.wsUrl)
+    late.send('{"id":1,"connect":{}}')
+    await until(() => server.realtime.stats().waiting === 4, 'a line')
+    for (const { status, text } of [one, two]) {
+      expect([status, text]).toEqual([200, expect.stringMatching(/^(retry: \d+\n\n)?$/)])
+    }
+    expect(server.realtime.stats().streams).toBe(1)
+    await gone.cancel()
+    // A place each 10 ms, in order.
+    clock.advance(10)
+    await until(() => hasBegun(one), 'the first of the line')
+    expect(server.realtime.stats()).toMatchObject({ waiting: 2, streams: 2 })
+    clock.advance(10)
+    await until(() => hasBegun(two), 'the one after who left')
+    expect(server.realtime.stats()).toMatchObject({ waiting: 1, streams: 3 })
+    clock.advance(10)
+    await until(() => late.replies.length === 1, 'the socket')
+    await until(() => server.realtime.stats().waiting === 0, 'all are served')
+    expect(server.realtime.stats()).toMatchObject({ sockets: 2, streams: 3 })
+    for (const stream of [first, one, two]) stream.leave()
+    for (const client of [socket, late]) client.close()
+  })
+
+  test('that find the line full, or the server going down, are told when to come back; others get 503', async () => {
+    const limits = { connectsPerSecond: 0.001, connectsBurst: 1, connectsWaitingMax: 1 }
+    await using server = serve(topics, { limits })
+    const inside = await open(server)
+    const waiting = await open(server)
+    const full = await open(server)
+    await until(() => full.isOver, 'sent away')
+    const ms = Number(/^retry: (\d+)\n\n$/.exec(full.text)?.[1])
+    expect(full.status).toBe(200)
+    expect(ms).toBeWithin(4_000, 12_001)
+    expect((await open(server, '*/*')).status).toBe(503)
+    await server.realtime.drain()
+    await until(() => inside.isOver, 'the drain')
+    expect(waiting.isOver).toBe(false)
+    const after = await open(server)
+    await until(() => after.isOver, 'nobody is served')
+    expect([after.status, after.text]).toEqual([200, expect.stringMatching(/^retry: \d+\n\n$/)])
+    server.realtime.stop()
+    await until(() => waiting.isOver, 'who stood in line')
+    expect(waiting.text).toMatch(/^retry: \d+\n\n$/)
+  })
+})
+
 describe('connections at once', () => {
   const stream = (server: TestServer, token?: string) =>
     fetch(`${server.url}/api/stream?topics=live`, {

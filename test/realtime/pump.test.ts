@@ -308,6 +308,8 @@ describe('the pump', () => {
     }
     pump.add(outbox, 20 * 1024 * 1024)
     expect(pump.isFull).toBeTrue()
+    expect(pump.roomInMs).toBeGreaterThanOrEqual(50)
+    expect(pump.roomInMs).toBeLessThanOrEqual(30_000)
     turns.turn()
     expect(pump.isFull).toBeTrue()
     isLeft = false

@@ -103,14 +103,13 @@ export function serve(declared: Declared, options: ServeOptions = {}): TestServe
       publications:
         options.store && createPublications(options.store, { isShared: options.isShared ?? false }),
     },
-    options,
+    { app: 'test', ...options },
   )
   const tick = () => clock.tick()
   const keepOpen = (request: Request) => server.timeout(request, 0)
   const addressOf = (request: Request) => server.requestIP(request)?.address ?? ''
   const emulated = createEmulationDoors({ realtime, tick, keepOpen, addressOf })
-  const health = () => ({ app: 'test', version: '0', uptimeMs: clock.tick() })
-  const api = createServerApi({ realtime, health, tick, log: logTo(errors) })
+  const api = createServerApi({ realtime, tick, log: logTo(errors) })
   const replay = createReplayDoor({ realtime, tick })
   const doors: Record<string, Door> = {
     '/connection/websocket': createSocketDoor(

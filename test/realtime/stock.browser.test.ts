@@ -5,6 +5,7 @@ import { launchBrowser } from '../browser.ts'
 import { tempFolder, until } from '../harness.ts'
 import { runServer } from '../server.ts'
 import { requireService } from '../services.ts'
+import { serve } from './serve.ts'
 import { transports } from './stock.ts'
 
 const isMissing = requireService('chromium') === undefined
@@ -112,3 +113,58 @@ test.skipIf(isMissing)(
   },
   120_000,
 )
+
+test.skipIf(isMissing)(
+  "the browser's EventSource: sent away by a full line it comes back by itself, and by 503 it would not",
+  async () => {
+    // The line is full until it is not: one place each second, and nobody waits.
+    const limits = { connectsPerSecond: 1, connectsBurst: 1, connectsWaitingMax: 0 }
+    await using server = serve({ live: { subscribe: 'public', historySize: 10 } }, { limits })
+    await using pages = Bun.serve({
+      port: 0,
+      // The page's own: the server's answer as it is for whoever is no EventSource.
+      async fetch(request) {
+        const { pathname, search } = new URL(request.url)
+        if (pathname === '/') return new Response('<!doctype html>', html)
+        const accept = pathname === '/plain' ? '*/*' : 'text/event-stream'
+        const answer = await fetch(`${server.url}/api/stream${search}`, { headers: { accept } })
+        if (!answer.ok || answer.body === null) return new Response(null, { status: answer.status })
+        // Sooner than the server says: it is the browser that is asked here.
+        const text = answer.body.pipeThrough(new TextDecoderStream())
+        const soon = new TransformStream<string, string>({
+          transform: (chunk, out) => out.enqueue(chunk.replaceAll(/retry: \d+/g, 'retry: 50')),
+        })
+        const body = text.pipeThrough(soon).pipeThrough(new TextEncoderStream())
+        return new Response(body, { headers: { 'content-type': 'text/event-stream' } })
+      },
+    })
+    await using browser = await launchBrowser()
+    const page = await browser.newPage()
+    await page.goto(pages.url.href)
+    await page.evaluate(eventSources)
+    const state = (name: string) => page.evaluate(`window.${name}`) as Promise<string[]>
+    await until(async () => (await state('first')).includes('open'), 'the first is in')
+    await page.evaluate(`window.second = listen('/stream'), window.third = listen('/plain')`)
+    await until(async () => (await state('third')).includes('given up'), '503 is for ever')
+    const back = async () => (await state('second')).filter((what) => what === 'comes back').length
+    await until(async () => (await back()) > 0, 'sent away')
+    await until(() => server.realtime.stats().streams === 2, 'let in', 20_000)
+    server.realtime.publish('live', 'hello')
+    await until(async () => (await state('second')).includes('hello'), 'heard')
+    expect(await state('second')).not.toContain('given up')
+  },
+)
+
+const html = { headers: { 'content-type': 'text/html' } }
+
+const eventSources = `
+  window.listen = (path) => {
+    const told = []
+    const source = new EventSource(path + '?topics=live')
+    source.onopen = () => told.push('open')
+    source.onmessage = ({ data }) => told.push(JSON.parse(data).data)
+    source.onerror = () => told.push(source.readyState === 2 ? 'given up' : 'comes back')
+    return told
+  }
+  window.first = window.listen('/stream')
+`

@@ -1,7 +1,12 @@
 /** Tokens of connections and of subscriptions, and topics that the server subscribes, for the stock client. */
 import { describe, expect, test } from 'bun:test'
+import { generateKeyPairSync } from 'node:crypto'
 import { State } from 'centrifuge'
+import { exportJWK, SignJWT } from 'jose'
+import { createAuth } from '../../src/auth/auth.ts'
+import { systemClock } from '../../src/lib/clock.ts'
 import { createTestClock } from '../clock.ts'
+import { createTestLog } from '../harness.ts'
 import type { plansOf } from './serve.ts'
 import { RawClient, serve, until } from './serve.ts'
 import { codeOf, hear, stockClient, subscribed, transports } from './stock.ts'
@@ -255,6 +260,41 @@ test('sub_refresh: an expired token ends the subscription, one of another topic 
   expect(pushes).toEqual([2501])
   expect(server.realtime.stats().subscriptions).toBe(0)
   client.close()
+})
+
+describe.each([...transports])('an issuer that is away, over %s', (transport) => {
+  test('nobody is sent away for good: who connects comes back until its keys are there', async () => {
+    const { publicKey, privateKey } = generateKeyPairSync('ed25519')
+    let isUp = false
+    await using issuer = Bun.serve({
+      port: 0,
+      fetch: async () =>
+        isUp
+          ? Response.json({ keys: [await exportJWK(publicKey)] })
+          : new Response('away', { status: 503 }),
+    })
+    let shiftMs = 0
+    const clock = { ...systemClock, tick: () => systemClock.tick() + shiftMs }
+    const auth = await createAuth({ clock, log: createTestLog() }, { jwks: [issuer.url.href] })
+    await using server = serve(topics, auth)
+    const header = { alg: 'EdDSA' }
+    const token = await new SignJWT({ sub: 'ann' }).setProtectedHeader(header).sign(privateKey)
+    const client = stockClient(server, transport, { token })
+    const codes: number[] = []
+    client.on('error', ({ error }) => void codes.push(error.code))
+    client.on('disconnected', ({ code }) => void codes.push(code))
+    client.connect()
+    await until(() => codes.length > 2, 'told more than once')
+    expect([new Set(codes), client.state]).toEqual([new Set([100]), State.Connecting])
+    isUp = true
+    // The next question is not asked sooner.
+    shiftMs = 31_000
+    await until(() => client.state === State.Connected, 'let in')
+    expect(server.realtime.connectionsOf('ann')).toHaveLength(1)
+    expect(server.errors).toEqual([])
+    client.disconnect()
+    await auth.stop()
+  })
 })
 
 test('what the server began, a client does not end', async () => {

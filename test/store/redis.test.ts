@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'bun:test'
+import { createBreaker } from '../../src/lib/breaker.ts'
 import type { Clock } from '../../src/lib/clock.ts'
-import { scriptOf } from '../../src/store/redis.ts'
-import { createBreaker } from '../../src/store/redis-breaker.ts'
+import { breakerOptions, scriptOf } from '../../src/store/redis.ts'
 import { describeFailure } from '../../src/store/redis-link.ts'
 import { openRedis } from '../cache/redis.ts'
 import { createTestClock } from '../clock.ts'
@@ -12,13 +12,13 @@ import { freePort, requireService, startRedis } from '../services.ts'
 describe('the breaker', () => {
   const closed = () => {
     const clock = createTestClock()
-    const breaker = createBreaker({ clock })
+    const breaker = createBreaker({ clock }, breakerOptions)
     breaker.close()
     return { clock, breaker }
   }
 
   test('is open until a probe was answered, which may be at once', () => {
-    const breaker = createBreaker({ clock: createTestClock() })
+    const breaker = createBreaker({ clock: createTestClock() }, breakerOptions)
     expect([breaker.isClosed, breaker.isProbeDue, breaker.opened]).toEqual([false, true, 0])
     breaker.close()
     expect([breaker.isClosed, breaker.isProbeDue, breaker.opened]).toEqual([true, false, 0])

@@ -1,6 +1,7 @@
 import { describe } from 'bun:test'
 import { publicationsContract } from '../contracts/publications.ts'
 import { retentionContract, sharedRetentionContract } from '../contracts/retention.ts'
+import { sharesContract } from '../contracts/shares.ts'
 import { sharedStoreContract, storeContract, storeTables, type Shape } from '../contracts/store.ts'
 import { openStore, tempFolder } from '../harness.ts'
 import { requireService, startSqld } from '../services.ts'
@@ -16,6 +17,7 @@ const ownFile = async (): Promise<Shape> => {
 describe('a file', () => {
   storeContract(ownFile)
   publicationsContract(ownFile)
+  sharesContract(ownFile)
   retentionContract(ownFile)
 })
 
@@ -58,6 +60,7 @@ const remote = async (): Promise<Shape> => {
 describe.skipIf(!requireService('sqld'))('a remote primary', () => {
   storeContract(remote)
   publicationsContract(remote)
+  sharesContract(remote)
   sharedStoreContract(remote)
   retentionContract(remote)
   sharedRetentionContract(remote)

@@ -1,22 +1,24 @@
 /**
- * Decides whether Redis is asked at all.
+ * Decides whether somebody who fails is asked at all.
  *
- *   closed ──one time-out, or 5 failures in a row──► open ──after 1 s, a probe was answered──► closed
+ *   closed ──failing at once, or often in a row──► open ──after a window, a probe was answered──► closed
  *
- * The probe is nobody's request (`redis-link.ts` asks), so an outage costs what was waiting when it began
- * one time-out, and after that nothing. A Redis that answers probes and no commands costs one per window.
+ * Open, nobody is asked but by a probe, one for each window. Whoever owns a breaker says what a failure is and
+ * who probes: of Redis nobody's request (store/redis-link.ts asks), of an upstream the next call that is due.
  */
-import type { Clock } from '../lib/clock.ts'
+import type { Clock } from './clock.ts'
 
 export interface Breaker {
   readonly isClosed: boolean
   /** Open, and long enough. */
   readonly isProbeDue: boolean
+  /** Until then; 0 when it is due, or closed. */
+  readonly probeInMs: number
   /** Times it has opened. */
   readonly opened: number
-  /** A command was answered. */
+  /** It was answered. */
   succeed(): void
-  /** A command was answered by an error. True if that opened it. */
+  /** It was answered by an error, or not. True if that opened it. */
   fail(): boolean
   /** Opens for a whole window. */
   trip(): void
@@ -26,14 +28,18 @@ export interface Breaker {
   close(): void
 }
 
-/** A few errors may be about a few keys. */
-const failuresMax = 5
+export interface BreakerOptions {
+  /** In a row: a few errors may be about a few questions. */
+  readonly failuresMax: number
+  readonly windowMs: number
+  /** Whether it may be asked before anything is known. */
+  readonly isClosed: boolean
+}
 
-const windowMs = 1_000
-
-export function createBreaker(deps: { readonly clock: Clock }): Breaker {
+export function createBreaker(deps: { readonly clock: Clock }, options: BreakerOptions): Breaker {
   const { clock } = deps
-  let isClosed = false
+  const { failuresMax, windowMs } = options
+  let { isClosed } = options
   let probeDueMs = 0
   let failures = 0
   let opened = 0
@@ -51,6 +57,9 @@ export function createBreaker(deps: { readonly clock: Clock }): Breaker {
     },
     get isProbeDue() {
       return !isClosed && clock.tick() >= probeDueMs
+    },
+    get probeInMs() {
+      return isClosed ? 0 : Math.max(0, probeDueMs - clock.tick())
     },
     get opened() {
       return opened

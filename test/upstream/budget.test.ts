@@ -1,0 +1,150 @@
+/** No window at the provider is ever overfull, whatever happens, and everybody who waits is answered. */
+import { describe, expect, test } from 'bun:test'
+import { parseRate } from '../../src/lib/rate.ts'
+import { takeOverMsMax } from '../../src/store/store.ts'
+import type { BudgetPlan } from '../../src/upstream/budget-port.ts'
+import { settleMsOf } from '../../src/upstream/slots.ts'
+import { createRandom, type Random } from '../lib/random.ts'
+import { worstWindow } from './adversary.ts'
+import { requestMs, simulate, type Simulation } from './simulation.ts'
+
+const priorities = ['high', 'normal', 'low'] as const
+
+function planOf(random: Random, changed: Partial<BudgetPlan> = {}): BudgetPlan {
+  return {
+    name: 'calls',
+    rate: { quota: 1 + random.below(60), windowMs: random.pick([200, 1_000, 3_000]) },
+    burst: random.pick([0, 0, 5, 20]),
+    keys: undefined,
+    header: 'x-api-key',
+    queueMax: random.pick([5, 50, 500]),
+    quota: undefined,
+    timeoutMs: random.pick([300, 1_000, 5_000]),
+    ...changed,
+  }
+}
+
+/** Sometimes nothing, sometimes more than can be. */
+function load(simulation: Simulation, random: Random, plan: BudgetPlan): void {
+  const living = simulation.nodes.filter(({ isDead, isPaused }) => !isDead && !isPaused)
+  if (living.length === 0 || random.next() > 0.3) return
+  const asks = random.next() < 0.02 ? plan.rate.quota * 2 : random.below(4)
+  for (let at = 0; at < asks; at++) {
+    simulation.ask(random.pick(living), {
+      priority: random.pick(priorities),
+      ...(random.next() < 0.3 ? { deadlineMs: random.below(3_000) } : {}),
+      ...(random.next() < 0.1 ? { cancelMs: random.below(500) } : {}),
+    })
+  }
+}
+
+function expectKept({ calls }: Simulation, plan: BudgetPlan, seed: number): void {
+  const byKey = Map.groupBy(calls, ({ key }) => key)
+  for (const [key, of] of byKey) {
+    const most = worstWindow(of, plan.rate.windowMs)
+    expect(
+      `seed ${seed} ${key}: ${Math.max(0, most - plan.rate.quota - plan.burst)} too many`,
+    ).toBe(`seed ${seed} ${key}: 0 too many`)
+  }
+}
+
+async function drain(simulation: Simulation): Promise<void> {
+  for (let ms = 0; simulation.open > 0 && ms < 40_000; ms += 100) await simulation.step(100)
+}
+
+test('the adversary finds the worst window', () => {
+  const spans = [
+    { sentMs: 0, endMs: 10 },
+    { sentMs: 5, endMs: 5 },
+    { sentMs: 20, endMs: 30 },
+    { sentMs: 41, endMs: 41 },
+  ]
+  expect(worstWindow(spans, 10)).toBe(2)
+  expect(worstWindow(spans, 15)).toBe(3)
+  expect(worstWindow(spans, 35)).toBe(3)
+  expect(worstWindow(spans, 36)).toBe(4)
+})
+
+/** More with `SEEDS=200`. */
+const seeds = Array.from({ length: Number(process.env['SEEDS'] ?? 20) }, (_, at) => at + 1)
+
+describe('one node', () => {
+  test.each(seeds)('seed %d', async (seed) => {
+    const random = createRandom(seed)
+    const plan = planOf(random, { keys: random.pick([undefined, () => 'a, b,c']) })
+    const simulation = simulate({ random, plan, isShared: false })
+    simulation.join()
+    let waitingMost = 0
+    for (let step = 0; step < 1_500; step++) {
+      load(simulation, random, plan)
+      await simulation.step(1 + random.below(10))
+      waitingMost = Math.max(waitingMost, simulation.nodes[0]?.budgets.stats()[0]?.waiting ?? 0)
+    }
+    await drain(simulation)
+    expect(simulation.open).toBe(0)
+    expect(waitingMost).toBeLessThanOrEqual(plan.queueMax)
+    expect(simulation.calls.length).toBeGreaterThan(0)
+    expectKept(simulation, plan, seed)
+  })
+})
+
+describe('nodes on one ledger', () => {
+  test.each(seeds)(
+    'joining, dying, cut off, paused, on clocks of their own: seed %d',
+    async (seed) => {
+      const random = createRandom(seed)
+      const plan = planOf(random, { keys: random.pick([undefined, () => 'a,b']) })
+      const simulation = simulate({ random, plan, isShared: true })
+      for (let at = 0; at < 2; at++) simulation.join()
+      for (let step = 0; step < 3_000; step++) {
+        load(simulation, random, plan)
+        trouble(simulation, random)
+        await simulation.step(1 + random.below(20))
+      }
+      for (const node of simulation.nodes) node.isCut = node.isPaused = false
+      await drain(simulation)
+      // Who died is not waiting any more.
+      if (simulation.nodes.every(({ isDead }) => !isDead)) expect(simulation.open).toBe(0)
+      expect(simulation.calls.length).toBeGreaterThan(0)
+      expectKept(simulation, plan, seed)
+    },
+  )
+
+  test.each([1, 2, 3, 4, 5])(
+    'a dead one’s units are others’ within the bound: seed %d',
+    async (seed) => {
+      const random = createRandom(seed)
+      const plan = planOf(random, {
+        rate: parseRate('45/s') ?? { quota: 0, windowMs: 0 },
+        burst: 5,
+      })
+      const simulation = simulate({ random, plan, isShared: true, trouble: 0 })
+      const nodes = [simulation.join(), simulation.join(), simulation.join()]
+      const until = async (what: () => boolean, withinMs: number): Promise<number> => {
+        const startedMs = simulation.nowMs
+        while (!what() && simulation.nowMs - startedMs <= withinMs) await simulation.step(20)
+        expect(what()).toBe(true)
+        return simulation.nowMs - startedMs
+      }
+      const unitsOf = (at: number) => nodes[at]?.budgets.stats()[0]?.keys[0]?.units ?? 0
+      await until(() => [0, 1, 2].every((at) => unitsOf(at) >= 16), 10_000)
+      expect(simulation.units()).toBe(50)
+      nodes[0]!.isDead = true
+      const settleMs = settleMsOf({ windowMs: 1_000, timeoutMs: plan.timeoutMs })
+      // A request of the simulation takes 400 ms at most.
+      await until(() => unitsOf(1) + unitsOf(2) === 50, takeOverMsMax(settleMs, 400))
+      expect(requestMs).toBeGreaterThan(400)
+    },
+  )
+})
+
+function trouble({ nodes, join }: Simulation, random: Random): void {
+  const chance = random.next()
+  const node = random.pick(nodes)
+  if (chance < 0.002) node.isCut = !node.isCut
+  else if (chance < 0.003 && nodes.length < 4) join()
+  else if (chance < 0.0035) node.isDead = true
+  else if (chance < 0.0055) node.isPaused = !node.isPaused
+  // Long enough to lose the lease, at times.
+  else if (chance < 0.02) node.isPaused = false
+}
