@@ -57,6 +57,7 @@ import {
 import {
   budgetGauges,
   createBudgets,
+  createFollower,
   createProxies,
   createUpstream,
   upstreamGauges,
@@ -110,7 +111,6 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       ...(options.readers === undefined ? {} : { readers: options.readers }),
     },
   )
-  const auth = await createAuth({ clock, log, store }, { ...config.auth, claims: plan.claims })
   // Known once the store is started; nobody reads before.
   const tier = { namespace: '' }
   const shared = redis && createRedisTier({ redis, clock }, tier)
@@ -118,6 +118,11 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   const limiter = createLimiter(
     { clock, shared: redis },
     { namespace: `belfry:${plan.name}:limits` },
+  )
+  const auth = await createAuth(
+    { clock, log, store, limiter, env: config.env },
+    { ...config.auth, claims: plan.claims },
+    plan.accounts,
   )
   const credentials = createCredentials({ clock, limiter }, plan.limits.named.get('credentials'))
   const realtime = createRealtime(
@@ -204,6 +209,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     {
       ...{ collections, publish: publishOnce, db: store.db, stats, env, clock, log },
       ...askingOf(upstream, isShared ? shares : undefined),
+      follow: (options) => createFollower({ clock, log }, options),
       shared: redis && { redis, namespace: channelsOf(plan, config) },
     },
     plan.feeds,
@@ -257,7 +263,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     },
     {
       corsOrigins: config.corsOrigins,
-      page: typeof plan.page === 'string' ? plan.page : defaultPage(plan.name),
+      page: plan.page ?? defaultPage(plan.name),
       routes: plan.routes,
       proxies: plan.proxies,
       limits: plan.limits,
@@ -278,7 +284,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     await auth.load()
     await knowRecent(cache, store, redis !== undefined)
     await warmer.start()
-    bun = listen({ ...config, page: plan.page }, fetch)
+    bun = listen(config, fetch)
     local = listenLocal(
       { auth, backups, collections, health, log, now: clock.now, realtime },
       { socket: adminSocket(config.database), database: databaseName(config.database) },

@@ -19,7 +19,7 @@ import { isTopicName, type Params } from './pattern.ts'
 import {
   eventHead,
   gapEvent,
-  positionEvent,
+  noEvent,
   publicationEvent,
   pushFrame,
   pushHead,
@@ -45,7 +45,8 @@ export type Seat = Shard<Topic, string>
 export interface Listener {
   /** Whose all of them are. */
   readonly user: User | null
-  push(event: string): void
+  /** `topic` is where the event has brought it; `id` names the event in this process. */
+  push(event: string, topic: Topic, id: string): void
 }
 
 export interface HubLimits {
@@ -290,8 +291,8 @@ export function createHub(
     topic.seq = seq
     topic.history.lose(seq)
     fill(topic, kept ?? { epoch: nextEpoch(), offset: 0, publications: [] }, seq)
-    const event = gapEvent(eventId(seq), [topic.name])
-    for (const listener of topic.listeners) listener.push(event)
+    const event = gapEvent([topic.name])
+    for (const listener of topic.listeners) listener.push(event, topic, eventId(seq))
     const sinks = [...(topic.outbox?.sinks() ?? []), ...(topic.crowd?.sinks() ?? [])]
     // What waits in the old one is from before, and may still be told.
     topic.outbox = undefined
@@ -330,8 +331,9 @@ export function createHub(
     }
     if (topic.sockets > 0) topic.outbox?.append(pushFrame(topic.pushHead, publication))
     if (topic.listeners.size > 0) {
-      const event = publicationEvent(eventId(seq), topic.eventHead, publication)
-      for (const listener of topic.listeners) listener.push(event)
+      const event = publicationEvent(topic.eventHead, publication)
+      const id = eventId(seq)
+      for (const listener of topic.listeners) listener.push(event, topic, id)
     }
     return { offset: topic.offset, epoch: topic.epoch }
   }
@@ -355,14 +357,14 @@ export function createHub(
     for (const listener of topic.listeners) {
       const data = look ? look.as(listener.user)?.(publication.data) : publication.data
       // Where it stands, without an event.
-      if (data === undefined) listener.push(positionEvent(id))
+      if (data === undefined) listener.push(noEvent, topic, id)
       else {
         let event = events.get(data)
         if (event === undefined) {
-          event = publicationEvent(id, topic.eventHead, { ...publication, data })
+          event = publicationEvent(topic.eventHead, { ...publication, data })
           events.set(data, event)
         }
-        listener.push(event)
+        listener.push(event, topic, id)
       }
     }
   }

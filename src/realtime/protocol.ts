@@ -270,18 +270,25 @@ export function eventHead(topic: string): string {
 }
 
 /** `id`: `<epoch>:<seq>` of the whole server, so that one id resumes any set of topics. */
-export function publicationEvent(id: string, head: string, { data, offset }: Wire): string {
-  return `id: ${id}\ndata: ${head}${data},"offset":${offset}}\n\n`
+export function publicationEvent(head: string, { data, offset }: Wire): string {
+  return `data: ${head}${data},"offset":${offset}}\n\n`
 }
 
 /** Says that publications of these topics may be missing before the next event. */
-export function gapEvent(id: string, topics: readonly string[]): string {
-  return `id: ${id}\nevent: gap\ndata: ${JSON.stringify({ topics })}\n\n`
+export function gapEvent(topics: readonly string[]): string {
+  return `event: gap\ndata: ${JSON.stringify({ topics })}\n\n`
 }
+
+export function withId(id: string, event: string): string {
+  return `id: ${id}\n${event}`
+}
+
+/** With an id it is a place, and nothing else. */
+export const noEvent = '\n'
 
 /** Moves the client's Last-Event-ID without an event: browsers take the id and dispatch nothing. */
 export function positionEvent(id: string): string {
-  return `id: ${id}\n\n`
+  return withId(id, noEvent)
 }
 
 /** When to come back once the stream has ended. */

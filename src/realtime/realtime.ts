@@ -16,9 +16,7 @@
  * the process, but that of durable topics and of those that several nodes share; its epoch says so.
  */
 import type { Identity, TopicVerdict, Verdict } from '../auth/auth.ts'
-import type { User } from '../auth/declare.ts'
 import { Fault } from '../fault.ts'
-import { must } from '../lib/assert.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { Service } from '../lib/service.ts'
 import type { Credentials } from '../limits/limits.ts'
@@ -43,7 +41,7 @@ import { createHub, type Audience, type Hub, type Topic } from './hub.ts'
 import { limitsDefault, type Limits } from './limits.ts'
 import { createOnlyNode, type Nodes } from './nodes.ts'
 import { createRedisNodes } from './nodes-redis.ts'
-import { isTopicName, type Matcher } from './pattern.ts'
+import type { Matcher } from './pattern.ts'
 import type { Call, Called, ConnectionContext } from './peer.ts'
 import { createPresence, type Presence } from './presence.ts'
 import { createRedisPresence } from './presence-redis.ts'
@@ -54,7 +52,8 @@ import { createPump } from './pump.ts'
 import { readHistory, type HistoryQuery, type Position } from './recovery.ts'
 import { createReplay, type Replay } from './replay.ts'
 import { checkHearing } from './rules.ts'
-import { EventStream, Group, LateStream, parseEventId, type StreamContext } from './streams.ts'
+import { createStreamDoor, unknownTopic } from './stream-door.ts'
+import { EventStream, type Group, type StreamContext } from './streams.ts'
 import { createSweep } from './sweep.ts'
 import { Users } from './users.ts'
 
@@ -321,37 +320,10 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
     throw new Fault('unavailable', 'too many topics are alive')
   }
 
-  const groupOf = (names: readonly string[], asker: User | null): Group => {
-    const user = hub.isByUser ? asker : null
-    const key = names.toSorted().join(',') + (user ? `\n${JSON.stringify(user)}` : '')
-    const alive = groups.get(key)
-    if (alive) return alive
-    const topics: Topic[] = []
-    for (const name of names) {
-      const topic = hub.open(must(hub.match(name), () => `${name} was checked`))
-      if (topic) topics.push(topic)
-    }
-    // To make room for the last one an earlier one may have gone.
-    const isWhole = topics.length === names.length && topics.every((t) => hub.peek(t.name) === t)
-    if (!isWhole) throw new Fault('unavailable', 'too many topics are alive')
-    return new Group({ key, user, topics }, pump, limits.shardSize)
-  }
-
   /** What is hidden from everybody is for no tool either. */
   const wholeOf = (publication: Publication): Publication[] => {
     const data = hub.whole(publication.data)
     return data === undefined ? [] : [{ ...publication, data }]
-  }
-
-  const checkStream = (identity: Identity, names: readonly string[]): void => {
-    if (names.length === 0 || names.length > limits.topicsPerConnectionMax) {
-      throw new Fault('invalid', `a stream has 1 to ${limits.topicsPerConnectionMax} topics`)
-    }
-    for (const name of names) {
-      const match = hub.match(name)
-      if (!match) throw unknownTopic(name)
-      checkHearing(log, identity, match)
-    }
   }
 
   return {
@@ -391,26 +363,7 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
       of: (user) => [...users.of(user), ...readers.of(user)],
       users: () => new Set([...users.names(), ...readers.names()]),
     },
-    stream({ identity, address, topics, lastEventId }) {
-      admit(address, identity.user?.id)
-      const names = [...new Set(topics)]
-      checkStream(identity, names)
-      const since = lastEventId === undefined ? undefined : parseEventId(lastEventId, hub)
-      const make = () =>
-        new EventStream(streamContext, groupOf(names, identity.user), { identity, address, since })
-      const late = new LateStream(() => {
-        // Others have come meanwhile, or the drain.
-        admit(address, identity.user?.id)
-        return make()
-      })
-      const turn = admission.enter(late)
-      if (turn === 'full') throw new Fault('unavailable', 'too many are connecting')
-      const load = () => (late.state === 'closed' ? undefined : bringAlive({ hub, broker }, names))
-      const begins = turn === 'now' ? load() : turn.then(load)
-      if (!begins) return new ReadableStream<Uint8Array>(make())
-      late.begins = begins
-      return new ReadableStream<Uint8Array>(late)
-    },
+    stream: createStreamDoor({ context: streamContext, broker, pump, log, admit }, limits),
     emulate({ identity, address, framing, data }) {
       admit(address, undefined)
       const connection = new Connection(connectionContext, identity, address)
@@ -480,9 +433,4 @@ function nodesOf({ clock, log, shared }: RealtimeDeps, node: string): Nodes {
   if (!shared) return createOnlyNode()
   const { redis, namespace } = shared
   return createRedisNodes({ redis, clock, log }, { namespace, node })
-}
-
-function unknownTopic(name: string): Fault {
-  const shown = isTopicName(name) ? name : 'this name'
-  return new Fault('not_found', `no declared topic matches ${shown}`)
 }

@@ -8,6 +8,7 @@ import { must } from '../../src/lib/assert.ts'
 import { compilePlan } from '../../src/plan/plan.ts'
 import { Crowd, inputsMany } from '../../src/realtime/crowd.ts'
 import { createHub, type Listener, type Seat, type Topic } from '../../src/realtime/hub.ts'
+import { withId } from '../../src/realtime/protocol.ts'
 import { createPump } from '../../src/realtime/pump.ts'
 import { recover } from '../../src/realtime/recovery.ts'
 import { createTestClock } from '../clock.ts'
@@ -317,7 +318,7 @@ describe('a topic whose hearers may see different rows', () => {
     const { home, hub, say } = setUp({ read: ofTenant })
     const listen = (user: User | null): string[] => {
       const heard: string[] = []
-      const listener: Listener = { user, push: (event) => void heard.push(event) }
+      const listener: Listener = { user, push: (event, _, id) => void heard.push(withId(id, event)) }
       home.listeners.add(listener)
       return heard
     }
