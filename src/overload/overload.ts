@@ -8,12 +8,13 @@
  * One event loop has its queue in the kernel, where nobody can count it. It shows in turns: what has come is taken in one,
  * and a timer comes after it. So a request has waited as long as its turn has been answering others, and the last of a
  * turn says how long the queue was. A timer may be late for other reasons, as on a machine that has no time for us: then
- * there is no queue, and nothing to be won by refusing.
+ * there is no queue, and nothing to be won by refusing. While refusing, the queue is what those who came will take of the
+ * loop, at what one takes on average (`turns.ts`): known at once, and not only after the turn.
  *
  * Refusing helps where a request costs much more than its refusal (20 µs, nearly all of it Bun's and the kernel's); what
  * the cache has costs no more, and is refused only for its priority and a late turn.
  *
- * Invariants: in stage 0 and 1 nothing is refused, and a request costs one look at `isShedding`; what a write made old is
+ * Invariants: in stage 0 and 1 nothing is refused, and a request costs 30 ns; what a write made old is
  * not served in any stage; health, metrics and administration are always answered; a stage takes 100 ms to come and 3 s
  * to go. By hand: a mode is the least stage, or none at all (`normal`); it is told to all nodes, and survives a restart.
  *
