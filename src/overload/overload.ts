@@ -43,10 +43,10 @@ export interface OverloadDeps {
   /** Of whoever comes now, in ms, until a thread of the store reads for him, or the writer takes his write. */
   readonly readsWaitMs: () => number
   readonly writesWaitMs: () => number
-  /** Of what may be used at most: 0 to 1. */
   /** That the event loop has worked so far, and that it was kept from working by others on this machine. */
   readonly cpuMs: () => number
   readonly stolenMs: () => number
+  /** Of what may be used at most: 0 to 1. */
   readonly memoryShare: () => number
   readonly connectionShare: () => number
   /** Told to all nodes and remembered; a failure is logged, and the mode is kept here all the same. */
