@@ -16,6 +16,7 @@ import { replay } from './replay.ts'
 import { restore } from './restore.ts'
 import { serve } from './serve.ts'
 import { token } from './token.ts'
+import { user } from './user.ts'
 
 export interface Verb {
   readonly usage: string
@@ -25,7 +26,7 @@ export interface Verb {
 }
 
 const verbs: Readonly<Record<string, Verb>> = {
-  ...{ serve, plan, migrate, token, key, mode, health, backup, restore, replay },
+  ...{ serve, plan, migrate, token, key, user, mode, health, backup, restore, replay },
   export: exportVerb,
   import: importVerb,
 }

@@ -24,6 +24,7 @@ import type { Overload } from '../overload/overload.ts'
 import type { LimitsPlan } from '../plan/plan.ts'
 import type { Proxies, ProxyPlan } from '../upstream/upstream.ts'
 import type { RouteContext, RouteExtras, Routes } from './declare.ts'
+import { createAccountDoors } from './accounts.ts'
 import { createCacheStatsDoor, type AdminDeps } from './admin.ts'
 import { createAddressOf } from './address.ts'
 import { callerOf } from './call.ts'
@@ -37,6 +38,7 @@ import { createIngestDoor } from './ingest.ts'
 import { createLane } from './lane.ts'
 import { createModeDoor } from './mode.ts'
 import { createOriginCheck } from './origin.ts'
+import { createPageDoors } from './page.ts'
 import { createProxyDoor } from './proxy.ts'
 import { createReadyHeaders } from './ready.ts'
 import { createRecordDoors } from './records.ts'
@@ -79,8 +81,8 @@ export interface HttpDeps {
 
 export interface HttpOptions {
   readonly corsOrigins: readonly string[]
-  /** Served at `/` when the app has no bundled page. */
-  readonly page: string
+  /** Served at `/`. */
+  readonly page: Bun.HTMLBundle | string
   readonly routes?: Routes | undefined
   readonly proxies: readonly ProxyPlan[]
   readonly limits: LimitsPlan
@@ -138,7 +140,8 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
     )
   }
 
-  on('GET', '/', pageDoor(options.page, clock), 'normal')
+  const { page, file } = createPageDoors(clock, options.page)
+  on('GET', '/', page, 'normal')
   on('GET', '/belfry.js', createClientDoor(clock), 'normal')
   on('GET', '/api/health', createHealthDoor(deps.health, clock))
   on('GET', '/api/metrics', createMetricsDoor(deps.metrics, clock))
@@ -151,6 +154,14 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
   const mode = createModeDoor({ overload, tick })
   on('GET', '/api/admin/mode', mode)
   on('POST', '/api/admin/mode', mode)
+  const { accounts } = deps.auth
+  const accountDoors = accounts
+    ? createAccountDoors({ accounts, credentials: deps.credentials, addressOf, tick })
+    : []
+  for (const { method, path, door } of accountDoors) {
+    const kind = path.startsWith('/api/admin/') ? undefined : 'high'
+    on(method, path, door, kind, method === 'POST' ? writes : undefined)
+  }
   const keepOpen = (request: Request) => {
     if (callerOf(request)) throw new Fault('invalid', 'a stream cannot be called: subscribe to it')
     // Streams of the app's own routes come in by a priority.
@@ -236,7 +247,7 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
     if (withoutHead.has(path)) route('HEAD', path, (request) => enter(request))
     if (!methods.includes('ALL')) route('ALL', path, (request) => enter(request))
   }
-  on('ALL', '/*', nothingHere, 'normal')
+  on('ALL', '/*', file, 'normal')
   const router: Fetch = (request) => routes.fetch(request)
   // With origins configured Elysia adds their headers to each answer, so each goes through it.
   return options.corsOrigins.length > 0 ? router : lane.before(router)
@@ -262,10 +273,6 @@ function takenFault(option: 'routes' | 'proxies', name: string): Fault {
   })
 }
 
-const nothingHere: Door = () => {
-  throw new Fault('not_found', 'nothing is served at this path')
-}
-
 /** A GET that never ends, or is a handshake: it has no head to show. */
 const withoutHead: ReadonlySet<string> = new Set(['/connection/websocket', '/connection/sse'])
 
@@ -283,19 +290,6 @@ function notAllowed(path: string, served: readonly string[], clock: Clock): Door
     const fault = new Fault('not_allowed', `${method} is not served here, ${served.join(', ')} are`)
     return problemResponse(fault, visit, clock.tick(), { allow })
   }
-}
-
-function pageDoor(html: string, clock: Clock): Door {
-  return (_, visit) =>
-    new Response(html, {
-      headers: {
-        ...visitHeaders(visit, clock.tick()),
-        'content-type': 'text/html; charset=utf-8',
-        'x-content-type-options': 'nosniff',
-        'referrer-policy': 'strict-origin-when-cross-origin',
-        'x-frame-options': 'SAMEORIGIN',
-      },
-    })
 }
 
 /** Browsers of other origins see these headers only if told. */

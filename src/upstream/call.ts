@@ -113,7 +113,7 @@ export function createCaller(deps: CallDeps): Caller {
   const send = async (call: Call, hop: Hop, nth: number, left: Left): Promise<Answer> => {
     const { url, method } = hop
     const origin = origins.of(url)
-    const { grant: taken } = call
+    const taken = timely(call.grant)
     call.grant = undefined
     // Before it takes a turn from somebody else, and after: a queue is long enough for a server to go away.
     if (!taken) origin.check()
@@ -220,6 +220,13 @@ interface Hop {
   readonly method: string
   readonly headers: Headers
   readonly body: RequestInit['body']
+}
+
+/** A turn that was held for too long is given back, and another one waited for. */
+function timely(grant: Grant | undefined): Grant | undefined {
+  if (grant && grant.timeoutMs > 0) return grant
+  grant?.done({ failed: notSent, isOver: true })
+  return undefined
 }
 
 export const notSent = new Fault('unavailable', 'it was not sent')

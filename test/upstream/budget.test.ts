@@ -110,6 +110,38 @@ describe('nodes on one ledger', () => {
     },
   )
 
+  test.each(seeds)(
+    'all of them asking for more than there is, in turns, over a bad network: seed %d',
+    async (seed) => {
+      const random = createRandom(1_000 + seed)
+      const plan = planOf(random, {
+        ...{ rate: { quota: 10, windowMs: random.pick([300, 3_000]) }, burst: 10 },
+        queueMax: 20,
+        timeoutMs: random.pick([50, 300]),
+      })
+      const simulation = simulate({
+        ...{ random, plan, isShared: true, isSlow: true },
+        ...{ trouble: random.pick([0, 0.03]), networkMs: random.pick([100, 1_000]) },
+      })
+      const { nodes } = simulation
+      for (let at = 0; at < 3; at++) simulation.join()
+      let busy: readonly boolean[] = []
+      for (let step = 0; step < 2_000; step++) {
+        if (step % 100 === 0) busy = nodes.map(() => random.next() < 0.5)
+        for (const [at, node] of nodes.entries()) {
+          if (random.next() < (node.isCut ? 0.003 : 0.002)) node.isCut = !node.isCut
+          if (random.next() < (node.isPaused ? 0.03 : 0.001)) node.isPaused = !node.isPaused
+          const { waiting = 0 } = node.budgets.stats()[0] ?? {}
+          if (node.isPaused || !busy[at]) continue
+          for (let more = waiting; more < 5; more++) simulation.ask(node, { priority: 'normal' })
+        }
+        await simulation.step(20)
+      }
+      expect(simulation.calls.length).toBeGreaterThan(20)
+      expectKept(simulation, plan, seed)
+    },
+  )
+
   test.each([1, 2, 3, 4, 5])(
     'a dead one’s units are others’ within the bound: seed %d',
     async (seed) => {

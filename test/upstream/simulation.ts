@@ -57,10 +57,14 @@ export interface SimulationOptions {
   readonly isShared: boolean
   /** Share of requests to the ledger that something happens to. */
   readonly trouble?: number
+  /** Requests to the ledger take up to so long, there and back each. Default 200. */
+  readonly networkMs?: number
+  /** Calls take nearly as long as they may. */
+  readonly isSlow?: boolean
 }
 
 export function simulate(options: SimulationOptions): Simulation {
-  const { random, plan, isShared, trouble = 0.05 } = options
+  const { random, plan, isShared, trouble = 0.05, networkMs = 200, isSlow = false } = options
   const { timeoutMs } = plan
   const world = createTestClock()
   const ledger = createLedger(world)
@@ -82,8 +86,8 @@ export function simulate(options: SimulationOptions): Simulation {
       const state = { isCut: false, isDead: false, isPaused: false, owedMs: 0 }
       const request = <T>(run: () => T): Promise<T> =>
         new Promise((resolve, reject) => {
-          const there = random.below(200)
-          const back = random.below(200)
+          const there = random.below(networkMs)
+          const back = random.below(networkMs)
           const chance = random.next()
           const isLost = state.isCut || chance < trouble
           const isDelayed = !state.isCut && chance < trouble / 3
@@ -168,7 +172,7 @@ export function simulate(options: SimulationOptions): Simulation {
     const [first, second] = [random.next(), random.next()]
     // No answer, and its sender forgets it.
     if (first < 0.03) return span(sentMs + timeoutMs)
-    const ms = second ** 3 * timeoutMs * 0.95
+    const ms = (isSlow ? 0.99 : second ** 3 * 0.95) * timeoutMs
     if (first < 0.08) {
       // Cancelled, and on its way all the same.
       node.clock.after(ms, () => grant.done({ failed: new Error('cancelled') }))
@@ -184,13 +188,13 @@ export function simulate(options: SimulationOptions): Simulation {
   return simulation
 }
 
-interface Ledger {
+export interface Ledger {
   read(query: Query): RawRow[]
   write(ops: readonly Query[]): void
 }
 
 /** The statements of `src/store`, at the simulation's time. */
-function createLedger(world: TestClock): Ledger {
+export function createLedger(world: TestClock): Ledger {
   const db = new Database(':memory:')
   db.exec(shares0006)
   const timed = (sql: string): string =>

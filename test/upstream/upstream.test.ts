@@ -396,6 +396,18 @@ describe('under a budget', () => {
     expect([calls(), server.requests.length]).toEqual([3, 2])
     await budgets.stop()
   })
+
+  test('a turn that was held for longer than its call may take is not sent with', async () => {
+    await using server = await rawServer((socket) => void socket.write(wire('200 X', {}, 'ok')))
+    const clock = createTestClock()
+    const { budgets, upstream } = open(clock, { burst: 10, timeoutMs: 5_000 })
+    const turn = await upstream.turn('b', { priority: 'normal' })
+    clock.advance(5_000)
+    await upstream.fetch(server.url, { budget: 'b', allowPrivate: true }, turn)
+    expect(server.requests).toHaveLength(1)
+    expect(budgets.stats()[0]?.keys[0]?.calls).toBe(2)
+    await budgets.stop()
+  })
 })
 
 test('a stop ends what is under way, and nothing begins after it', async () => {
