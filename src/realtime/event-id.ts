@@ -107,14 +107,16 @@ export interface Ids {
 /** Each event counts as soon as it is told; of what is missing nothing does before the end. */
 export function placesOfReplay(
   topics: readonly Topic[],
-  told: readonly { readonly topic: Topic }[],
+  told: readonly { readonly topic: Topic; readonly publication: Publication }[],
   gaps: ReadonlySet<string>,
   since: Since | undefined,
 ): Ids {
-  const counts = new Map<Topic, number>()
-  for (const { topic } of told) counts.set(topic, (counts.get(topic) ?? 0) + 1)
+  const firsts = new Map<Topic, number>()
+  for (const { topic, publication } of told) {
+    if (!firsts.has(topic)) firsts.set(topic, publication.offset)
+  }
   const before = topics.map((topic, index) => {
-    if (!gaps.has(topic.name)) return placeOf(topic, topic.offset - (counts.get(topic) ?? 0))
+    if (!gaps.has(topic.name)) return placeOf(topic, (firsts.get(topic) ?? topic.offset + 1) - 1)
     return since?.kind === 'places' ? (since.places[index] ?? nowhere) : nowhere
   })
   const places = new Places(topics, before)

@@ -31,10 +31,12 @@ import { createRedisBroker, type RedisBrokerOptions } from './broker-redis.ts'
 import { Connection } from './connection.ts'
 import { createControl, type NodeInfo } from './control.ts'
 import { createNodesControl, type Control } from './control-nodes.ts'
+import type { Sights } from './crowd.ts'
 import type { TopicRule } from './declare.ts'
 import { createDrain, type Guest } from './drain.ts'
 import { createDurable, type Durable } from './durable.ts'
 import { Emulated, type EmulationContext, type Framing } from './emulation.ts'
+import type { Publication } from './history.ts'
 import { createHub, type Audience, type Hub, type Topic } from './hub.ts'
 import { limitsDefault, type Limits } from './limits.ts'
 import { createOnlyNode, type Nodes } from './nodes.ts'
@@ -105,6 +107,8 @@ export interface RealtimeDeps {
   readonly publications?: Publications | undefined
   /** What several nodes share. Absent: this one is alone. */
   readonly shared?: SharedTopics | undefined
+  /** Publications that are rows: what each hearer may have of them. Absent: everybody all. */
+  readonly sights?: Sights | undefined
   /** A topic has its first subscriber here, who is not told anything yet; or has none any more. */
   readonly onAudience?: Audience
 }
@@ -202,6 +206,8 @@ export interface Realtime extends Service {
   /** What its client says. `gone`: it has ended. `elsewhere`: it is, or was, of another process. */
   receive(session: string, node: string, data: string): 'taken' | 'gone' | 'elsewhere'
   stats(): RealtimeStats
+  /** Of the connections that may be open: 0 to 1. */
+  connectionShare(): number
   start(): void
   /** The node has followed the log to here: what others say of it may be told. */
   followed(seq: number): void
@@ -221,7 +227,10 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
   const pump = createPump(clock, limits)
   const { onAudience } = deps
   const isKept = (plan: TopicPlan) => broker.keeps(plan)
-  const hub = createHub({ plans, clock, pump, isKept, onAudience }, limits)
+  const hub = createHub(
+    { plans, clock, pump, log, isKept, onAudience, sights: deps.sights },
+    limits,
+  )
   const sweep = createSweep<Guest>(clock, () => hub.sweep())
   const admission = createAdmission(clock, limits)
   const drain = createDrain({ clock, sweep }, limits)
@@ -313,6 +322,12 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
     throw new Fault('unavailable', 'too many topics are alive')
   }
 
+  /** What is hidden from everybody is for no tool either. */
+  const wholeOf = (publication: Publication): Publication[] => {
+    const data = hub.whole(publication.data)
+    return data === undefined ? [] : [{ ...publication, data }]
+  }
+
   return {
     node: hub.epoch,
     publish: publisher.publish,
@@ -321,7 +336,7 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
     history(name, query) {
       const topic = open(name)
       const bounds = { limitMax: limits.historyLimitMax, bytesMax: serverHistoryBytesMax }
-      const publications = readHistory(topic, query, bounds)
+      const publications = readHistory(topic, query, bounds, (some) => some.flatMap(wholeOf))
       if (!publications) throw new Fault('conflict', 'what comes after this position is not kept')
       return { publications, offset: topic.offset, epoch: topic.epoch }
     },
@@ -364,6 +379,7 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
       return emulated ? 'taken' : 'gone'
     },
     stats,
+    connectionShare: () => (counts.sockets + counts.streams) / limits.connectionsMax,
     start() {
       sweep.start()
       broker.start()

@@ -2,6 +2,7 @@
  * Who asks for an event stream: whether they may hear its topics, bringing those alive, and the group they join.
  */
 import type { Identity } from '../auth/auth.ts'
+import type { User } from '../auth/declare.ts'
 import { Fault } from '../fault.ts'
 import { must } from '../lib/assert.ts'
 import type { Log } from '../observe/log.ts'
@@ -48,8 +49,9 @@ export function createStreamDoor(
     }
   }
 
-  const groupOf = (names: readonly string[]): Group => {
-    const key = names.join(',')
+  const groupOf = (names: readonly string[], asker: User | null): Group => {
+    const user = hub.isByUser ? asker : null
+    const key = names.join(',') + (user ? `\n${JSON.stringify(user)}` : '')
     const alive = groups.get(key)
     if (alive) return alive
     const topics: Topic[] = []
@@ -62,7 +64,7 @@ export function createStreamDoor(
     if (!isWhole) throw new Fault('unavailable', 'too many topics are alive')
     const isKept = topics.some(({ plan }) => broker.keeps(plan))
     const hasPlaces = isKept && topics.length <= placesMax
-    return new Group({ key, topics, hasPlaces }, pump, shardSize)
+    return new Group({ key, user, topics, hasPlaces }, pump, shardSize)
   }
 
   return ({ identity, address, topics, lastEventId }) => {
@@ -72,7 +74,8 @@ export function createStreamDoor(
     check(identity, names)
     const since =
       lastEventId === undefined ? undefined : parseEventId(lastEventId, hub, names.length)
-    const make = () => new EventStream(context, groupOf(names), { identity, address, since })
+    const make = () =>
+      new EventStream(context, groupOf(names, identity.user), { identity, address, since })
     const late = new LateStream(() => {
       // Others have come meanwhile, or the drain.
       admit(address, user)

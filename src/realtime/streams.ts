@@ -9,6 +9,7 @@
  * does not keep all of it, an `event: gap` says so by name.
  */
 import type { Identity } from '../auth/auth.ts'
+import type { User } from '../auth/declare.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { Publication } from './history.ts'
 import type { Admission, Guest as Waiting } from './admission.ts'
@@ -25,6 +26,7 @@ import {
   withId,
 } from './protocol.ts'
 import type { Pump } from './pump.ts'
+import { latestIn, type Seen } from './recovery.ts'
 import type { Sweep } from './sweep.ts'
 import type { Users } from './users.ts'
 
@@ -74,14 +76,17 @@ export interface StreamContext {
 /** Streams that hear exactly the same, so that one chunk serves them all. */
 export class Group implements Listener {
   readonly key: string
+  /** Whose all of them are, where it matters. */
+  readonly user: User | null
   readonly topics: readonly Topic[]
   readonly outbox: Outbox<Group, Uint8Array>
   /** Where its streams are; undefined: ids are this process's. Made with its first stream. */
   readonly places: Places | undefined
   streams = 0
 
-  constructor({ key, topics, hasPlaces }: GroupPlan, pump: Pump, shardSize: number) {
+  constructor({ key, user, topics, hasPlaces }: GroupPlan, pump: Pump, shardSize: number) {
     this.key = key
+    this.user = user
     this.topics = topics
     this.places = hasPlaces ? new Places(topics) : undefined
     this.outbox = new Outbox(this, pump, { shardSize, pack })
@@ -95,6 +100,7 @@ export class Group implements Listener {
 
 export interface GroupPlan {
   readonly key: string
+  readonly user: User | null
   /** In the order of their names. */
   readonly topics: readonly Topic[]
   readonly hasPlaces: boolean
@@ -250,12 +256,13 @@ export class EventStream implements Guest, Sink<Uint8Array> {
 
   #opening(): string {
     const { hub, limits } = this.#context
-    const { topics, places } = this.#group
+    const { topics, places, user } = this.#group
+    const view: Viewed = { topics, seen: (some) => hub.seen(user, some) }
     const since = this.#since
     const { events, gaps } =
       since === undefined
-        ? { events: latestOf(topics), gaps: [] }
-        : replayOf(topics, since, limits.replayBytesMax)
+        ? { events: latestOf(view), gaps: [] }
+        : replayOf(view, since, limits.replayBytesMax)
     const ids = places
       ? placesOfReplay(topics, events, new Set(gaps), since)
       : seqsOfReplay(hub, since)
@@ -321,21 +328,28 @@ interface Replay {
   readonly gaps: readonly string[]
 }
 
-function replayOf(topics: readonly Topic[], since: Since, bytesMax: number): Replay {
+interface Viewed {
+  /** In the order of their names. */
+  readonly topics: readonly Topic[]
+  /** What of their publications these streams may have. */
+  readonly seen: Seen
+}
+
+function replayOf({ topics, seen }: Viewed, since: Since, bytesMax: number): Replay {
   const events: Said[] = []
   const gaps: Topic[] = []
   let bytes = 0
   for (const [index, topic] of topics.entries()) {
     const missed = missedOf(topic, since, index)
     if (!missed) gaps.push(topic)
-    for (const publication of missed ?? []) {
+    for (const publication of missed ? seen(missed) : []) {
       bytes += publication.bytes + topic.name.length + 64
       events.push({ topic, publication })
     }
   }
-  if (bytes > bytesMax) return gapOf(topics)
+  if (bytes > bytesMax) return gapOf({ topics, seen })
   return {
-    events: inOrder([...events, ...latestOf(gaps)]),
+    events: inOrder([...events, ...latestOf({ topics: gaps, seen })]),
     gaps: gaps.map(({ name }) => name),
   }
 }
@@ -349,15 +363,15 @@ function missedOf(topic: Topic, since: Since, index: number): Publication[] | un
   return position && history.after(position.offset, offset)
 }
 
-function gapOf(topics: readonly Topic[]): Replay {
-  return { events: latestOf(topics), gaps: topics.map(({ name }) => name) }
+function gapOf(view: Viewed): Replay {
+  return { events: latestOf(view), gaps: view.topics.map(({ name }) => name) }
 }
 
 /** The latest publication of those that declare `last`. */
-function latestOf(topics: readonly Topic[]): Said[] {
+function latestOf({ topics, seen }: Viewed): Said[] {
   const said: Said[] = []
   for (const topic of topics) {
-    const publication = topic.plan.last ? topic.history.newest : undefined
+    const publication = topic.plan.last ? latestIn(topic.history, seen) : undefined
     if (publication) said.push({ topic, publication })
   }
   return inOrder(said)

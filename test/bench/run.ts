@@ -4,12 +4,14 @@ import { run as cacheMemory } from './cache-memory.bench.ts'
 import { run as cachedGet } from './cached-get.bench.ts'
 import { run as churn } from './churn.bench.ts'
 import { run as fanout } from './fanout.bench.ts'
+import { run as feedLatency } from './feed-latency.bench.ts'
 import { run as hitRate } from './hit-rate.bench.ts'
 import { run as httpStore } from './http-store.bench.ts'
 import { run as latency } from './latency.bench.ts'
 import { run as limitFlood } from './limit-flood.bench.ts'
 import { run as memory } from './memory.bench.ts'
 import { run as million } from './million.bench.ts'
+import { run as overload } from './overload.bench.ts'
 import { run as paused } from './paused.bench.ts'
 import { run as policy } from './policy.bench.ts'
 import { run as redisDown } from './redis-down.bench.ts'
@@ -32,6 +34,7 @@ const benches: Readonly<Record<string, () => Promise<void>>> = {
   policy,
   'limit-flood': limitFlood,
   latency,
+  overload,
   store,
   'http-store': httpStore,
   'write-live': writeLive,
@@ -39,6 +42,7 @@ const benches: Readonly<Record<string, () => Promise<void>>> = {
   'redis-down': redisDown,
   tokens,
   budget,
+  'feed-latency': feedLatency,
 }
 
 const wanted = process.argv.slice(2)

@@ -31,8 +31,10 @@ export const plain: FeedPlan = {
   into: [],
   isSingle: false,
   publish: undefined,
+  isKept: false,
   budget: undefined,
   keyed: undefined,
+  stream: undefined,
 }
 
 export function setUp(plan: Partial<FeedPlan>, deps: Partial<FeedsDeps> = {}) {

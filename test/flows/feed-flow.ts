@@ -7,6 +7,7 @@
  * but for the time in which nobody asks, because nobody knows yet that who asked is dead (`takeOverMs`).
  */
 import { takeOverMsMax } from '../../src/store/store.ts'
+import { cpuSeconds } from '../bench/load.ts'
 import { handshake, masked, pong } from '../bench/wire.ts'
 import { tempFolder, until } from '../harness.ts'
 import { startFakeUpstream } from '../lib/upstream.ts'
@@ -36,6 +37,8 @@ export interface FeedReport {
   /** Subscribers that have not heard what upstream said last. */
   readonly deaf: number
   readonly publications: number
+  /** That each node took while both were there. */
+  readonly cores: readonly number[]
 }
 
 /** The budget of `feed-node.ts`. */
@@ -60,6 +63,9 @@ const skews = [600_000, -90_000]
 const warmUpMs = 5_000
 
 const openBatch = 200
+
+/** Until a subscriber that was sent back comes back. */
+const againMs = 100
 
 interface Node {
   readonly port: number
@@ -90,7 +96,10 @@ export async function runFeedFlow(flow: FeedFlow): Promise<FeedReport> {
     const boundMs = (1.2 * 1_000 * flow.keys) / (rate * flow.batch)
     await crowd.churn(warmUpMs)
     const settledAt = now()
+    const cpuBefore = await cpuOf(nodes)
     await crowd.churn(flow.forMs)
+    const cpuAfter = await cpuOf(nodes)
+    const cores = cpuAfter.map((cpu, at) => (cpu - (cpuBefore[at] ?? 0)) / (flow.forMs / 1_000))
 
     const asks = await asksOf(nodes)
     const victim = nodes[asks.indexOf(1)]
@@ -155,6 +164,7 @@ export async function runFeedFlow(flow: FeedFlow): Promise<FeedReport> {
       backMs: back * 1_000 - killedAt,
       deaf: crowd.deaf('123456'),
       publications: crowd.publications,
+      cores,
     }
   } finally {
     crowd.close()
@@ -190,6 +200,10 @@ async function asksOf(nodes: readonly Node[]): Promise<number[]> {
       return Number(/belfry_feed_asks\{feed="prices"\} (\d)/.exec(await response.text())?.[1])
     }),
   )
+}
+
+async function cpuOf(nodes: readonly Node[]): Promise<number[]> {
+  return await Promise.all(nodes.map(({ child }) => cpuSeconds(child.pid)))
 }
 
 /** How long a key has had somebody who hears it. */
@@ -262,7 +276,7 @@ class Crowd {
   async churn(forMs: number): Promise<void> {
     const endsAt = this.#now() + forMs
     const everyMs = 1_000 / this.#flow.churnPerSecond
-    for (let n = 0; this.#now() < endsAt; n += 1) {
+    while (this.#now() < endsAt) {
       await Bun.sleep(Math.max(1, Math.min(everyMs, endsAt - this.#now())))
       const at = Math.floor(Math.random() * this.active.length)
       const old = this.active[at] ?? ''
@@ -295,6 +309,19 @@ class Crowd {
     )
     this.#count(old, -1)
     this.#count(key, 1)
+  }
+
+  #again(member: Member): void {
+    this.#count(member.key, -1)
+    member.isOpen = false
+    setTimeout(() => {
+      if (member.socket?.readyState !== 1 || this.#isOver) return
+      const { key } = member
+      member.isOpen = true
+      this.#count(key, 1)
+      const command = `{"id":${(member.id += 1)},"subscribe":{"channel":"price:${key}"}}`
+      member.socket.write(masked(command))
+    }, againMs)
   }
 
   /** One more hears it, or one less. */
@@ -347,6 +374,11 @@ class Crowd {
             resolve()
           }
           if (text.includes('{}') && text.length < 8) socket.write(pong)
+          // Redis was too slow for its topic, or its subscription: it is to come back, as clients do.
+          const isSentBack =
+            text.includes(`"channel":"price:${member.key}","unsubscribe"`) ||
+            new RegExp(`"id":${member.id},"error"`).test(text)
+          if (isSentBack) this.#again(member)
           const at = text.lastIndexOf('usdPrice')
           if (at < 0) return
           this.publications += 1
