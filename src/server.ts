@@ -5,7 +5,6 @@
  * last, so that nothing accepted is lost on the way down.
  */
 import { createAuth } from './auth/auth.ts'
-import type { Audience } from './auth/declare.ts'
 import { createBackups } from './backup/backup.ts'
 import { createCache, createRedisTier, redisNamespace } from './cache/cache.ts'
 import {
@@ -13,6 +12,7 @@ import {
   createCollections,
   createLoader,
   createValues,
+  createViews,
   createWarmer,
   noting,
   type LiveEvent,
@@ -32,7 +32,12 @@ import {
 import { systemClock, type Clock } from './lib/clock.ts'
 import { must } from './lib/assert.ts'
 import { detach } from './lib/service.ts'
-import { createCredentials, createLimiter, createLimits, type LimitPolicy } from './limits/limits.ts'
+import {
+  createCredentials,
+  createLimiter,
+  createLimits,
+  type LimitPolicy,
+} from './limits/limits.ts'
 import { createGauges } from './observe/gauges.ts'
 import { createLog, type Log } from './observe/log.ts'
 import { createMetrics } from './observe/metrics.ts'
@@ -52,6 +57,7 @@ import {
 import {
   budgetGauges,
   createBudgets,
+  createFollower,
   createProxies,
   createUpstream,
   upstreamGauges,
@@ -105,7 +111,6 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       ...(options.readers === undefined ? {} : { readers: options.readers }),
     },
   )
-  const auth = await createAuth({ clock, log, store }, { ...config.auth, claims: plan.claims })
   // Known once the store is started; nobody reads before.
   const tier = { namespace: '' }
   const shared = redis && createRedisTier({ redis, clock }, tier)
@@ -113,6 +118,11 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   const limiter = createLimiter(
     { clock, shared: redis },
     { namespace: `belfry:${plan.name}:limits` },
+  )
+  const auth = await createAuth(
+    { clock, log, store, limiter, env: config.env },
+    { ...config.auth, claims: plan.claims },
+    plan.accounts,
   )
   const credentials = createCredentials({ clock, limiter }, plan.limits.named.get('credentials'))
   const realtime = createRealtime(
@@ -125,6 +135,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       clock,
       log,
       limits: (policy) => createLimits({ clock }, policy),
+      sights: createViews(plan.collections, log),
       publications: plan.topics.some(({ persist }) => persist)
         ? createPublications(store, { isShared: config.database.kind === 'remote' })
         : undefined,
@@ -151,7 +162,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       {
         store,
         cache,
-        topics: { publish: announce, audienceOf: audienceIn(plan) },
+        topics: { publish: announce },
         log,
         cursorKey: store.secret,
       },
@@ -198,6 +209,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     {
       ...{ collections, publish: publishOnce, db: store.db, stats, env, clock, log },
       ...askingOf(upstream, isShared ? shares : undefined),
+      follow: (options) => createFollower({ clock, log }, options),
       shared: redis && { redis, namespace: channelsOf(plan, config) },
     },
     plan.feeds,
@@ -251,7 +263,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     },
     {
       corsOrigins: config.corsOrigins,
-      page: typeof plan.page === 'string' ? plan.page : defaultPage(plan.name),
+      page: plan.page ?? defaultPage(plan.name),
       routes: plan.routes,
       proxies: plan.proxies,
       limits: plan.limits,
@@ -272,7 +284,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     await auth.load()
     await knowRecent(cache, store, redis !== undefined)
     await warmer.start()
-    bun = listen({ ...config, page: plan.page }, fetch)
+    bun = listen(config, fetch)
     local = listenLocal(
       { auth, backups, collections, health, log, now: clock.now, realtime },
       { socket: adminSocket(config.database), database: databaseName(config.database) },
@@ -404,15 +416,6 @@ function dbOf(store: Rooms['store']): Db {
       return store.transaction(run, { scope: `routes: ${user?.id ?? ''}`, key, request })
     },
   })
-}
-
-/** Who may hear a topic, for rows that not everybody may read. */
-function audienceIn(plan: Plan): (topic: string) => Audience | 'rule' | 'nobody' {
-  return (topic) => {
-    const rule = plan.topics.find(({ matcher }) => matcher.match(topic))?.subscribe
-    if (rule === undefined) return 'nobody'
-    return typeof rule === 'function' ? 'rule' : rule
-  }
 }
 
 function defaultPage(name: string): string {

@@ -15,6 +15,7 @@ import { replay } from './replay.ts'
 import { restore } from './restore.ts'
 import { serve } from './serve.ts'
 import { token } from './token.ts'
+import { user } from './user.ts'
 
 export interface Verb {
   readonly usage: string
@@ -24,7 +25,7 @@ export interface Verb {
 }
 
 const verbs: Readonly<Record<string, Verb>> = {
-  ...{ serve, plan, migrate, token, key, health, backup, restore, replay },
+  ...{ serve, plan, migrate, token, key, user, health, backup, restore, replay },
   export: exportVerb,
   import: importVerb,
 }

@@ -41,6 +41,7 @@ export interface RelayOptions {
   readonly onNews: (news: News) => void
   /** While this node asks: another one wants it, perhaps again; or none any more. */
   readonly onWant: (key: string, isWanted: boolean) => void
+  readonly nodeMs?: number
 }
 
 export interface Relay {
@@ -55,10 +56,10 @@ export interface Relay {
 }
 
 /** Without a sign for so long, a node wants nothing any more. */
-const nodeMs = 15_000
+const nodeMsDefault = 15_000
 
 /** Signs in that time. */
-const beatMs = nodeMs / 3
+const signs = 3
 
 /** Keys given in one step of Redis: a hint of them fits a message, however long they are. */
 const keysAtOnce = 100
@@ -111,7 +112,8 @@ type Told = Omit<News, 'values'> & {
   readonly values?: readonly (readonly [string, unknown, number])[]
 }
 
-export function createRelay(deps: RelayDeps, { feed, onNews, onWant }: RelayOptions): Relay {
+export function createRelay(deps: RelayDeps, options: RelayOptions): Relay {
+  const { feed, onNews, onWant, nodeMs = nodeMsDefault } = options
   const { clock, log, redis } = deps
   const node = crypto.randomUUID().slice(0, 8)
   // The braces keep a feed's keys on one server of a cluster.
@@ -276,7 +278,7 @@ export function createRelay(deps: RelayDeps, { feed, onNews, onWant }: RelayOpti
       cancels = [
         redis.subscribe(wants, hearWants, begin),
         redis.subscribe(news, hearNews, () => undefined),
-        clock.every(beatMs, beat),
+        clock.every(nodeMs / signs, beat),
       ]
     },
     stop() {

@@ -22,6 +22,7 @@ import type { LimitUse } from '../limits/declare.ts'
 import type { LimitsPlan } from '../plan/plan.ts'
 import type { Proxies, ProxyPlan } from '../upstream/upstream.ts'
 import type { RouteContext, RouteExtras, Routes } from './declare.ts'
+import { createAccountDoors } from './accounts.ts'
 import { createCacheStatsDoor, type AdminDeps } from './admin.ts'
 import { createAddressOf } from './address.ts'
 import { callerOf } from './call.ts'
@@ -34,6 +35,7 @@ import { createHealthDoor, createMetricsDoor, type Health } from './operations.t
 import { createIngestDoor } from './ingest.ts'
 import { createLane } from './lane.ts'
 import { createOriginCheck } from './origin.ts'
+import { createPageDoors } from './page.ts'
 import { createProxyDoor } from './proxy.ts'
 import { createReadyHeaders } from './ready.ts'
 import { createRecordDoors } from './records.ts'
@@ -75,8 +77,8 @@ export interface HttpDeps {
 
 export interface HttpOptions {
   readonly corsOrigins: readonly string[]
-  /** Served at `/` when the app has no bundled page. */
-  readonly page: string
+  /** Served at `/`. */
+  readonly page: Bun.HTMLBundle | string
   readonly routes?: Routes | undefined
   readonly proxies: readonly ProxyPlan[]
   readonly limits: LimitsPlan
@@ -127,7 +129,8 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
     route('GET', path, lane.learning(gate({ route: `GET ${path}`, door, policies }), read))
   }
 
-  on('GET', '/', pageDoor(options.page, clock))
+  const { page, file } = createPageDoors(clock, options.page)
+  on('GET', '/', page)
   on('GET', '/belfry.js', createClientDoor(clock))
   on('GET', '/api/health', createHealthDoor(deps.health, clock))
   on('GET', '/api/metrics', createMetricsDoor(deps.metrics, clock))
@@ -136,6 +139,13 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
 
   const { tick, now } = clock
   on('POST', '/api/admin/revoke', createRevokeDoor({ auth: deps.auth, now, tick }))
+  const { accounts } = deps.auth
+  const accountDoors = accounts
+    ? createAccountDoors({ accounts, credentials: deps.credentials, addressOf, tick })
+    : []
+  for (const { method, path, door } of accountDoors) {
+    on(method, path, door, method === 'POST' ? writes : undefined)
+  }
   const keepOpen = (request: Request) => {
     if (callerOf(request)) throw new Fault('invalid', 'a stream cannot be called: subscribe to it')
     deps.server().timeout(request, 0)
@@ -210,7 +220,7 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
     if (withoutHead.has(path)) route('HEAD', path, (request) => enter(request))
     if (!methods.includes('ALL')) route('ALL', path, (request) => enter(request))
   }
-  on('ALL', '/*', nothingHere)
+  on('ALL', '/*', file)
   const router: Fetch = (request) => routes.fetch(request)
   // With origins configured Elysia adds their headers to each answer, so each goes through it.
   return options.corsOrigins.length > 0 ? router : lane.before(router)
@@ -236,10 +246,6 @@ function takenFault(option: 'routes' | 'proxies', name: string): Fault {
   })
 }
 
-const nothingHere: Door = () => {
-  throw new Fault('not_found', 'nothing is served at this path')
-}
-
 /** A GET that never ends, or is a handshake: it has no head to show. */
 const withoutHead: ReadonlySet<string> = new Set(['/connection/websocket', '/connection/sse'])
 
@@ -257,19 +263,6 @@ function notAllowed(path: string, served: readonly string[], clock: Clock): Door
     const fault = new Fault('not_allowed', `${method} is not served here, ${served.join(', ')} are`)
     return problemResponse(fault, visit, clock.tick(), { allow })
   }
-}
-
-function pageDoor(html: string, clock: Clock): Door {
-  return (_, visit) =>
-    new Response(html, {
-      headers: {
-        ...visitHeaders(visit, clock.tick()),
-        'content-type': 'text/html; charset=utf-8',
-        'x-content-type-options': 'nosniff',
-        'referrer-policy': 'strict-origin-when-cross-origin',
-        'x-frame-options': 'SAMEORIGIN',
-      },
-    })
 }
 
 /** Browsers of other origins see these headers only if told. */

@@ -5,6 +5,7 @@
  *
  *   GET /status · POST /backup {folder?, keep?} · POST /import/<collection path> (JSON lines)
  *   POST /revoke (as /api/admin/revoke) · POST /keys {name, scopes, ttlMs?} · /keys/list {} · /keys/revoke {id}
+ *   POST /users {email, role?} · /users/list {after?} · /users/<id> (as /api/admin/users/<id>)
  *   POST /said {topic, since?, until?, after?, limit} · POST /say {topic, data: […]} (for replays)
  */
 import { chmodSync, lstatSync, rmSync } from 'node:fs'
@@ -13,6 +14,7 @@ import type { Backups } from '../backup/backup.ts'
 import { importLines, type Collections } from '../collections/collections.ts'
 import { Fault, faultCodes, toFault, type FieldProblem } from '../fault.ts'
 import type { Log } from '../observe/log.ts'
+import { answerUsers } from './accounts.ts'
 import type { Realtime } from '../realtime/realtime.ts'
 import { readBytes, readJson } from './body.ts'
 import { statusOf } from './faults.ts'
@@ -29,7 +31,7 @@ export interface LocalStatus extends Health {
 }
 
 export interface LocalDeps {
-  readonly auth: Pick<Auth, 'revoke' | 'keys'>
+  readonly auth: Pick<Auth, 'revoke' | 'keys' | 'accounts'>
   /** `clock.now()`. */
   readonly now: () => number
   readonly backups: Pick<Backups, 'run' | 'stats'>
@@ -177,6 +179,9 @@ function createLocalDoors(
     if (route === 'POST /keys') return await createKey(await readJson(request))
     if (route === 'POST /keys/list') return await auth.keys.list()
     if (route === 'POST /keys/revoke') return await revokeKey(await readJson(request))
+    if (/^POST \/users(\/|$)/.test(route)) {
+      return await answerUsers(auth.accounts, url.pathname, await readJson(request))
+    }
     if (route === 'POST /said') return await said(await readJson(request))
     if (route === 'POST /say') return await say(await readJson(request, sayBytesMax))
     if (route.startsWith('POST /import/')) return await importInto(request, url)

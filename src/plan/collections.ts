@@ -113,6 +113,9 @@ function compileCollection(
   if (options.live !== undefined && typeof options.live !== 'function') {
     report(`${at}.live`, 'must be a function from a row to a topic, or several')
   }
+  if (options.live !== undefined && options.read === undefined) {
+    report(`${at}.live`, 'needs read: of a row hears who may read it')
+  }
   const orders = compileOrders(options, columns, key, at, report)
   const keyProperties = key.map(propertyOf)
   return Object.freeze({

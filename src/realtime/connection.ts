@@ -351,6 +351,10 @@ export class Connection implements Guest, Peer {
     lose(this, topic)
   }
 
+  reseat(topic: Topic, seat: Seat): void {
+    this.seats = this.seats.map((one) => (one.home === topic ? seat : one))
+  }
+
   flush(): void {
     if (!this.#write()) this.#checkReader()
   }

@@ -16,12 +16,22 @@ export interface Nginx {
   stop(): Promise<void>
 }
 
-/** Keeps whatever `origin` answers with 200 for an hour, whatever it says about that. */
-const configOf = (port: number, origin: string): string => `
+export interface NginxOptions {
+  /** How long an answer with 200 is kept, whatever it says about that. Default an hour. */
+  readonly validFor?: string
+  readonly connections?: number
+}
+
+const configOf = (
+  port: number,
+  origin: string,
+  { validFor = '1h', connections = 1024 }: NginxOptions,
+): string => `
 worker_processes 1;
+worker_rlimit_nofile ${connections + 1024};
 pid nginx.pid;
 error_log error.log;
-events { worker_connections 1024; }
+events { worker_connections ${connections}; }
 http {
   access_log off;
   keepalive_requests 100000000;
@@ -36,7 +46,9 @@ http {
       proxy_http_version 1.1;
       proxy_set_header connection "";
       proxy_cache answers;
-      proxy_cache_valid 200 1h;
+      proxy_cache_valid 200 ${validFor};
+      proxy_cache_lock on;
+      proxy_cache_use_stale updating;
       proxy_ignore_headers cache-control expires set-cookie vary;
       add_header x-cache $upstream_cache_status;
     }
@@ -44,14 +56,18 @@ http {
 }
 `
 
-export async function startNginx(folder: TempFolder, origin: string): Promise<Nginx> {
+export async function startNginx(
+  folder: TempFolder,
+  origin: string,
+  options: NginxOptions = {},
+): Promise<Nginx> {
   const path = folder.file('nginx')
   mkdirSync(path)
   // The worker is another user than the master where that is root.
   chmodSync(folder.path, 0o755)
   chmodSync(path, 0o777)
   const port = await freePort()
-  writeFileSync(`${path}/nginx.conf`, configOf(port, origin))
+  writeFileSync(`${path}/nginx.conf`, configOf(port, origin, options))
   const args = ['-p', path, '-e', 'error.log', '-c', 'nginx.conf', '-g', 'daemon off;']
   const master = Bun.spawn(['nginx', ...args], { stdout: 'ignore', stderr: 'inherit' })
   const answers = async () => {

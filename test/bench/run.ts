@@ -4,6 +4,7 @@ import { run as cacheMemory } from './cache-memory.bench.ts'
 import { run as cachedGet } from './cached-get.bench.ts'
 import { run as churn } from './churn.bench.ts'
 import { run as fanout } from './fanout.bench.ts'
+import { run as feedLatency } from './feed-latency.bench.ts'
 import { run as hitRate } from './hit-rate.bench.ts'
 import { run as httpStore } from './http-store.bench.ts'
 import { run as latency } from './latency.bench.ts'
@@ -39,6 +40,7 @@ const benches: Readonly<Record<string, () => Promise<void>>> = {
   'redis-down': redisDown,
   tokens,
   budget,
+  'feed-latency': feedLatency,
 }
 
 const wanted = process.argv.slice(2)

@@ -5,6 +5,7 @@
 import { describe, expect, test } from 'bun:test'
 import type { FeedContext } from '../../src/feeds/declare.ts'
 import type { TurnAsk } from '../../src/feeds/feeds.ts'
+import { must } from '../../src/lib/assert.ts'
 import { createRandom } from '../lib/random.ts'
 import { keyed, setUp, turns } from './setup.ts'
 
@@ -65,7 +66,7 @@ async function run({ seed, keys, batch, rate, everyMs, latencyMs, churn, forMs }
     await took.promise
     return new Map(context.keys.map((key) => [key, 1]))
   }
-  let turn: ReturnType<typeof createPace>
+  const pace: { turn?: ReturnType<typeof createPace> } = {}
   const feed = setUp(
     {
       every: `${everyMs}ms`,
@@ -74,10 +75,10 @@ async function run({ seed, keys, batch, rate, everyMs, latencyMs, churn, forMs }
       keyed: { ...keyed, batch, idleMs: 1 },
       load,
     },
-    { turn: (name, ask) => turn(name, ask) },
+    { turn: (name, ask) => must(pace.turn, () => 'started')(name, ask) },
   )
   const { clock, feeds } = feed
-  turn = createPace(clock, rate)
+  pace.turn = createPace(clock, rate)
   feeds.start()
   let names = 0
   const come = (): void => {

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'bun:test'
+import { Fault } from '../../src/fault.ts'
 import { faultOf } from '../harness.ts'
 import { createPrices, keyed, pass, prices, setUp, turns } from './setup.ts'
 
@@ -264,6 +265,87 @@ describe('keyed feeds', () => {
   test('an answer that is no object of values fails the call', async () => {
     const feed = start({}, { load: () => [1, 2] })
     expect((await faultOf(() => feed.last('a'))).code).toBe('unavailable')
+    await feed.feeds.stop()
+  })
+
+  test('no leave to ask: who waits for a first value is told when to come again, and it is tried then', async () => {
+    let isFull = true
+    let asks = 0
+    const turn = () => {
+      asks += 1
+      if (!isFull) return Promise.resolve({ drop() {} })
+      return Promise.reject(new Fault('too_many', 'full', { retryAfterMs: 3_000 }))
+    }
+    const feed = start({ a: 1 }, { budget: 'b' }, { turn })
+    const fault = await faultOf(() => feed.last('a'))
+    expect(fault).toMatchObject({ code: 'unavailable', retryAfterMs: 3_000 })
+    feed.hear('a')
+    await pass(feed, 2_500)
+    // For a new key and for the line: neither again before.
+    expect(asks).toBeLessThanOrEqual(2)
+    isFull = false
+    await pass(feed, 1_500)
+    expect(feed.published).toEqual([['price:a', 1]])
+    await feed.feeds.stop()
+  })
+
+  test('nothing is heard from upstream for long, for whatever reason: the values are stale, once', async () => {
+    let granted = 0
+    const turn = () =>
+      granted++ < 3 ? Promise.resolve({ drop() {} }) : new Promise<{ drop(): void }>(() => {})
+    const feed = start({ a: { usd: 1 } }, { budget: 'b' }, { turn })
+    feed.hear('a')
+    await pass(feed, 60_000, 250)
+    expect(feed.published).toHaveLength(2)
+    expect(feed.published[1]?.[1]).toMatchObject({ usd: 1, stale: true })
+    await feed.feeds.stop()
+  })
+
+  test('leave that nobody needs any more is given back', async () => {
+    const open = Promise.withResolvers<void>()
+    let dropped = 0
+    const turn = async () => {
+      await open.promise
+      return { drop: () => void (dropped += 1) }
+    }
+    const feed = start({ a: 1 }, { budget: 'b', keyed: { ...keyed, idleMs: 1_000 } }, { turn })
+    feed.hear('a')
+    await turns()
+    feed.hear('a', false)
+    await pass(feed, 3_000)
+    open.resolve()
+    await turns()
+    expect(feed.upstream.calls).toEqual([])
+    expect(dropped).toBeGreaterThan(0)
+    await feed.feeds.stop()
+  })
+
+  test('a publication that does not get through is made with the next answer', async () => {
+    let isFull = true
+    const told: unknown[] = []
+    const feed = start(
+      { a: 1 },
+      {},
+      {
+        publish: (_, data) => {
+          if (isFull) throw new Fault('unavailable', 'full')
+          told.push(data)
+        },
+      },
+    )
+    feed.hear('a')
+    await pass(feed, 2_000)
+    isFull = false
+    await pass(feed, 1_100)
+    expect(told).toEqual([1])
+    await feed.feeds.stop()
+  })
+
+  test('a value that is too long is none', async () => {
+    const feed = start({ a: 'x'.repeat(50_000), b: 1 })
+    const read = await feed.feeds.read('f', ['a', 'b'])
+    expect([...read.keys()]).toEqual(['b'])
+    expect(feed.log.lines.some(({ event }) => event === 'feed.value-too-long')).toBe(true)
     await feed.feeds.stop()
   })
 })

@@ -33,6 +33,7 @@ export const plain: FeedPlan = {
   publish: undefined,
   budget: undefined,
   keyed: undefined,
+  stream: undefined,
 }
 
 export function setUp(plan: Partial<FeedPlan>, deps: Partial<FeedsDeps> = {}) {

@@ -128,7 +128,9 @@ describe('timed feeds', () => {
     answer.resolve({ n: 1 })
     const [last, read] = await Promise.all(reads)
     expect(last).toMatchObject({ text: '{"n":1}', isHit: false })
-    expect([...(read as ReadonlyMap<string, { value: unknown }>).values()][0]?.value).toEqual({ n: 1 })
+    expect([...(read as ReadonlyMap<string, { value: unknown }>).values()][0]?.value).toEqual({
+      n: 1,
+    })
     expect((await faultOf(() => feed.feeds.read('g', []))).code).toBe('not_found')
     expect(feed.feeds.last('other', 'other')).toBeUndefined()
     await feed.feeds.stop()

@@ -61,6 +61,9 @@ const warmUpMs = 5_000
 
 const openBatch = 200
 
+/** Until a subscriber that was sent back comes back. */
+const againMs = 100
+
 interface Node {
   readonly port: number
   readonly child: Bun.Subprocess
@@ -262,7 +265,7 @@ class Crowd {
   async churn(forMs: number): Promise<void> {
     const endsAt = this.#now() + forMs
     const everyMs = 1_000 / this.#flow.churnPerSecond
-    for (let n = 0; this.#now() < endsAt; n += 1) {
+    while (this.#now() < endsAt) {
       await Bun.sleep(Math.max(1, Math.min(everyMs, endsAt - this.#now())))
       const at = Math.floor(Math.random() * this.active.length)
       const old = this.active[at] ?? ''
@@ -295,6 +298,19 @@ class Crowd {
     )
     this.#count(old, -1)
     this.#count(key, 1)
+  }
+
+  #again(member: Member): void {
+    this.#count(member.key, -1)
+    member.isOpen = false
+    setTimeout(() => {
+      if (member.socket?.readyState !== 1 || this.#isOver) return
+      const { key } = member
+      member.isOpen = true
+      this.#count(key, 1)
+      const command = `{"id":${(member.id += 1)},"subscribe":{"channel":"price:${key}"}}`
+      member.socket.write(masked(command))
+    }, againMs)
   }
 
   /** One more hears it, or one less. */
@@ -347,6 +363,11 @@ class Crowd {
             resolve()
           }
           if (text.includes('{}') && text.length < 8) socket.write(pong)
+          // Redis was too slow for its topic, or its subscription: it is to come back, as clients do.
+          const isSentBack =
+            text.includes(`"channel":"price:${member.key}","unsubscribe"`) ||
+            new RegExp(`"id":${member.id},"error"`).test(text)
+          if (isSentBack) this.#again(member)
           const at = text.lastIndexOf('usdPrice')
           if (at < 0) return
           this.publications += 1

@@ -240,7 +240,11 @@ describe('compilePlan', () => {
     const live = (
       topicOf: (row: { region: string; note: string | null }) => string | readonly string[] | null,
     ) =>
-      problemsOf({ name: 'a', topics, collections: { spot: collection(spot, { live: topicOf }) } })
+      problemsOf({
+        name: 'a',
+        topics,
+        collections: { spot: collection(spot, { read: 'public', live: topicOf }) },
+      })
     expect(live((row) => `prices:${row.region}`)).toEqual([])
     expect(live(() => null)).toEqual([])
     expect(live((row) => `price:${row.region}`)).toEqual([
