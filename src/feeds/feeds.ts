@@ -48,6 +48,8 @@ export interface FeedPlan {
   /** `into` was one path: `load` returns its rows, not an object of rows by path. */
   readonly isSingle: boolean
   readonly publish: string | undefined
+  /** What it publishes is kept in the database: each one is in the topic's history, also one that says nothing new. */
+  readonly isKept: boolean
   readonly budget: string | undefined
   readonly keyed: KeyedPlan | undefined
   /** It does not ask, but listens. */

@@ -118,7 +118,7 @@ export interface ProxyOptions {
   /** Who may ask; without it nobody may. */
   readonly read: ProxyRule
   readonly budget?: string
-  /** Among those who wait for the budget. Default `normal`. */
+  /** Among those who wait for the budget, and in an overload. Default `normal`. */
   readonly priority?: 'high' | 'normal' | 'low'
   readonly allow?: {
     /** Parameters; any other is refused. With a pattern, which a value must match as a whole. */

@@ -89,6 +89,9 @@ describe('one node', () => {
 })
 
 describe('nodes on one ledger', () => {
+  /** A node that is cut off and dies may have made none; all of them together have. */
+  let calls = 0
+
   test.each(seeds)(
     'joining, dying, cut off, paused, on clocks of their own: seed %d',
     async (seed) => {
@@ -105,7 +108,7 @@ describe('nodes on one ledger', () => {
       await drain(simulation)
       // Who died is not waiting any more.
       if (simulation.nodes.every(({ isDead }) => !isDead)) expect(simulation.open).toBe(0)
-      expect(simulation.calls.length).toBeGreaterThan(0)
+      calls += simulation.calls.length
       expectKept(simulation, plan, seed)
     },
   )
@@ -137,10 +140,38 @@ describe('nodes on one ledger', () => {
         }
         await simulation.step(20)
       }
-      expect(simulation.calls.length).toBeGreaterThan(20)
+      calls += simulation.calls.length
       expectKept(simulation, plan, seed)
     },
   )
+
+  test('calls were made at all', () => {
+    expect(calls).toBeGreaterThan(seeds.length * 200)
+  })
+
+  test('fewer units than nodes: they go round', async () => {
+    const random = createRandom(7)
+    const plan = planOf(random, {
+      ...{ rate: { quota: 2, windowMs: 1_000 }, burst: 0, timeoutMs: 300 },
+    })
+    const simulation = simulate({ random, plan, isShared: true, trouble: 0 })
+    for (let at = 0; at < 4; at++) simulation.join()
+    for (let step = 0; step < 700; step++) {
+      for (const node of simulation.nodes) {
+        const { waiting = 0 } = node.budgets.stats()[0] ?? {}
+        if (waiting === 0) simulation.ask(node, { priority: 'normal' })
+      }
+      await simulation.step(100)
+    }
+    const served = Map.groupBy(simulation.calls, ({ node }) => node)
+    expect([0, 1, 2, 3].map((at) => (served.get(at)?.length ?? 0) > 5)).toEqual([
+      true,
+      true,
+      true,
+      true,
+    ])
+    expectKept(simulation, plan, 7)
+  })
 
   test.each([1, 2, 3, 4, 5])(
     'a dead one’s units are others’ within the bound: seed %d',

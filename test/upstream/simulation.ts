@@ -27,6 +27,8 @@ export interface Node {
   isPaused: boolean
   /** Of the clock, not run yet because of a pause. */
   owedMs: number
+  /** Answers that came meanwhile. */
+  readonly inbox: (() => void)[]
 }
 
 export interface Call extends Span {
@@ -83,7 +85,13 @@ export function simulate(options: SimulationOptions): Simulation {
       const clock = createTestClock(Date.UTC(2026, 0, 1) + (random.next() - 0.5) * 1e9)
       // ± 200 ppm: what bad crystals do.
       const pace = 1 + (random.next() - 0.5) * 4e-4
-      const state = { isCut: false, isDead: false, isPaused: false, owedMs: 0 }
+      const state: Pick<Node, 'isCut' | 'isDead' | 'isPaused' | 'owedMs' | 'inbox'> = {
+        isCut: false,
+        isDead: false,
+        isPaused: false,
+        owedMs: 0,
+        inbox: [],
+      }
       const request = <T>(run: () => T): Promise<T> =>
         new Promise((resolve, reject) => {
           const there = random.below(networkMs)
@@ -100,8 +108,12 @@ export function simulate(options: SimulationOptions): Simulation {
             if (chance > 1 - trouble) return
             world.after(back, () => {
               if (state.isCut || state.isDead) return
-              giveUp()
-              resolve(result)
+              const hear = (): void => {
+                giveUp()
+                resolve(result)
+              }
+              if (state.isPaused) state.inbox.push(hear)
+              else hear()
             })
           })
         })
@@ -161,6 +173,7 @@ export function simulate(options: SimulationOptions): Simulation {
     else if (node.owedMs > 0) {
       node.clock.jump(node.owedMs + node.pace)
       node.owedMs = 0
+      for (const hear of node.inbox.splice(0)) hear()
     } else node.clock.advance(node.pace)
   }
 
