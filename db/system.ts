@@ -3,11 +3,12 @@
  * embedded in the binary, each applied once and in order (`store/migrate.ts`). Never edit one that
  * has shipped: add the next.
  */
-import { index, integer, primaryKey, sqliteTable, text } from 'drizzle-orm/sqlite-core'
+import { index, integer, primaryKey, sqliteTable, text, uniqueIndex } from 'drizzle-orm/sqlite-core'
 import log0001 from './migrations/0001_log.sql' with { type: 'text' }
 import store0002 from './migrations/0002_store.sql' with { type: 'text' }
 import topics0003 from './migrations/0003_topics.sql' with { type: 'text' }
 import auth0004 from './migrations/0004_auth.sql' with { type: 'text' }
+import accounts0005 from './migrations/0005_accounts.sql' with { type: 'text' }
 import shares0006 from './migrations/0006_shares.sql' with { type: 'text' }
 
 export const log = sqliteTable('log', {
@@ -78,6 +79,56 @@ export const keys = sqliteTable('belfry_keys', {
   revoked: integer(),
 })
 
+export const users = sqliteTable(
+  'belfry_users',
+  {
+    id: text().primaryKey(),
+    email: text().notNull(),
+    password: text().notNull(),
+    role: text(),
+    created: integer().notNull(),
+    verified: integer(),
+    disabled: integer(),
+  },
+  (t) => [uniqueIndex('belfry_users_email').on(t.email)],
+)
+
+export const sessions = sqliteTable(
+  'belfry_sessions',
+  {
+    id: text().primaryKey(),
+    family: text().notNull(),
+    user: text().notNull(),
+    token: text().notNull(),
+    previous: text(),
+    rotated: integer().notNull(),
+    repeated: integer(),
+    place: text().notNull(),
+    created: integer().notNull(),
+    expires: integer().notNull(),
+  },
+  (t) => [
+    uniqueIndex('belfry_sessions_family').on(t.family),
+    index('belfry_sessions_user').on(t.user, t.rotated),
+    index('belfry_sessions_expires').on(t.expires),
+  ],
+)
+
+export const mailTokens = sqliteTable(
+  'belfry_mail_tokens',
+  {
+    hash: text().primaryKey(),
+    kind: text().notNull(),
+    user: text().notNull(),
+    password: text(),
+    expires: integer().notNull(),
+  },
+  (t) => [
+    index('belfry_mail_tokens_user').on(t.user),
+    index('belfry_mail_tokens_expires').on(t.expires),
+  ],
+)
+
 export const shares = sqliteTable(
   'belfry_shares',
   {
@@ -100,6 +151,7 @@ export const systemMigrations: readonly { readonly version: number; readonly sql
   { version: 2, sql: store0002 },
   { version: 3, sql: topics0003 },
   { version: 4, sql: auth0004 },
+  { version: 5, sql: accounts0005 },
   { version: 6, sql: shares0006 },
 ]
 
@@ -108,4 +160,5 @@ export const systemTables: ReadonlySet<string> = new Set([
   ...['log', 'meta', 'idempotency'],
   ...['belfry_topics', 'belfry_publications'],
   ...['belfry_revocations', 'belfry_keys', 'belfry_shares'],
+  ...['belfry_users', 'belfry_sessions', 'belfry_mail_tokens'],
 ])

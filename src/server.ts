@@ -5,7 +5,6 @@
  * last, so that nothing accepted is lost on the way down.
  */
 import { createAuth } from './auth/auth.ts'
-import type { Audience } from './auth/declare.ts'
 import { createBackups } from './backup/backup.ts'
 import { createCache, createRedisTier, redisNamespace } from './cache/cache.ts'
 import {
@@ -13,6 +12,7 @@ import {
   createCollections,
   createLoader,
   createValues,
+  createViews,
   createWarmer,
   noting,
   type LiveEvent,
@@ -32,10 +32,22 @@ import {
 import { systemClock, type Clock } from './lib/clock.ts'
 import { must } from './lib/assert.ts'
 import { detach } from './lib/service.ts'
-import { createCredentials, createLimiter, createLimits, type LimitPolicy } from './limits/limits.ts'
+import {
+  createCredentials,
+  createLimiter,
+  createLimits,
+  type LimitPolicy,
+} from './limits/limits.ts'
 import { createGauges } from './observe/gauges.ts'
 import { createLog, type Log } from './observe/log.ts'
 import { createMetrics } from './observe/metrics.ts'
+import {
+  createMemory,
+  createOverload,
+  createStolen,
+  threadCpuMs,
+  type Overload,
+} from './overload/overload.ts'
 import { schemaOf, type Plan } from './plan/plan.ts'
 import { createRealtime, type Connection } from './realtime/realtime.ts'
 import type { Db, TransactionOptions, Tx } from './store/declare.ts'
@@ -52,6 +64,7 @@ import {
 import {
   budgetGauges,
   createBudgets,
+  createFollower,
   createProxies,
   createUpstream,
   upstreamGauges,
@@ -87,6 +100,7 @@ export interface Rooms {
   readonly upstream: ReturnType<typeof createUpstream>
   readonly auth: Awaited<ReturnType<typeof createAuth>>
   readonly backups: ReturnType<typeof createBackups>
+  readonly overload: Overload
 }
 
 /** Faults: whatever keeps it from serving, said so that an operator can mend it. Leaves nothing running then. */
@@ -105,14 +119,22 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       ...(options.readers === undefined ? {} : { readers: options.readers }),
     },
   )
-  const auth = await createAuth({ clock, log, store }, { ...config.auth, claims: plan.claims })
   // Known once the store is started; nobody reads before.
   const tier = { namespace: '' }
   const shared = redis && createRedisTier({ redis, clock }, tier)
-  const cache = createCache({ clock, shared }, { groups: plan.tables.map(tableTagOf) })
+  const overload = overloadOf({ clock, log, store }, config, () => realtime.connectionShare())
+  const cache = createCache(
+    { clock, shared, relief: overload },
+    { groups: plan.tables.map(tableTagOf) },
+  )
   const limiter = createLimiter(
     { clock, shared: redis },
     { namespace: `belfry:${plan.name}:limits` },
+  )
+  const auth = await createAuth(
+    { clock, log, store, limiter, env: config.env },
+    { ...config.auth, claims: plan.claims },
+    plan.accounts,
   )
   const credentials = createCredentials({ clock, limiter }, plan.limits.named.get('credentials'))
   const realtime = createRealtime(
@@ -125,6 +147,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       clock,
       log,
       limits: (policy) => createLimits({ clock }, policy),
+      sights: createViews(plan.collections, log),
       publications: plan.topics.some(({ persist }) => persist)
         ? createPublications(store, { isShared: config.database.kind === 'remote' })
         : undefined,
@@ -151,7 +174,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       {
         store,
         cache,
-        topics: { publish: announce, audienceOf: audienceIn(plan) },
+        topics: { publish: announce },
         log,
         cursorKey: store.secret,
       },
@@ -161,7 +184,10 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   const warmer = createWarmer({ collections, store, clock, log }, hottest)
 
   auth.evictFrom(realtime.signedIn)
-  store.onChange(({ notice }) => notice && auth.hear(notice))
+  store.onChange(({ notice }) => {
+    if (notice) auth.hear(notice)
+    if (notice?.kind === modeNotice) overload.hear(notice.data)
+  })
   store.onGap(() => loadAgain(auth, { clock, log }))
   // The log's followers, in the order that keeps promises: first nobody can hit the old entry any
   // more, then the event goes out, so that a client who refetches on it sees the new row.
@@ -198,7 +224,9 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     {
       ...{ collections, publish: publishOnce, db: store.db, stats, env, clock, log },
       ...askingOf(upstream, isShared ? shares : undefined),
+      follow: (options) => createFollower({ clock, log }, options),
       shared: redis && { redis, namespace: channelsOf(plan, config) },
+      slowdown: () => overload.factor,
     },
     plan.feeds,
   )
@@ -228,6 +256,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     {
       auth,
       limiter,
+      overload,
       credentials,
       collections,
       realtime,
@@ -251,7 +280,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     },
     {
       corsOrigins: config.corsOrigins,
-      page: typeof plan.page === 'string' ? plan.page : defaultPage(plan.name),
+      page: plan.page ?? defaultPage(plan.name),
       routes: plan.routes,
       proxies: plan.proxies,
       limits: plan.limits,
@@ -270,11 +299,12 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     listenToNews(redis, store, plan)
     realtime.followed(store.stats().seq)
     await auth.load()
+    await recallMode(overload, store)
     await knowRecent(cache, store, redis !== undefined)
     await warmer.start()
-    bun = listen({ ...config, page: plan.page }, fetch)
+    bun = listen(config, fetch)
     local = listenLocal(
-      { auth, backups, collections, health, log, now: clock.now, realtime },
+      { auth, backups, collections, overload, health, log, now: clock.now, realtime },
       { socket: adminSocket(config.database), database: databaseName(config.database) },
     )
   } catch (cause) {
@@ -285,9 +315,10 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   }
   realtime.start()
   await budgets.start?.()
+  overload.start()
   feeds.start()
   await backups.start()
-  metrics.gauges(createGauges({ store, cache, realtime, auth, backups, limiter, feeds }))
+  metrics.gauges(createGauges({ store, cache, realtime, auth, backups, limiter, feeds, overload }))
   metrics.gauges(() => upstreamGauges(upstream.stats()))
   metrics.gauges(() => budgetGauges(budgets.stats()))
   detach(adviseIndexes(store, plan, log), (error) =>
@@ -298,10 +329,11 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   return {
     url: `http://${reachableHost(config.host)}:${bun.port}`,
     port: bun.port ?? config.port,
-    rooms: { store, cache, realtime, collections, feeds, upstream, auth, backups },
+    rooms: { store, cache, realtime, collections, feeds, upstream, auth, backups, overload },
     async stop() {
       if (isDraining) return
       isDraining = true
+      overload.stop()
       await feeds.stop()
       await realtime.drain()
       realtime.stop()
@@ -349,6 +381,38 @@ async function adviseIndexes(store: Rooms['store'], plan: Plan, log: Log): Promi
     log.warn('collections.index_missing', { table, add, serves })
   }
   log.debug('collections.indexes_checked')
+}
+
+/** Of a mode, in the log and among what is remembered. */
+const modeNotice = 'mode'
+
+function overloadOf(
+  deps: { clock: Clock; log: Log; store: Rooms['store'] },
+  { overloadMode }: Config,
+  connectionShare: () => number,
+): Overload {
+  const { store } = deps
+  return createOverload(
+    {
+      ...deps,
+      readsWaitMs: store.readsWaitMs,
+      writesWaitMs: store.writesWaitMs,
+      cpuMs: threadCpuMs,
+      stolenMs: createStolen(),
+      memoryShare: createMemory(),
+      connectionShare,
+      async announce(said) {
+        await store.remember(modeNotice, JSON.stringify(said))
+        await store.note({ kind: modeNotice, data: said }, [])
+      },
+    },
+    overloadMode,
+  )
+}
+
+async function recallMode(overload: Overload, store: Rooms['store']): Promise<void> {
+  const said = await store.recall(modeNotice)
+  if (said !== undefined) overload.hear(JSON.parse(said))
 }
 
 /** Between two tries. */
@@ -404,15 +468,6 @@ function dbOf(store: Rooms['store']): Db {
       return store.transaction(run, { scope: `routes: ${user?.id ?? ''}`, key, request })
     },
   })
-}
-
-/** Who may hear a topic, for rows that not everybody may read. */
-function audienceIn(plan: Plan): (topic: string) => Audience | 'rule' | 'nobody' {
-  return (topic) => {
-    const rule = plan.topics.find(({ matcher }) => matcher.match(topic))?.subscribe
-    if (rule === undefined) return 'nobody'
-    return typeof rule === 'function' ? 'rule' : rule
-  }
 }
 
 function defaultPage(name: string): string {

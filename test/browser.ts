@@ -31,3 +31,15 @@ export async function launchBrowser(): Promise<Browser> {
     },
   }
 }
+
+/** For `addInitScript`: what the page's Content-Security-Policy refuses is remembered. */
+export const tellRefusals = `
+  window.refusals = []
+  document.addEventListener('securitypolicyviolation', ({ violatedDirective, blockedURI }) => {
+    window.refusals.push(violatedDirective + ' ' + blockedURI)
+  })
+`
+
+export async function refusalsIn(page: Page): Promise<readonly string[]> {
+  return (await page.evaluate('window.refusals')) as string[]
+}

@@ -8,14 +8,21 @@
 import { timingSafeEqual } from 'node:crypto'
 import type { Clock } from '../lib/clock.ts'
 import type { Log } from '../observe/log.ts'
-import type { Notice } from '../store/store.ts'
+import { must } from '../lib/assert.ts'
+import type { Limiter } from '../limits/limits.ts'
+import type { Notice, Store } from '../store/store.ts'
+import { createAccounts, type Accounts, type AccountsPlan } from './accounts.ts'
 import { createApiKeys, sha256, type ApiKeys, type KeyAct } from './api-keys.ts'
-import type { User } from './declare.ts'
+import type { SendContext, User } from './declare.ts'
 import { createEviction, type Sockets } from './eviction.ts'
 import { createRevocations, type Revocation, type RevocationDeps } from './revocations.ts'
+import { createSigner } from './signer.ts'
 import { createTokenCache } from './token-cache.ts'
 import { createVerifier, neither, refused, type TokenConfig, type Verified } from './token.ts'
 
+export { accountLimits } from './accounts.ts'
+export type { Accounts, AccountsPlan, Grant, Holder } from './accounts.ts'
+export type { AccountEntry } from './account-values.ts'
 export type { ApiKey, KeyAct } from './api-keys.ts'
 export type { Revocation } from './revocations.ts'
 export { signToken, type CheckClaims } from './token.ts'
@@ -72,6 +79,8 @@ export interface Auth {
   /** The `X-API-Key` header: API_KEY, or one that was made. Compared in constant time. */
   identifyKey(key: string): Verdict
   readonly keys: Pick<ApiKeys, 'create' | 'list' | 'revoke'>
+  /** If the app has any. */
+  readonly accounts: Accounts | undefined
   /** From now on these tokens are refused, their sockets and streams closed, on every node. Faults: `unavailable`. */
   revoke(revocation: Revocation): Promise<void>
   /** What the log says to this room; the rest is passed over. */
@@ -87,13 +96,22 @@ export interface Auth {
 
 export interface AuthDeps extends RevocationDeps {
   readonly clock: Clock
-  readonly log: Pick<Log, 'info' | 'warn'>
+  readonly log: Log
+  readonly store?: Pick<Store, 'read' | 'write' | 'note' | 'secret'> | undefined
+  /** For accounts. */
+  readonly limiter?: Pick<Limiter, 'look' | 'take'>
+  readonly env?: SendContext['env']
 }
 
-/** Faults: `invalid` for keys in the configuration that cannot be used. */
-export async function createAuth(deps: AuthDeps, config: AuthConfig): Promise<Auth> {
+/** `plan`: of accounts. Faults: `invalid` for keys in the configuration that cannot be used. */
+export async function createAuth(
+  deps: AuthDeps,
+  config: AuthConfig,
+  plan?: AccountsPlan,
+): Promise<Auth> {
   const { clock, log } = deps
-  const verifier = await createVerifier({ clock, log }, config)
+  const own = plan && openAccounts(deps, config, plan)
+  const verifier = await createVerifier({ clock, log }, config, own?.source)
   const revocations = createRevocations(deps)
   const eviction = createEviction({ clock, revocations })
   const seen = ({ marks }: Verified): void => marks && eviction.seen(marks)
@@ -116,7 +134,8 @@ export async function createAuth(deps: AuthDeps, config: AuthConfig): Promise<Au
       return identity ? { ok: true, identity } : refused('the API key is not valid')
     },
     keys,
-    revoke: revocations.revoke,
+    accounts: own?.accounts,
+    revoke: (revocation) => revocations.revoke(revocation, own?.accounts.endedBy(revocation)),
     hear(notice) {
       revocations.hear(notice)
       keys.hear(notice)
@@ -125,6 +144,7 @@ export async function createAuth(deps: AuthDeps, config: AuthConfig): Promise<Au
       await Promise.all([revocations.load(), keys.load()])
       revocations.start()
       keys.start()
+      own?.accounts.start()
     },
     evictFrom: eviction.from,
     stats: () => ({ verifications: cache?.verifications ?? 0, revocations: revocations.size }),
@@ -133,8 +153,18 @@ export async function createAuth(deps: AuthDeps, config: AuthConfig): Promise<Au
       eviction.stop()
       verifier?.stop()
       await keys.stop()
+      await own?.accounts.stop()
     },
   }
+}
+
+function openAccounts(deps: AuthDeps, config: AuthConfig, plan: AccountsPlan) {
+  const { clock, log, env = {} } = deps
+  const store = must(deps.store, () => 'accounts have a store')
+  const limiter = must(deps.limiter, () => 'accounts have limits')
+  const signer = createSigner(config, store.secret)
+  const accounts = createAccounts({ clock, log, env, store, limiter, signer }, plan)
+  return { accounts, source: signer.source }
 }
 
 const noTokens = neither('this server accepts no tokens: no key is configured')

@@ -33,6 +33,7 @@
  * })
  */
 import type { TSchema } from 'elysia'
+import type { Log } from '../observe/log.ts'
 
 /**
  * Who asks, as rules see it. Built from a verified token: `id` is its `sub`, `role` its `role`
@@ -53,10 +54,104 @@ export type UserWith<Claims> = {
 /** The part of a rule every room shares: open to all, to whoever has a valid token, or a function. */
 export type Audience = 'public' | 'signed-in'
 
+/**
+ * `auth: { accounts: true }`: e-mail and password, kept by Belfry itself. Leave it out where users come with tokens
+ * of an issuer of their own (`JWKS_URL`, `JWT_SECRET`); both together are fine.
+ *
+ *   POST /api/auth/sign-up, sign-in        {email, password}     → {accessToken, expiresInMs, refreshToken, user}
+ *   POST /api/auth/refresh                 {refreshToken}        → the same, with the next refresh token
+ *   POST /api/auth/sign-out                {everywhere?}, or {refreshToken} without an access token
+ *   POST /api/auth/change-password         {password, newPassword}: ends the user's other sessions
+ *   POST /api/auth/verify                  {token}
+ *   POST /api/auth/request-verification    {}                    → 202; of who is signed in
+ *   POST /api/auth/request-reset           {email}               → 202, whoever that is
+ *   POST /api/auth/reset                   {token, password}: signs in, and ends all sessions there were
+ *   GET  /api/auth/me                                            → {id, email, role, isVerified, createdAt}
+ *
+ * Access tokens are JWTs of 15 minutes, as from any issuer: `user.id` in rules is a UUID (refer to it as text), `role`
+ * what an operator gave (`belfry user role`), `email_verified` and `sid` are claims. They are signed with `JWT_SECRET`,
+ * else with a key that the database has. A role that is given is there at the next refresh, one that is taken or
+ * changed counts at once.
+ *
+ * A refresh token lasts 30 days from its last use and is good once: it is exchanged for the next. The one before is
+ * answered with the same next one for 10 s (tabs that refresh at once), and, where that was never used, once a day later
+ * on (an answer that was lost). Any other that comes again was copied: its session ends, everywhere and at once. Keep
+ * it where only your app reads it. There are no cookies, so there is no CSRF.
+ *
+ * Passwords have 8 to 128 characters after Unicode's NFKC, and are stored as argon2id. Addresses are compared in lower
+ * case. Whether an address has an account is told to nobody: an unknown one costs the same work as a wrong password.
+ * With `verify: true` a sign-up of an address that is taken answers as any other (202; its owner is told by mail);
+ * without it the answer is 409, because a session has to be given or not. Who did not get that mail signs up again: each
+ * mail brings the password that was typed with it, so nobody chooses one for what another verifies.
+ *
+ * Failed sign-ins count on the address and on the account, by the limit `login` (default `5/15min`) of the app; beyond
+ * it a right password is refused as well. That keeps nobody out for good: sessions go on, a reset by mail signs in, and
+ * from an address where the account has a session only failures from there count. `sign-up` (`20/h`, by address) and
+ * `mail` (`5/h`, by address and by account) are limits, too.
+ *
+ * @example
+ * import { app, collection } from 'belfry'
+ * import { integer, sqliteTable, text } from 'drizzle-orm/sqlite-core'
+ *
+ * const notes = sqliteTable('notes', {
+ *   id: integer().primaryKey({ autoIncrement: true }),
+ *   userId: text().notNull(),
+ *   text: text({ length: 500 }).notNull(),
+ * })
+ *
+ * export default app({
+ *   name: 'notes',
+ *   auth: {
+ *     accounts: {
+ *       verify: true,
+ *       send: async ({ kind, email, token }, { fetch, env }) => {
+ *         const link = `https://notes.example/${kind}#${token ?? ''}`
+ *         const answer = await fetch('https://mail.example/send', {
+ *           method: 'POST',
+ *           headers: { authorization: `Bearer ${env.MAIL_KEY}` },
+ *           body: JSON.stringify({ to: email, text: kind === 'exists' ? 'You have an account already.' : link }),
+ *         })
+ *         if (!answer.ok) throw new Error(`the mail was refused: ${answer.status}`) // it is tried again
+ *       },
+ *     },
+ *   },
+ *   limits: { login: '5/15min' },
+ *   collections: {
+ *     notes: collection(notes, { read: 'signed-in', create: ({ user }) => user && { userId: user.id } }),
+ *   },
+ * })
+ */
+export interface AccountsOptions {
+  /** Hands a message to the owner of an address, tried three times, each at most 10 s. Absent: there is neither verification nor reset. */
+  readonly send?: (message: AccountMessage, context: SendContext) => unknown
+  /** Nobody signs in before the address is verified. Needs `send`. Default false: `user.email_verified` tells rules. */
+  readonly verify?: boolean
+  /** May visitors sign up? Default true; false: accounts are made by `belfry user create`. */
+  readonly signUp?: boolean
+}
+
 export interface AuthOptions {
   /**
    * A `t.Object` of claims. `role` may be among them; `sub` is `user.id` and need not. What a token says is taken as
    * it is: no defaults, no conversions. Tokens for one topic (claim `channel`) make no user, and are not asked.
    */
   readonly claims?: TSchema
+  /** Accounts by e-mail and password. Default: none. */
+  readonly accounts?: boolean | AccountsOptions
+}
+
+export interface AccountMessage {
+  /** `verify`: for `/api/auth/verify`, 24 h. `reset`: for `/api/auth/reset`, 1 h. `exists`: somebody tried to sign up. */
+  readonly kind: 'verify' | 'reset' | 'exists'
+  readonly email: string
+  /** Good once. Of `exists` there is none. */
+  readonly token: string | undefined
+  readonly user: { readonly id: string; readonly email: string }
+}
+
+export interface SendContext {
+  readonly env: Readonly<Record<string, string | undefined>>
+  readonly log: Pick<Log, 'debug' | 'info' | 'warn' | 'error'>
+  /** `fetch` that ends when the time for this try does. */
+  readonly fetch: (url: string | URL, init?: RequestInit) => Promise<Response>
 }

@@ -39,7 +39,11 @@ export const algorithmsKnown: ReadonlySet<string> = new Set([
 
 /** Faults: `invalid` for one that is too short. */
 export function secretKey(secret: string): VerifyKey {
-  return { kid: undefined, algorithms: hmacAlgorithms(secretBytes(secret)) }
+  return bytesKey(secretBytes(secret))
+}
+
+export function bytesKey(bytes: Uint8Array): VerifyKey {
+  return { kid: undefined, algorithms: hmacAlgorithms(bytes) }
 }
 
 /** For signing, too. Faults: `invalid`. */

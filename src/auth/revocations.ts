@@ -12,7 +12,7 @@ import { Fault } from '../fault.ts'
 import type { Cancel, Clock } from '../lib/clock.ts'
 import { detach } from '../lib/service.ts'
 import type { Log } from '../observe/log.ts'
-import type { Notice, Store } from '../store/store.ts'
+import { noticesOf, type Notice, type Query, type Store, type Write } from '../store/store.ts'
 
 export interface Revocation {
   readonly kind: 'token' | 'session' | 'user'
@@ -52,8 +52,8 @@ export interface Revocations {
   readonly revision: number
   readonly size: number
   has(marks: Marks): boolean
-  /** Faults: `unavailable` if it cannot be written down. */
-  revoke(revocation: Revocation): Promise<void>
+  /** `alongside`: what is written with it. Faults: `unavailable` if it cannot be written down. */
+  revoke(revocation: Revocation, alongside?: Write): Promise<void>
   /** From the log. */
   hear(notice: Notice): void
   /** Of each that was not known; also of those that come from the table. Must not throw. */
@@ -129,7 +129,7 @@ export function createRevocations({ clock, log, store }: RevocationDeps): Revoca
       const upTo = known.user.get(user)?.atMs
       return upTo !== undefined && issuedAtMs <= upTo
     },
-    async revoke(revocation) {
+    async revoke(revocation, alongside = []) {
       if (!store) throw new Fault('unavailable', 'nothing can be revoked here: there is no store')
       if (size() >= revocationsMax) {
         throw new Fault('unavailable', `more than ${revocationsMax} revocations`, {
@@ -137,11 +137,10 @@ export function createRevocations({ clock, log, store }: RevocationDeps): Revoca
         })
       }
       const { kind, id, atMs, untilMs = null } = revocation
-      const sql = `insert into belfry_revocations (kind, id, at, until) values (?, ?, ?, ?)
-        on conflict do update set at = max(at, excluded.at),
-          until = case when until is null or excluded.until is null then null else max(until, excluded.until) end`
+      const sql = `insert into belfry_revocations (kind, id, at, until) values (?, ?, ?, ?) ${orLonger}`
       await store.note({ kind: revocationNotice, data: revocation }, [
         { sql, params: [kind, id, atMs, untilMs] },
+        ...alongside,
       ])
     },
     hear({ kind, data }) {
@@ -172,6 +171,26 @@ export function createRevocations({ clock, log, store }: RevocationDeps): Revoca
     },
     stop: () => cancel(),
   }
+}
+
+/** What was revoked already stays so for as long as anybody said. */
+const orLonger = `on conflict do update set at = max(at, excluded.at),
+  until = case when until is null or excluded.until is null then null else max(until, excluded.until) end`
+
+/** Revokes, within a larger write, the sessions that `ids` selects, as one column `id`. */
+export function revokeSessions(
+  { sql, params }: Query,
+  { atMs, untilMs }: { readonly atMs: number; readonly untilMs: number },
+): Write {
+  const row = `select json_object('kind', 'session', 'id', id, 'atMs', ?, 'untilMs', ?) from (${sql})`
+  return [
+    {
+      sql: `insert into belfry_revocations (kind, id, at, until)
+        select 'session', id, ?, ? from (${sql}) where true ${orLonger}`,
+      params: [atMs, untilMs, ...params],
+    },
+    noticesOf(revocationNotice, { sql: row, params: [atMs, untilMs, ...params] }),
+  ]
 }
 
 function endOf({ untilMs = Infinity }: Revocation): number {

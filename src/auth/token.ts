@@ -68,18 +68,19 @@ export interface Verifier {
   stop(): void
 }
 
-interface Source {
+export interface Source {
   /** Empty: whoever has the key. */
   readonly issuers: readonly string[]
   readonly from: KeySource
 }
 
-/** Undefined without any key. Faults: `invalid` for what cannot be used, naming its variable. */
+/** `own`: asked before those of the configuration. Undefined without any key. Faults: `invalid` for what cannot be used, naming its variable. */
 export async function createVerifier(
   deps: JwksDeps,
   config: TokenConfig,
+  own?: Source,
 ): Promise<Verifier | undefined> {
-  const sources = await openSources(deps, config)
+  const sources = [...(own ? [own] : []), ...(await openSources(deps, config))]
   if (sources.length === 0) return undefined
   const toleranceMs = config.toleranceMs ?? toleranceMsDefault
   const { audiences = [] } = config
@@ -294,16 +295,16 @@ function isCanonicalBase64Url(part: string): boolean {
   return (alphabet.indexOf(part.at(-1) ?? '') & unused) === 0
 }
 
-/** For `belfry token` and tests: what an issuer with the same secret would hand out. */
+/** For accounts, `belfry token` and tests: what an issuer with the same secret would hand out. */
 export async function signToken(
-  secret: string,
+  secret: string | Uint8Array,
   claims: Readonly<Record<string, unknown>> & { readonly sub?: string },
-  times: { readonly nowMs: number; readonly ttlMs: number },
+  times: { readonly nowMs: number; readonly ttlMs: number; readonly typ?: string | undefined },
 ): Promise<string> {
   const nowS = Math.floor(times.nowMs / 1000)
   return await new SignJWT({ ...claims })
-    .setProtectedHeader({ alg: 'HS256', typ: 'JWT' })
+    .setProtectedHeader({ alg: 'HS256', typ: times.typ ?? 'JWT' })
     .setIssuedAt(nowS)
     .setExpirationTime(nowS + Math.ceil(times.ttlMs / 1000))
-    .sign(secretBytes(secret))
+    .sign(typeof secret === 'string' ? secretBytes(secret) : secret)
 }

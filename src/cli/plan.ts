@@ -56,7 +56,7 @@ function describe(checked: Plan): string {
     lines.push(
       '',
       `feed ${one.name}`,
-      `  every ${every(one.every)}, time-out ${one.timeoutMs} ms`,
+      one.stream ? '  of a stream' : `  every ${every(one.every)}, time-out ${one.timeoutMs} ms`,
       ...(one.budget === undefined ? [] : [`  budget ${one.budget}`]),
       ...(one.keyed
         ? [
@@ -70,7 +70,17 @@ function describe(checked: Plan): string {
     lines.push('', `budget ${name}`, `  ${rate.quota} in ${rate.windowMs} ms, burst ${burst}`)
   }
   for (const one of checked.proxies) lines.push('', ...proxyLines(one))
+  if (checked.accounts) lines.push('', ...accountLines(checked.accounts))
   return lines.join('\n')
+}
+
+function accountLines({ isOpen, mustVerify, send, limits }: NonNullable<Plan['accounts']>) {
+  const { login } = limits
+  return [
+    'accounts at /api/auth/',
+    `  sign-up ${isOpen ? 'open' : 'closed'}${mustVerify ? ', verified first' : ''}, ${send ? 'with' : 'without'} mail`,
+    `  limit ${login.quota} failed sign-ins in ${login.windowMs} ms for each address and account`,
+  ]
 }
 
 function every(given: Plan['feeds'][number]['every']): string {

@@ -19,6 +19,7 @@
  * back, and is obeyed. A handler that throws is reported, and disturbs nothing.
  */
 import type { Centrifuge, Options, TransportEndpoint } from 'centrifuge'
+import { createTokens, type AccountUser, type ClientAuth, type SessionPlace } from './auth.ts'
 import { Link, type After } from './link.ts'
 import type { Position } from './position.ts'
 import { Problem, refused } from './problem.ts'
@@ -27,6 +28,7 @@ import { createSubscription, type Handlers, type Subscription } from './subscrip
 import type { AnyApp, CollectionName, DataOf, Published, TopicName } from './types.ts'
 
 export { Problem } from './problem.ts'
+export type { AccountUser, ClientAuth, EmailAndPassword, SessionPlace } from './auth.ts'
 export type { Gap, Position } from './position.ts'
 export type { CallOptions, Collection, Key } from './rest.ts'
 export type { Handlers, Message, Subscription } from './subscription.ts'
@@ -38,8 +40,12 @@ export type State = 'connecting' | 'connected' | 'closed'
 export interface ClientOptions {
   /** Where the server is: `https://radio.example`. Default: where the page is from. */
   readonly url?: string
-  /** Who asks: a token, or whoever gets one, asked again when it has expired. Default: a visitor. */
+  /** Who asks: a token, or whoever gets one, asked again when it has expired. Default: who is signed in by `auth`. */
   readonly token?: string | (() => string | Promise<string>)
+  /** Where `auth` keeps its refresh token. Default: in memory, so a page that is loaded again has nobody signed in. */
+  readonly session?: SessionPlace
+  /** Who is signed in by `auth`, whenever it is somebody else. */
+  readonly user?: (user: AccountUser | undefined) => void
   /** Where WebSocket does not get through: server-sent events, or streams over `fetch`. Default false. */
   readonly fallback?: boolean
   /** The connection, whenever it changes. */
@@ -49,6 +55,7 @@ export interface ClientOptions {
   /** Beside the browser's own. For tests. */
   readonly fetch?: (url: string, init: RequestInit) => Promise<Response>
   readonly after?: After
+  readonly now?: () => number
   /** Of the `centrifuge` client. */
   readonly centrifuge?: Partial<Options>
 }
@@ -61,6 +68,8 @@ export interface Client<App> {
     handlers: Handlers<DataOf<App, Name>>,
     options?: SubscribeOptions,
   ): Subscription<DataOf<App, Name>, Published<App, Name>>
+  /** Accounts of the app, where there is no `token` of another issuer. The socket connects anew as whoever signs in. */
+  readonly auth: ClientAuth
   /** `rpc('POST /api/chat/lobby', { text })`: a route or collection of the app, over the socket. */
   rpc<T = unknown>(method: `${string} /${string}`, data?: unknown): Promise<T>
   /** The same over HTTP, for routes that are no collection. */
@@ -88,9 +97,35 @@ export function createClient<App = AnyApp>(options: ClientOptions = {}): Client<
   const { token } = options
   const report = options.error ?? thrownLater
   const fetch = options.fetch ?? ((to: string, init: RequestInit) => globalThis.fetch(to, init))
-  const tokenOf = async () => (typeof token === 'function' ? await token() : token)
-  const request = createRequest({ url, token: tokenOf, fetch })
+  /** Of the socket: it is told whoever is signed in by then. */
+  let isAsking = false
+  let connectsAs: string | undefined
+  const tokenOfUser = async (): Promise<string> => {
+    isAsking = true
+    try {
+      const found = (await tokens.token()) ?? ''
+      connectsAs = tokens.user?.id
+      return found
+    } finally {
+      isAsking = false
+    }
+  }
+  const tokens = createTokens({
+    request: createRequest({ url, token: () => Promise.resolve(undefined), fetch }),
+    place: options.session ?? memory(),
+    now: options.now ?? Date.now,
+    changed(user) {
+      if (state !== 'closed' && !isAsking && connectsAs !== user?.id) link.connectAnew()
+      guarded(report, () => options.user?.(user))
+    },
+  })
+  const given = async () => (typeof token === 'function' ? await token() : token)
+  const request =
+    token === undefined
+      ? createRequest({ url, token: tokens.token, renew: tokens.renew, fetch })
+      : createRequest({ url, token: given, fetch })
 
+  const after = options.after ?? timer
   let state: State = 'closed'
   const link = new Link(
     endpointsOf(url, options.fallback ?? false),
@@ -98,9 +133,10 @@ export function createClient<App = AnyApp>(options: ClientOptions = {}): Client<
       emulationEndpoint: `${url}/emulation`,
       ...(typeof token === 'function' ? { getToken: async () => await token() } : {}),
       ...(typeof token === 'string' ? { token } : {}),
+      ...(token === undefined ? { getToken: tokenOfUser } : {}),
       ...options.centrifuge,
     },
-    options.after ?? timer,
+    after,
   )
   const become = (next: State, why: { readonly code: number; readonly reason: string }): void => {
     if (next === state) return
@@ -111,7 +147,12 @@ export function createClient<App = AnyApp>(options: ClientOptions = {}): Client<
   link.on('connected', () => become('connected', { code: 0, reason: 'connected' }))
   link.on('disconnected', (why) => {
     if (!link.isHeld) become('closed', why)
+    // The token counts no more: perhaps another one does.
+    if (why.code === invalidToken && tokens.user) after(renewMs, () => void renewed().catch(note))
   })
+  const renewed = async (): Promise<void> => {
+    if (await tokens.refresh()) link.connectAnew()
+  }
   // It comes back by itself: told to whoever asks, and to nobody else.
   const note = options.error ?? (() => {})
   link.on('error', ({ error }) => note(error))
@@ -132,6 +173,7 @@ export function createClient<App = AnyApp>(options: ClientOptions = {}): Client<
       link.connect()
       return (await refused(link.rpc(method, data ?? null))).data as T
     },
+    auth: tokens,
     request,
     connect: () => link.connect(),
     close: () => link.end(),
@@ -140,6 +182,15 @@ export function createClient<App = AnyApp>(options: ClientOptions = {}): Client<
     },
     centrifuge: link,
   }
+}
+
+/** Of the protocol: the token of this connection counts no more. */
+const invalidToken = 3500
+const renewMs = 1_000
+
+function memory(): SessionPlace {
+  let kept: string | undefined
+  return { load: () => kept, save: (refreshToken) => void (kept = refreshToken) }
 }
 
 /** In this order, when one does not open. */

@@ -20,6 +20,7 @@ export class Link extends Centrifuge {
   /** Told by the server that sends away. */
   #waitMs: number | undefined
   #release: (() => void) | undefined
+  #isChanging = false
 
   constructor(endpoint: string | TransportEndpoint[], options: Partial<Options>, after: After) {
     super(endpoint, options)
@@ -35,9 +36,9 @@ export class Link extends Centrifuge {
     this.on('connected', () => (this.#waitMs = undefined))
   }
 
-  /** Sent away, and waiting for the moment the server named. */
+  /** Away for a moment, and about to come back: sent away until the server's time, or changing who it is. */
   get isHeld(): boolean {
-    return this.#release !== undefined
+    return this.#release !== undefined || this.#isChanging
   }
 
   /** Before the client plans its own return. */
@@ -56,6 +57,16 @@ export class Link extends Centrifuge {
   /** Whoever is held waits, whatever is asked for meanwhile. */
   override connect(): void {
     if (!this.isHeld) super.connect()
+  }
+
+  /** As somebody else: with another token, and each topic asked for again. */
+  connectAnew(): void {
+    this.setToken('')
+    if (this.isHeld) return
+    this.#isChanging = true
+    super.disconnect()
+    this.#isChanging = false
+    super.connect()
   }
 
   /** For good. */

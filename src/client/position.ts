@@ -30,8 +30,8 @@ export interface Subscribed {
 
 export class Tracker {
   #position: Position | undefined
-  /** The publication at the position itself is still to come. */
-  #awaitsLatest = false
+  /** The latest publication, at the position or before it, is still to come, if it is beyond this one. */
+  #latestAfter: number | undefined
 
   /** `since`: where an earlier subscriber was, to go on from. */
   constructor(since?: Position) {
@@ -44,27 +44,26 @@ export class Tracker {
 
   subscribed({ recovered, position, hasLatest }: Subscribed): Gap | undefined {
     const before = this.#position
-    this.#awaitsLatest = false
+    this.#latestAfter = undefined
     // What was missed follows, from where this subscriber was.
     if (recovered || !position) return undefined
     this.#position = position
     const isSame = before?.epoch === position.epoch && before.offset === position.offset
-    this.#awaitsLatest = hasLatest && !isSame
+    if (hasLatest) this.#latestAfter = before?.epoch === position.epoch ? before.offset : -1
     if (!before || isSame) return undefined
     if (before.epoch !== position.epoch) return { reason: 'epoch', missed: undefined }
     const missed = position.offset - before.offset - (hasLatest ? 1 : 0)
     return missed === 0 ? undefined : { reason: 'missed', missed }
   }
 
-  /** `again`: it was heard before. */
-  heard(offset: number | undefined): Gap | 'next' | 'again' {
+  /** `again`: it was heard before. `after`: what lies between that and this one is not for this subscriber. */
+  heard(offset: number | undefined, after?: number): Gap | 'next' | 'again' {
     const at = this.#position
     if (offset === undefined || !at) return 'next'
-    const isLatest = this.#awaitsLatest && offset === at.offset
-    this.#awaitsLatest = false
-    if (isLatest) return 'next'
-    if (offset <= at.offset) return 'again'
-    const missed = offset - at.offset - 1
+    const isLatest = this.#latestAfter !== undefined && offset > this.#latestAfter
+    this.#latestAfter = undefined
+    if (offset <= at.offset) return isLatest ? 'next' : 'again'
+    const missed = Math.max(0, (after ?? offset - 1) - at.offset)
     this.#position = { epoch: at.epoch, offset }
     return missed === 0 ? 'next' : { reason: 'missed', missed }
   }

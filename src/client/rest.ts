@@ -26,6 +26,8 @@ export interface RestDeps {
   /** Without a slash at the end. */
   readonly url: string
   readonly token: () => Promise<string | undefined>
+  /** Another one for a token that was refused, if there is one: the request is then made once more. */
+  readonly renew?: ((used: string) => Promise<string | undefined>) | undefined
   readonly fetch: (url: string, init: RequestInit) => Promise<Response>
 }
 
@@ -37,9 +39,11 @@ export type Request = (
   options?: CallOptions,
 ) => Promise<unknown>
 
-export function createRequest({ url, token, fetch }: RestDeps): Request {
-  return async (method, path, body, { signal, headers } = {}) => {
-    const bearer = await token()
+export function createRequest({ url, token, renew, fetch }: RestDeps): Request {
+  const ask = async (
+    bearer: string | undefined,
+    ...[method, path, body, { signal, headers } = {}]: Parameters<Request>
+  ): Promise<Response> => {
     const init: RequestInit = {
       method,
       headers: {
@@ -51,7 +55,16 @@ export function createRequest({ url, token, fetch }: RestDeps): Request {
       ...(body === undefined ? {} : { body: JSON.stringify(body) }),
       ...(signal ? { signal } : {}),
     }
-    const response = await answer(() => fetch(url + path, init), signal)
+    return await answer(() => fetch(url + path, init), signal)
+  }
+
+  return async (...asked) => {
+    const bearer = await token()
+    let response = await ask(bearer, ...asked)
+    if (response.status === 401 && bearer !== undefined && renew) {
+      const next = await renew(bearer)
+      if (next !== undefined && next !== bearer) response = await ask(next, ...asked)
+    }
     if (!response.ok) throw await problemOf(response)
     if (response.status === 204) return undefined
     return await response.json()

@@ -74,8 +74,9 @@ export function createSubscription<Data>(
     tellGap(tracker.subscribed(replyOf(context)))
     guard(() => handlers.subscribed?.())
   })
-  subscription.on('publication', ({ data, offset }) => {
-    const heard = tracker.heard(offset)
+  subscription.on('publication', ({ data, offset, tags }) => {
+    const after = tags?.['after']
+    const heard = tracker.heard(offset, after === undefined ? undefined : Number(after))
     if (heard === 'again') return
     if (heard !== 'next') tellGap(heard)
     guard(() => handlers.message?.(data as Data, { offset }))

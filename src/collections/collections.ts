@@ -17,17 +17,19 @@ import type { Cache, CacheRead } from '../cache/cache.ts'
 import { Fault } from '../fault.ts'
 import { must } from '../lib/assert.ts'
 import type { Log } from '../observe/log.ts'
+import type { Priority } from '../overload/declare.ts'
 import { anyRowTag, keyOf, rowTag, tableTag, type Change, type Store } from '../store/store.ts'
 import { decodeRow, idOf, parseId, parseIdPart, type Columns, type RowData } from './columns.ts'
 import { createCursors } from './cursor.ts'
 import type { CollectionOptions, Order } from './declare.ts'
 import type { Within } from './depends.ts'
-import { hiddenFrom, hiddenKey, shown, type Hidden, type HidePlan } from './hide.ts'
+import { hiddenFrom, hiddenKey, type Hidden, type HidePlan } from './hide.ts'
 import { createPages, type ScopedExpand } from './page.ts'
 import { parseListQuery, parseRowQuery, type RowQuery } from './query.ts'
 import { readScope, readScopeOrNever, scopeKey } from './rules.ts'
 import { ListSource, RowSource } from './sources.ts'
-import { matches, type Where } from './where.ts'
+import { published } from './views.ts'
+import type { Where } from './where.ts'
 import { createWrites, type Writes } from './write.ts'
 
 export { columnsOf, isServable, textLengthOf } from './columns.ts'
@@ -41,6 +43,7 @@ export type { Imported, LineProblem } from './import.ts'
 export { createLoader } from './loader.ts'
 export { createValues } from './values.ts'
 export { createWarmer, noting } from './warm.ts'
+export { createViews } from './views.ts'
 export type { ChangeOptions } from './write.ts'
 export { propertyOf } from './where.ts'
 
@@ -59,6 +62,7 @@ export interface CollectionPlan {
   /** Query strings that are loaded before anybody asks. */
   readonly warm: readonly string[]
   readonly staleMs: number
+  readonly priority: Priority
   readonly rules: Pick<CollectionOptions<SQLiteTable>, 'read' | 'create' | 'update' | 'remove'>
   readonly hide: HidePlan
   readonly filters: readonly string[]
@@ -97,9 +101,8 @@ export interface CollectionsDeps {
   readonly store: Pick<Store, 'read' | 'write' | 'writeOnce' | 'db'>
   readonly cache: Pick<Cache, 'read'>
   readonly topics: {
+    /** Each hearer is to be given it as `createViews` says. */
     publish(topic: string, event: LiveEvent): void
-    /** Who may hear a topic: everybody, whoever is signed in, or whoever its own rule admits. */
-    audienceOf(topic: string): 'public' | 'signed-in' | 'rule' | 'nobody'
   }
   readonly log: Log
   /** Signs cursors: the same on all nodes and after a restart. Asked once the store is open. */
@@ -237,16 +240,14 @@ export function createCollections(
 
   const publish = (plan: CollectionPlan, change: Change, row: RowData): void => {
     const named = plan.live?.(row as never) ?? []
-    const heard = (typeof named === 'string' ? [named] : named).filter((topic) =>
-      isForAudience(plan, topics.audienceOf(topic), row),
-    )
+    const heard = typeof named === 'string' ? [named] : named
     if (heard.length === 0) return
+    // In this order: by its beginning the text is known again (views.ts).
     const event: LiveEvent = {
       collection: plan.path,
       op: change.op,
       id: idOf(plan.key, plan.keyProperties, row),
-      // Who hears it is not known here: what is hidden from anybody goes to nobody.
-      row: shown(hiddenFromAny(plan), row),
+      row: published(plan, row),
       seq: change.seq,
     }
     for (const topic of heard) topics.publish(topic, event)
@@ -349,26 +350,6 @@ function sightKey({ plan, scope, hidden }: Sight, expands: readonly ScopedExpand
   return key
 }
 
-function hiddenFromAny({ hide }: CollectionPlan): Hidden {
-  return [...hide.always, ...hide.rules.map(([property]) => [property, { kind: 'never' }] as const)]
-}
-
 function notFound(plan: CollectionPlan): Fault {
   return new Fault('not_found', `no such row in ${plan.path}`)
-}
-
-/** A topic open to many must not carry a row which the collection hides from the least of them. */
-function isForAudience(
-  plan: CollectionPlan,
-  audience: ReturnType<CollectionsDeps['topics']['audienceOf']>,
-  row: RowData,
-): boolean {
-  if (audience === 'rule' || plan.rules.read === 'public') return true
-  if (audience === 'nobody') return false
-  if (audience === 'signed-in' && plan.rules.read === 'signed-in') return true
-  try {
-    return matches(readScope(plan, null), row)
-  } catch {
-    return false
-  }
 }

@@ -37,12 +37,21 @@
  *       batch: 100,
  *       load: async ({ fetch, keys, env }) => (await fetch(`${env.PRICES_URL}?ids=${keys.join(',')}`)).json(),
  *     }),
+ *     // What an upstream says by itself; connected, and subscribed, again whenever it ends.
+ *     trades: feed({
+ *       stream: {
+ *         url: 'wss://stream.example.com',
+ *         subscribe: () => [{ op: 'subscribe', channel: 'rates' }],
+ *         parse: ({ data }) => [JSON.parse(String(data))],
+ *       },
+ *       into: 'rates',
+ *     }),
  *   },
  * })
  */
 import type { Duration } from '../lib/duration.ts'
 import type { ReadDb } from '../store/declare.ts'
-import type { UpstreamInit } from '../upstream/declare.ts'
+import type { StreamDeclaration, UpstreamInit } from '../upstream/declare.ts'
 
 /** The environment as it was at start; declared code reads no `process.env` of its own. */
 export type Env = Readonly<Record<string, string | undefined>>
@@ -121,13 +130,22 @@ export interface FeedOptions {
   readonly idle?: Duration
 }
 
+/** Instead of asking on a clock: what an upstream says by itself, of which one node hears. */
+export interface StreamFeedOptions {
+  readonly stream: StreamDeclaration
+  /** As of a feed on a clock: rows by primary key, those of several messages in one transaction. */
+  readonly into?: string | readonly string[]
+  /** As of a feed on a clock: each message's value, when it differs from the last one. */
+  readonly publish?: string
+}
+
 export interface FeedDeclaration {
   readonly kind: 'feed'
-  readonly options: FeedOptions
+  readonly options: FeedOptions | StreamFeedOptions
 }
 
 /** Declares; opens nothing. */
-export function feed(options: FeedOptions): FeedDeclaration {
+export function feed(options: FeedOptions | StreamFeedOptions): FeedDeclaration {
   return { kind: 'feed', options }
 }
 

@@ -6,6 +6,8 @@
  *   keyed   who subscribes, who reads ─► watch ─► rounds: up to `batch` keys a call, under the budget ─► load
  *              ─► values by key ─► changed ones are written, published, told to the other nodes
  *
+ *   stream  upstream says something (`upstream/stream.ts`) ─► parse ─► as of a tick
+ *
  * Invariants: a feed never overlaps itself, and no key is asked for twice at once; a failing call changes nothing
  * but that the last values are stale, and is made again all the same; what did not change is neither written nor
  * published. Of several nodes one asks (`leader.ts`); what it hears reaches the others by Redis (`relay.ts`).
@@ -18,8 +20,8 @@ import type { Service } from '../lib/service.ts'
 import type { Log } from '../observe/log.ts'
 import type { CollectionPlan, Collections } from '../collections/collections.ts'
 import type { ReadDb } from '../store/declare.ts'
-import type { UpstreamInit } from '../upstream/declare.ts'
-import type { Turn } from '../upstream/upstream.ts'
+import type { StreamDeclaration, UpstreamInit } from '../upstream/declare.ts'
+import type { Follower, StreamOptions, Turn } from '../upstream/upstream.ts'
 import type { AdaptivePlan } from './adaptive.ts'
 import type { Env, FeedOptions, FeedReads, FeedValue, ServerStats } from './declare.ts'
 import { createKeyedFeed } from './keyed.ts'
@@ -31,6 +33,7 @@ import { feedValueOf, toldOf, type Value } from './values.ts'
 
 export type { Lease } from './leader.ts'
 export { parseSchedule } from './schedule.ts'
+export { streamKindOf } from './streamed.ts'
 
 /** A declared feed, checked. Made by the plan. */
 export interface FeedPlan {
@@ -49,6 +52,16 @@ export interface FeedPlan {
   readonly isKept: boolean
   readonly budget: string | undefined
   readonly keyed: KeyedPlan | undefined
+  /** It does not ask, but listens. */
+  readonly stream: StreamPlan | undefined
+}
+
+export interface StreamPlan extends Pick<
+  StreamDeclaration,
+  'url' | 'headers' | 'subscribe' | 'parse'
+> {
+  readonly silenceMs: number
+  readonly lengthMax: number
 }
 
 export interface KeyedPlan {
@@ -79,6 +92,8 @@ export interface FeedsDeps {
   readonly lease?: ((name: string, inUse: () => number) => Lease) | undefined
   /** Absent: nodes tell each other nothing. */
   readonly shared?: { readonly redis: RelayRedis; readonly namespace: string } | undefined
+  /** Of the same room. Absent: no feed has a stream. */
+  readonly follow?: ((options: StreamOptions) => Follower) | undefined
   readonly db: ReadDb
   readonly stats: () => ServerStats
   readonly env: Env

@@ -1,14 +1,16 @@
-/** A feed on a clock: one load a tick, rows into collections, a value onto a topic. */
+/** A feed on a clock, or of a stream: rows into collections, a value onto a topic, for each load or message. */
 import { Fault } from '../fault.ts'
 import type { Cancel } from '../lib/clock.ts'
 import { detach } from '../lib/service.ts'
 import type { CollectionPlan } from '../collections/collections.ts'
 import { adaptedMs } from './adaptive.ts'
 import { ask, failuresPerLogLine } from './ask.ts'
+import type { Follower } from '../upstream/upstream.ts'
 import type { FeedPlan, FeedsDeps, RunningFeed } from './feeds.ts'
 import { createLeader } from './leader.ts'
 import { createRelay } from './relay.ts'
 import { isDueWithin, nextDueMs, type Schedule } from './schedule.ts'
+import { streamOf } from './streamed.ts'
 import { retellMs, textOf, toldOf, valueLengthMax, type Value } from './values.ts'
 
 /** Rows one tick may bring; more is a mistake or belongs in several ticks. */
@@ -45,7 +47,7 @@ export function createTimedFeed(deps: FeedsDeps, plan: FeedPlan, schedule: Sched
     const asking = { keys: [], priority: 'normal', turn: undefined, abort } as const
     const answer = await ask(deps, plan, asking)
     if (isStopped) return
-    const changes = answer === null || answer === undefined ? 0 : await take(answer)
+    const changes = answer === null || answer === undefined ? 0 : await take([answer])
     if (value?.isStale === true) recover()
     counts.changes += changes
     if (!plan.adaptive || schedule.kind === 'cron') return
@@ -53,15 +55,20 @@ export function createTimedFeed(deps: FeedsDeps, plan: FeedPlan, schedule: Sched
     everyMs = adaptedMs(everyMs, plan.adaptive, heard)
   }
 
-  const take = async (answer: unknown): Promise<number> => {
+  const take = async (answers: readonly unknown[]): Promise<number> => {
     let changes = 0
     if (plan.into.length > 0) {
-      changes += (await deps.collections.upsert(batchesOf(plan, answer))).length
+      const batches = answers.flatMap((answer) => batchesOf(plan, answer))
+      changes += (await deps.collections.upsert(batches)).length
     }
-    if (topic === undefined) return changes
-    const text = textOf(answer)
-    if (text === undefined) return changes
-    if (value?.text !== text) changes += 1
+    for (const answer of answers) changes += say(answer)
+    return changes
+  }
+
+  const say = (answer: unknown): number => {
+    const text = topic === undefined ? undefined : textOf(answer)
+    if (topic === undefined || text === undefined) return 0
+    const changes = value?.text === text ? 0 : 1
     const asOfMs = clock.now()
     const isKnown = value?.text === text && !value.isStale
     value = { text, asOfMs, isStale: false }
@@ -97,6 +104,10 @@ export function createTimedFeed(deps: FeedsDeps, plan: FeedPlan, schedule: Sched
     if (failuresInARow++ % failuresPerLogLine === 0) {
       log.warn('feed.failed', { feed: plan.name, failures: failuresInARow, error })
     }
+    turnStale()
+  }
+
+  const turnStale = (): void => {
     first?.reject(new Fault('unavailable', `feed ${plan.name} has no value yet`))
     if (!value || value.isStale || topic === undefined) return
     value.isStale = true
@@ -148,6 +159,7 @@ export function createTimedFeed(deps: FeedsDeps, plan: FeedPlan, schedule: Sched
   const lead = (isLeading: boolean): void => {
     cancel()
     relay?.lead(isLeading)
+    if (stream) return isLeading ? stream.start() : quit(stream)
     if (!isLeading) return abort?.abort(new Fault('unavailable', 'another node asks'))
     if (running) return
     const now = clock.now()
@@ -155,6 +167,22 @@ export function createTimedFeed(deps: FeedsDeps, plan: FeedPlan, schedule: Sched
     const isMissed = () => isDueWithin(schedule, Math.max(startedMs, now - missedMs), now)
     if (schedule.kind === 'every' || isMissed()) launch()
     else waitFor()
+  }
+
+  const stream = streamOf(deps, plan, {
+    async take(answers) {
+      counts.ticks++
+      counts.changes += await take(answers)
+    },
+    onLost() {
+      counts.failures++
+      turnStale()
+    },
+  })
+  const quit = ({ stop }: Follower): void => {
+    detach((async () => await stop())(), (error) =>
+      log.error('feed.died', { feed: plan.name, error }),
+    )
   }
 
   const leader = createLeader(deps, {
@@ -221,6 +249,7 @@ export function createTimedFeed(deps: FeedsDeps, plan: FeedPlan, schedule: Sched
       abort?.abort(new Fault('unavailable', 'the server stops'))
       first?.reject(new Fault('unavailable', 'the server stops'))
       await running
+      await stream?.stop()
       await leader.stop()
       relay?.stop()
     },

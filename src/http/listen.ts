@@ -16,13 +16,11 @@ const idleTimeoutS = 60
 export interface ListenOptions {
   readonly host: string
   readonly port: number
-  /** Served at `/` by Bun itself, if it is bundled. */
-  readonly page: Bun.HTMLBundle | string | undefined
 }
 
 /** Faults: `unavailable`. */
 export function listen(
-  { host, port, page }: ListenOptions,
+  { host, port }: ListenOptions,
   fetch: (request: Request) => unknown,
 ): Bun.Server<Connection> {
   try {
@@ -35,8 +33,6 @@ export function listen(
       maxRequestBodySize: requestBytesMax,
       // Else Bun adds its hot-reload script to the page, and stack traces to answers.
       development: false,
-      // Bun serves a bundled page and its hashed assets itself, before any route of ours.
-      ...(typeof page === 'object' ? { routes: { '/': page } } : {}),
       fetch: fetch as (request: Request) => Response,
       websocket,
     })

@@ -7,6 +7,8 @@ import type { Slot, Windows } from './windows.ts'
 export interface Alone {
   /** `now`: the clock's tick, if it was read already. */
   take(asks: readonly Ask[], now?: number): LimitsDecision
+  /** What `take` would say, and nothing is taken. */
+  look(asks: readonly Ask[]): LimitsDecision
   /** Of those whose reset is still to come, without a look at their windows. */
   blocked(asks: readonly Ask[]): LimitsDecision | undefined
 }
@@ -38,6 +40,20 @@ export function createAlone(deps: { readonly clock: Clock }, windows: Windows): 
         return { policy, ok: true, left, resetMs: nextLeaves(policy, after) - now }
       })
       return { ok, verdicts }
+    },
+    look(asks) {
+      const now = clock.tick()
+      const verdicts = asks.map((ask): Verdict => {
+        const { policy } = ask
+        const slot = windows.current(slotKey(ask), now - policy.windowMs)
+        const left = Math.max(0, policy.quota - takenOf(slot))
+        if (policy.isShadow === true || hasRoom(policy, slot)) {
+          return { policy, ok: true, left, resetMs: 0 }
+        }
+        const untilMs = slot && freeAt(policy, slot)
+        return { policy, ok: false, left, resetMs: untilMs === undefined ? soonMs : untilMs - now }
+      })
+      return { ok: verdicts.every(({ ok }) => ok), verdicts }
     },
     blocked(asks) {
       const now = clock.tick()

@@ -74,6 +74,8 @@ export interface Limiter {
   take(asks: readonly Ask[]): LimitsDecision | Promise<LimitsDecision>
   /** That they would be refused, if it is known without asking anybody. */
   blocked(asks: readonly Ask[]): LimitsDecision | undefined
+  /** What a take would be told, as far as this process knows; nothing is taken, and it counts as no refusal. */
+  look(asks: readonly Ask[]): LimitsDecision
   stats(): LimiterStats
 }
 
@@ -123,6 +125,7 @@ export function createLimiter(
       const decision = alone.blocked(asks)
       return decision && noted(decision)
     },
+    look: (asks) => alone.look(asks),
     stats: () => ({ taken, refused, keys: windows.keys, alone: decidedAlone }),
   }
 }

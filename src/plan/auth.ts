@@ -4,7 +4,7 @@ import type { AuthOptions } from '../auth/declare.ts'
 import { problemsOf, validatorOf } from './message.ts'
 import { checkOptions, type Report } from './report.ts'
 
-const known = { served: ['claims'], notYet: [] }
+const known = { served: ['claims', 'accounts'], notYet: [] }
 
 /** `user.id` is the token's `sub`. */
 const ownNames = ['id', 'sub']
@@ -15,7 +15,7 @@ export function compileClaims(
 ): CheckClaims | undefined {
   if (auth === undefined) return undefined
   if (typeof auth !== 'object' || auth === null) {
-    report('auth', 'must be { claims }')
+    report('auth', 'must be { claims, accounts }, each of them optional')
     return undefined
   }
   checkOptions('auth.', auth, known, report)

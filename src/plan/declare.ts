@@ -47,7 +47,11 @@ export interface AppOptions<
   readonly budgets?: Readonly<Record<string, BudgetDeclaration>>
   /** By path, `'/api/jupiter'`: parts of somebody else's API, passed on. */
   readonly proxies?: Readonly<Record<string, ProxyDeclaration>>
-  /** What is served at `/`: an HTML file imported by the app, or HTML text. Default: a line that names the app. */
+  /**
+   * What is served at `/`: an HTML file imported by the app, or HTML text. Default: a line that names the app. An imported
+   * one is bundled, and runs the scripts of this server only; one that needs another host's, or its fonts, says so in a
+   * `<meta http-equiv="Content-Security-Policy">` of its own, which then counts alone. No other site may frame either.
+   */
   readonly page?: Bun.HTMLBundle | string
   /** Copies of the database on a clock. Default: none but those that `belfry backup` makes. */
   readonly backup?: BackupOptions
@@ -56,7 +60,7 @@ export interface AppOptions<
   readonly limits?: Readonly<Record<string, Rate | RateLimit>>
   /** Your own HTTP routes: see `src/http/declare.ts`. Called once, at start. */
   readonly routes?: Routes<Asker>
-  /** What tokens must say: see `src/auth/declare.ts`. */
+  /** What tokens must say, and accounts of your own: see `src/auth/declare.ts`. */
   readonly auth?: AuthOptions
 
   /** Declared in the app file, not served yet: refused at start. */

@@ -1,7 +1,14 @@
 /** Declared feeds, checked against the collections, topics and budgets they name. */
 import type { CollectionPlan } from '../collections/collections.ts'
-import type { FeedDeclaration, FeedOptions } from '../feeds/declare.ts'
-import { everyMsMin, parseSchedule, type FeedPlan, type KeyedPlan } from '../feeds/feeds.ts'
+import type { FeedDeclaration, FeedOptions, StreamFeedOptions } from '../feeds/declare.ts'
+import {
+  everyMsMin,
+  parseSchedule,
+  streamKindOf,
+  type FeedPlan,
+  type KeyedPlan,
+  type StreamPlan,
+} from '../feeds/feeds.ts'
 import { compilePattern, type TopicPlan } from '../realtime/realtime.ts'
 import { checkOptions, durationOf, type IsDeclared, type Report } from './report.ts'
 
@@ -39,7 +46,11 @@ export function compileFeeds(
       report(at, 'must be feed({ … })')
       continue
     }
-    const plan = compileFeed(name, declaration, at, named, report)
+    const { options } = declaration
+    const plan =
+      'stream' in options
+        ? compileStreamFeed(name, options, at, named, report)
+        : compileFeed(name, options, at, named, report)
     const twin = plan.keyed && plans.find(({ keyed }) => keyed?.pattern === plan.keyed?.pattern)
     if (twin) report(`${at}.keyed`, `is what feed ${twin.name} publishes on`)
     plans.push(plan)
@@ -49,7 +60,7 @@ export function compileFeeds(
 
 function compileFeed(
   name: string,
-  { options }: FeedDeclaration,
+  options: FeedOptions,
   at: string,
   named: Named,
   report: Report,
@@ -58,38 +69,115 @@ function compileFeed(
   if (typeof options.load !== 'function') report(`${at}.load`, 'must be a function')
   checkEvery(options, at, report)
   const { budget, publish } = options
-  if (publish !== undefined && !named.isDeclared(publish)) {
-    report(`${at}.publish`, `no declared topic matches ${publish}`)
-  }
   if (budget !== undefined && !named.budgets.has(budget)) {
     report(`${at}.budget`, `no budget is declared under ${budget}`)
   }
   if (options.into === undefined && publish === undefined && options.keyed === undefined) {
     report(at, 'needs into (collections), publish (a topic) or keyed (a topic for each key)')
   }
-  const paths = options.into === undefined ? [] : [options.into].flat()
-  const into = paths.flatMap((path) => {
-    const plan = named.collections.find((one) => one.path === path)
-    if (!plan) report(`${at}.into`, `no collection is declared at ${path}`)
-    return plan ? [plan] : []
-  })
   return {
     name,
+    ...targetsOf(options, at, named, report),
     every: options.every,
     isAligned: options.aligned === true,
     jitterMs: durationOf(options.jitter, `${at}.jitter`, 0, report),
     adaptive: adaptiveOf(options, at, report),
     timeoutMs: durationOf(options.timeout, `${at}.timeout`, timeoutDefaultMs, report),
     load: options.load,
-    into,
-    isSingle: typeof options.into === 'string',
-    publish,
-    isKept: named.topics.some(({ pattern, matcher, persist }) => {
-      const isOwn = pattern === options.keyed || (publish !== undefined && matcher.match(publish))
-      return isOwn && persist !== undefined
-    }),
     budget,
     keyed: keyedOf(options, at, named, report),
+    stream: undefined,
+  }
+}
+
+/** Where what it hears goes. */
+function targetsOf(
+  { into: declared, publish, keyed }: Pick<FeedOptions, 'into' | 'publish' | 'keyed'>,
+  at: string,
+  named: Named,
+  report: Report,
+): Pick<FeedPlan, 'into' | 'isSingle' | 'publish' | 'isKept'> {
+  if (publish !== undefined && !named.isDeclared(publish)) {
+    report(`${at}.publish`, `no declared topic matches ${publish}`)
+  }
+  const paths = declared === undefined ? [] : [declared].flat()
+  const into = paths.flatMap((path) => {
+    const plan = named.collections.find((one) => one.path === path)
+    if (!plan) report(`${at}.into`, `no collection is declared at ${path}`)
+    return plan ? [plan] : []
+  })
+  const isKept = named.topics.some(({ pattern, matcher, persist }) => {
+    const isOwn = pattern === keyed || (publish !== undefined && matcher.match(publish))
+    return isOwn && persist !== undefined
+  })
+  return { into, isSingle: typeof declared === 'string', publish, isKept }
+}
+
+const streamFeedOptions = { served: ['stream', 'into', 'publish'], notYet: [] }
+const streamOptions = {
+  served: ['url', 'headers', 'subscribe', 'parse', 'silence', 'lengthMax'],
+  notYet: [],
+}
+
+const silenceDefaultMs = 60_000
+const silenceMsMin = 1_000
+const lengthDefaultMax = 1_000_000
+
+function compileStreamFeed(
+  name: string,
+  options: StreamFeedOptions,
+  at: string,
+  named: Named,
+  report: Report,
+): FeedPlan {
+  checkOptions(`${at}.`, options, streamFeedOptions, report)
+  if (options.into === undefined && options.publish === undefined) {
+    report(at, 'needs into (collections) or publish (a topic)')
+  }
+  return {
+    name,
+    ...targetsOf(options, at, named, report),
+    stream: streamOf(options.stream, `${at}.stream`, report),
+    // What is read of it waits for its first message so long.
+    timeoutMs: timeoutDefaultMs,
+    ...{ every: '1m', load: () => undefined, isAligned: false, jitterMs: 0 },
+    ...{ adaptive: undefined, budget: undefined, keyed: undefined },
+  }
+}
+
+function streamOf(
+  stream: StreamFeedOptions['stream'],
+  at: string,
+  report: Report,
+): StreamPlan | undefined {
+  if (typeof stream !== 'object' || stream === null) {
+    report(at, 'must be { url, parse }')
+    return undefined
+  }
+  checkOptions(`${at}.`, stream, streamOptions, report)
+  const { url, parse, headers, subscribe, lengthMax = lengthDefaultMax } = stream
+  const kind = typeof url === 'function' ? undefined : streamKindOf(url)
+  if (typeof url !== 'function' && !kind) {
+    report(`${at}.url`, 'must be like https://… (server-sent events) or wss://… (a WebSocket)')
+  }
+  if (typeof parse !== 'function') report(`${at}.parse`, 'must be a function')
+  for (const [option, value] of Object.entries({ headers, subscribe })) {
+    if (value !== undefined && typeof value !== 'function') {
+      report(`${at}.${option}`, 'must be a function of the environment')
+    }
+  }
+  if (kind === 'sse' && subscribe !== undefined) {
+    report(`${at}.subscribe`, 'is for WebSockets: server-sent events are asked for by their URL')
+  }
+  if (!Number.isInteger(lengthMax) || lengthMax < 1) {
+    report(`${at}.lengthMax`, 'must be a positive integer')
+  }
+  const silenceMs = durationOf(stream.silence, `${at}.silence`, silenceDefaultMs, report)
+  if (silenceMs < silenceMsMin) report(`${at}.silence`, `must be at least ${silenceMsMin}ms`)
+  return {
+    ...{ url, parse, silenceMs, lengthMax },
+    ...(headers ? { headers } : {}),
+    ...(subscribe ? { subscribe } : {}),
   }
 }
 

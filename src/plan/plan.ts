@@ -5,13 +5,14 @@
  * naming its key in the file, so that a user mends them in one go.
  */
 import type { SQLiteTable } from 'drizzle-orm/sqlite-core'
-import type { CheckClaims } from '../auth/auth.ts'
+import type { AccountsPlan, CheckClaims } from '../auth/auth.ts'
 import type { BackupPlan } from '../backup/backup.ts'
 import type { CollectionPlan } from '../collections/collections.ts'
 import { Fault, type FieldProblem } from '../fault.ts'
 import type { FeedPlan } from '../feeds/feeds.ts'
 import type { TopicPlan } from '../realtime/realtime.ts'
 import type { BudgetPlan, ProxyPlan } from '../upstream/upstream.ts'
+import { compileAccounts } from './accounts.ts'
 import { compileClaims } from './auth.ts'
 import { compileBackup } from './backup.ts'
 import { compileCollections } from './collections.ts'
@@ -40,6 +41,8 @@ export interface Plan {
   readonly claims: CheckClaims | undefined
   /** Absent: backups are made when asked only. */
   readonly backup: BackupPlan | undefined
+  /** Absent: users come with tokens of somebody else. */
+  readonly accounts: AccountsPlan | undefined
 }
 
 const known = {
@@ -92,10 +95,11 @@ function compile(declaration: unknown, report: Report): Plan | undefined {
   }
   const backup = compileBackup(options.backup, report)
   const claims = compileClaims(options.auth, report)
+  const accounts = compileAccounts(options.auth, { named, claims }, report)
   const upstream = { budgets, proxies }
   return Object.freeze({
     ...{ name, collections, tables, topics, feeds, ...upstream },
-    ...{ page, routes, limits, backup, claims },
+    ...{ page, routes, limits, backup, claims, accounts },
   })
 }
 

@@ -4,7 +4,7 @@
  * the order they came.
  */
 import type { Broker } from './broker.ts'
-import type { Hub } from './hub.ts'
+import type { Hub, Topic } from './hub.ts'
 import type { Peer } from './peer.ts'
 import { errors } from './protocol.ts'
 import type { Position } from './recovery.ts'
@@ -15,15 +15,20 @@ interface Context {
   readonly broker: Broker
 }
 
-/** Undefined: nothing has to be waited for. Names that are no topics are no matter. Faults: `unavailable`. */
+/**
+ * Undefined: nothing has to be waited for. Names that are no topics are no matter. Faults: `unavailable`.
+ * `sinceOf`: where somebody was in a topic that is alive here, perhaps at another node that is further.
+ */
 export function bringAlive(
   { hub, broker }: Context,
   names: Iterable<string>,
+  sinceOf: (alive: Topic) => Position | undefined = () => undefined,
 ): Promise<unknown> | undefined {
   const loads: Promise<void>[] = []
   for (const name of names) {
     const match = hub.match(name)
-    const loading = match && broker.ready(match)
+    const alive = hub.peek(name)
+    const loading = match && broker.ready(match, alive && sinceOf(alive))
     if (loading) loads.push(loading)
   }
   return loads.length === 0 ? undefined : Promise.all(loads)

@@ -57,7 +57,8 @@ function answerHistory(peer: Peer, id: number, params: Params): void {
   const topic = hub.open(match)
   const bytesMax = peer.room()
   if (!topic || bytesMax === 0) return peer.error(id, errors.tooMany)
-  const found = readHistory(topic, query, { limitMax: limits.historyLimitMax, bytesMax })
+  const bounds = { limitMax: limits.historyLimitMax, bytesMax }
+  const found = readHistory(topic, query, bounds, (some) => hub.seen(peer.identity.user, some))
   if (!found) return peer.error(id, errors.unrecoverable)
   const position = `"epoch":"${topic.epoch}","offset":${topic.offset}`
   peer.reply(reply(id, 'history', `{"publications":${encodePublications(found)},${position}}`))

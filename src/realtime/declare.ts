@@ -71,7 +71,8 @@ export interface TopicOptions<
   Asker extends User = User,
 > {
   /**
-   * Who may subscribe, read history and see presence. Absent: denied. Besides: who has a token of its own
+   * Who may subscribe, read history and see presence; of a collection's rows (`live`) each hears what its own rules
+   * give. Absent: denied. Besides: who has a token of its own
    * for this very topic (claim `channel`), whose token names it (claim `channels`: subscribed at once), and
    * whom the server API subscribes.
    */

@@ -19,6 +19,8 @@ export interface Publication {
   readonly data: string
   /** UTF-8 length of `data`. */
   readonly bytes: number
+  /** Of one that is given to somebody: what lies between is not for him. Absent: nothing does. */
+  readonly after?: number
 }
 
 interface Kept extends Publication {

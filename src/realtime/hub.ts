@@ -10,16 +10,30 @@
  */
 import { Fault } from '../fault.ts'
 import type { Clock } from '../lib/clock.ts'
-import { History, Shelf } from './history.ts'
+import type { Log } from '../observe/log.ts'
+import type { User } from '../auth/declare.ts'
+import { Crowd, inputsMany, Look, noSights, seenBy, type Sights } from './crowd.ts'
+import { History, Shelf, type Publication } from './history.ts'
 import { Outbox, type Shard, type Sink } from './outbox.ts'
 import { isTopicName, type Params } from './pattern.ts'
-import { eventHead, gapEvent, publicationEvent, pushFrame, pushHead } from './protocol.ts'
+import {
+  eventHead,
+  gapEvent,
+  noEvent,
+  publicationEvent,
+  pushFrame,
+  pushHead,
+} from './protocol.ts'
 import type { Pump } from './pump.ts'
 import type { TopicPlan } from './realtime.ts'
 import type { Position } from './recovery.ts'
 
 /** Hears a topic's publications as frames: one protocol frame may hold several, one a line. */
 export interface FrameSink extends Sink<string> {
+  /** Whose rules say what it hears of rows. */
+  readonly identity: { readonly user: User | null }
+  /** It hears the topic from this seat on. */
+  reseat(topic: Topic, seat: Seat): void
   /** The topic begins anew: publications that this sink has not heard may be missing. It has left the topic's outbox. */
   lose(topic: Topic): void
 }
@@ -29,7 +43,10 @@ export type Seat = Shard<Topic, string>
 
 /** Hears the publications of a topic as events; a group of streams with the same topics. */
 export interface Listener {
-  push(event: string): void
+  /** Whose all of them are. */
+  readonly user: User | null
+  /** `topic` is where the event has brought it; `id` names the event in this process. */
+  push(event: string, topic: Topic, id: string): void
 }
 
 export interface HubLimits {
@@ -62,8 +79,10 @@ export class Topic {
   epoch: string
   readonly history: History
   readonly listeners = new Set<Listener>()
-  /** From the first socket that joins on. */
+  /** From the first socket that joins on, but in a crowd. */
   outbox: Outbox<Topic, string> | undefined
+  /** Sockets that do not all hear the same. */
+  crowd: Crowd | undefined
   readonly pushHead: string
   readonly eventHead: string
   /** Of the last publication; 0 before the first. */
@@ -94,6 +113,11 @@ export class Topic {
 
   get subscriptions(): number {
     return this.sockets + this.streams
+  }
+
+  /** Whether who sits there hears what is published next. */
+  isHeardAt({ outbox }: Seat): boolean {
+    return outbox === this.outbox || this.crowd?.has(outbox) === true
   }
 }
 
@@ -132,9 +156,23 @@ export interface Hub {
   emit(topic: Topic, encoded: Encoded): Position
   /** Goes on after this offset: what was between is nowhere any more, and who resumes is told so. */
   skip(topic: Topic, offset: number): void
-  /** The sink hears what is published from now on; what was before, its answer must have told. */
-  join(topic: Topic, sink: FrameSink): Seat
+  /**
+   * The sink hears what is published from now on; what was before, its answer must have told: up to `told`, where
+   * what comes then is not for it. Default: all.
+   */
+  join(topic: Topic, sink: FrameSink, told?: number): Seat
   leave(seat: Seat, sink: FrameSink): void
+  /** Its user has other claims now. */
+  rejoin(seat: Seat, sink: FrameSink): void
+  /** Of these, what the user may have, as rules are now: every way out of a history goes through here. */
+  seen<Said extends { readonly data: string }>(
+    user: User | null,
+    publications: readonly Said[],
+  ): readonly Said[]
+  /** The same for the server's own tools. */
+  whole(data: string): string | undefined
+  /** Whether what is live differs from user to user. */
+  readonly isByUser: boolean
   /** One more stream hears it, or one less. */
   count(topic: Topic, streams: 1 | -1): void
   eventId(seq: number): string
@@ -151,6 +189,9 @@ export interface HubDeps {
   readonly pump: Pump
   /** Topics that are kept elsewhere too: they come alive by `revive`. Default: the durable ones. */
   readonly isKept?: (plan: TopicPlan) => boolean
+  /** Default: all hear the same. */
+  readonly sights?: Sights | undefined
+  readonly log?: Pick<Log, 'warn'> | undefined
   /** A topic has its first subscriber here, who is not told anything yet; or has none any more. */
   readonly onAudience?: Audience | undefined
 }
@@ -158,7 +199,15 @@ export interface HubDeps {
 export type Audience = (pattern: string, topic: string, isHeard: boolean) => void
 
 export function createHub(
-  { plans, clock, pump, isKept = ({ persist }) => persist !== undefined, onAudience }: HubDeps,
+  {
+    plans,
+    clock,
+    pump,
+    isKept = ({ persist }) => persist !== undefined,
+    sights = noSights,
+    log,
+    onAudience,
+  }: HubDeps,
   limits: HubLimits,
 ): Hub {
   const epoch = crypto.randomUUID().slice(0, 8)
@@ -242,11 +291,12 @@ export function createHub(
     topic.seq = seq
     topic.history.lose(seq)
     fill(topic, kept ?? { epoch: nextEpoch(), offset: 0, publications: [] }, seq)
-    const event = gapEvent(eventId(seq), [topic.name])
-    for (const listener of topic.listeners) listener.push(event)
-    const sinks = topic.outbox?.sinks() ?? []
+    const event = gapEvent([topic.name])
+    for (const listener of topic.listeners) listener.push(event, topic, eventId(seq))
+    const sinks = [...(topic.outbox?.sinks() ?? []), ...(topic.crowd?.sinks() ?? [])]
     // What waits in the old one is from before, and may still be told.
     topic.outbox = undefined
+    topic.crowd = undefined
     return sinks as FrameSink[]
   }
 
@@ -274,12 +324,49 @@ export function createHub(
     const publication = { offset: topic.offset, seq, at: topic.usedAt, data, bytes }
     topic.history.append(publication)
 
+    const sight = sights.of(data)
+    if (sight || topic.crowd) {
+      tellEach(topic, publication, sight && new Look(sight))
+      return { offset: topic.offset, epoch: topic.epoch }
+    }
     if (topic.sockets > 0) topic.outbox?.append(pushFrame(topic.pushHead, publication))
     if (topic.listeners.size > 0) {
-      const event = publicationEvent(eventId(seq), topic.eventHead, publication)
-      for (const listener of topic.listeners) listener.push(event)
+      const event = publicationEvent(topic.eventHead, publication)
+      const id = eventId(seq)
+      for (const listener of topic.listeners) listener.push(event, topic, id)
     }
     return { offset: topic.offset, epoch: topic.epoch }
+  }
+
+  /** What each may have of it. */
+  const tellEach = (topic: Topic, publication: Publication, look: Look | undefined): void => {
+    if (look && !topic.crowd && topic.sockets > 0) {
+      topic.crowd = new Crowd(topic, pump, packing)
+      const { outbox } = topic
+      topic.outbox = undefined
+      if (outbox) topic.crowd.take(outbox, publication.offset - 1)
+    }
+    const { crowd } = topic
+    crowd?.tell(publication, look)
+    if (crowd && crowd.inputs >= inputsMany && !crowd.isReported) {
+      crowd.isReported = true
+      log?.warn('realtime.many-inputs', { topic: topic.name, inputs: crowd.inputs })
+    }
+    const id = eventId(publication.seq)
+    const events = new Map<string, string>()
+    for (const listener of topic.listeners) {
+      const data = look ? look.as(listener.user)?.(publication.data) : publication.data
+      // Where it stands, without an event.
+      if (data === undefined) listener.push(noEvent, topic, id)
+      else {
+        let event = events.get(data)
+        if (event === undefined) {
+          event = publicationEvent(topic.eventHead, { ...publication, data })
+          events.set(data, event)
+        }
+        listener.push(event, topic, id)
+      }
+    }
   }
 
   const left = (topic: Topic): void => {
@@ -313,15 +400,17 @@ export function createHub(
       topic.history.lose(seq)
     },
     eventId,
-    join(topic, sink) {
-      topic.outbox ??= new Outbox(topic, pump, packing)
+    join(topic, sink, told = topic.offset) {
       topic.sockets += 1
       if (topic.subscriptions === 1) onAudience?.(topic.plan.pattern, topic.name, true)
+      if (topic.crowd) return topic.crowd.join(sink, told)
+      topic.outbox ??= new Outbox(topic, pump, packing)
       return topic.outbox.join(sink)
     },
     leave(seat, sink) {
       const topic = seat.home
       seat.outbox.leave(seat, sink)
+      topic.crowd?.left(seat)
       topic.sockets -= 1
       left(topic)
     },
@@ -330,6 +419,13 @@ export function createHub(
       if (streams < 0) left(topic)
       else if (topic.subscriptions === 1) onAudience?.(topic.plan.pattern, topic.name, true)
     },
+    rejoin(seat, sink) {
+      seat.home.crowd?.rejoin(seat, sink)
+    },
+    seen: (user, publications) =>
+      sights === noSights ? publications : seenBy(sights, user, publications),
+    whole: sights.whole,
+    isByUser: sights.isNeeded,
     sweep() {
       const before = clock.tick() - idleMs
       for (let left = Math.ceil(topics.size / sweepSeconds); left > 0; left -= 1) {

@@ -5,6 +5,7 @@
  *   → {"id":2,"subscribe":{"channel":"prices:NSW1","recover":true,"epoch":"k3f9","offset":41}}
  *   ← {"id":2,"subscribe":{…,"recovered":true,"publications":[{"data":…,"offset":42}]}}
  *   ← {"push":{"channel":"prices:NSW1","pub":{"data":…,"offset":43}}}
+ *   ← {"push":{"channel":"prices:NSW1","pub":{"data":…,"offset":46,"tags":{"after":"43"}}}}   44 and 45: not for this one
  *   ← {}  ping        → {}  pong
  *
  *   ← {"push":{"channel":"…","join":{"info":{…}}}}      also leave, unsubscribe, subscribe
@@ -198,6 +199,13 @@ export interface Wire {
   readonly offset: number
   /** JSON text. */
   readonly data: string
+  /** Given if the offset before it is another: what lies between is not for this reader. */
+  readonly after?: number
+}
+
+/** `tags` are the protocol's way to say more of a publication; clients that do not know this one hand it on. */
+function tagsOf(after: number | undefined): string {
+  return after === undefined ? '' : `,"tags":{"after":"${after}"}`
 }
 
 export function errorReply(id: number, { code, message, temporary }: ProtocolError): string {
@@ -213,9 +221,9 @@ export function reply(id: number, method: Method, result: string): string {
 /** A list of publications; in pieces of text, never through an object per publication. */
 export function encodePublications(publications: readonly Wire[]): string {
   let text = '['
-  for (const { data, offset } of publications) {
+  for (const { data, offset, after } of publications) {
     if (text.length > 1) text += ','
-    text += `{"data":${data},"offset":${offset}}`
+    text += `{"data":${data},"offset":${offset}${tagsOf(after)}}`
   }
   return `${text}]`
 }
@@ -225,8 +233,8 @@ export function pushHead(topic: string): string {
   return `{"push":{"channel":${JSON.stringify(topic)},"pub":{"data":`
 }
 
-export function pushFrame(head: string, { data, offset }: Wire): string {
-  return `${head}${data},"offset":${offset}}}}`
+export function pushFrame(head: string, { data, offset, after }: Wire): string {
+  return `${head}${data},"offset":${offset}${tagsOf(after)}}}}`
 }
 
 export function unsubscribePush(topic: string, { code, reason }: Unsubscribe): string {
@@ -262,18 +270,25 @@ export function eventHead(topic: string): string {
 }
 
 /** `id`: `<epoch>:<seq>` of the whole server, so that one id resumes any set of topics. */
-export function publicationEvent(id: string, head: string, { data, offset }: Wire): string {
-  return `id: ${id}\ndata: ${head}${data},"offset":${offset}}\n\n`
+export function publicationEvent(head: string, { data, offset }: Wire): string {
+  return `data: ${head}${data},"offset":${offset}}\n\n`
 }
 
 /** Says that publications of these topics may be missing before the next event. */
-export function gapEvent(id: string, topics: readonly string[]): string {
-  return `id: ${id}\nevent: gap\ndata: ${JSON.stringify({ topics })}\n\n`
+export function gapEvent(topics: readonly string[]): string {
+  return `event: gap\ndata: ${JSON.stringify({ topics })}\n\n`
 }
+
+export function withId(id: string, event: string): string {
+  return `id: ${id}\n${event}`
+}
+
+/** With an id it is a place, and nothing else. */
+export const noEvent = '\n'
 
 /** Moves the client's Last-Event-ID without an event: browsers take the id and dispatch nothing. */
 export function positionEvent(id: string): string {
-  return `id: ${id}\n\n`
+  return withId(id, noEvent)
 }
 
 /** When to come back once the stream has ended. */

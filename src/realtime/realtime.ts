@@ -17,13 +17,12 @@
  */
 import type { Identity, TopicVerdict, Verdict } from '../auth/auth.ts'
 import { Fault } from '../fault.ts'
-import { must } from '../lib/assert.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { Service } from '../lib/service.ts'
 import type { Credentials } from '../limits/limits.ts'
 import type { Log } from '../observe/log.ts'
 import type { Publications, Redis } from '../store/store.ts'
-import { createAdmission, } from './admission.ts'
+import { createAdmission } from './admission.ts'
 import { bringAlive } from './alive.ts'
 import { createAttendance } from './attendance.ts'
 import { createMemoryBroker, type Broker } from './broker.ts'
@@ -32,32 +31,29 @@ import { createRedisBroker, type RedisBrokerOptions } from './broker-redis.ts'
 import { Connection } from './connection.ts'
 import { createControl, type NodeInfo } from './control.ts'
 import { createNodesControl, type Control } from './control-nodes.ts'
+import type { Sights } from './crowd.ts'
 import type { TopicRule } from './declare.ts'
 import { createDrain, type Guest } from './drain.ts'
 import { createDurable, type Durable } from './durable.ts'
 import { Emulated, type EmulationContext, type Framing } from './emulation.ts'
+import type { Publication } from './history.ts'
 import { createHub, type Audience, type Hub, type Topic } from './hub.ts'
 import { limitsDefault, type Limits } from './limits.ts'
 import { createOnlyNode, type Nodes } from './nodes.ts'
 import { createRedisNodes } from './nodes-redis.ts'
-import { isTopicName, type Matcher } from './pattern.ts'
-import type { Call, Called, ConnectionContext, } from './peer.ts'
+import type { Matcher } from './pattern.ts'
+import type { Call, Called, ConnectionContext } from './peer.ts'
 import { createPresence, type Presence } from './presence.ts'
 import { createRedisPresence } from './presence-redis.ts'
 import { unsubscribes, type Close } from './protocol.ts'
 import { createPublisher, type Publisher, type PublishPlan } from './publisher.ts'
 import type { MakeLimits } from './publish-limit.ts'
-import { createPump, } from './pump.ts'
+import { createPump } from './pump.ts'
 import { readHistory, type HistoryQuery, type Position } from './recovery.ts'
 import { createReplay, type Replay } from './replay.ts'
 import { checkHearing } from './rules.ts'
-import {
-  EventStream,
-  Group,
-  LateStream,
-  parseEventId,
-  type StreamContext,
-  } from './streams.ts'
+import { createStreamDoor, unknownTopic } from './stream-door.ts'
+import { EventStream, type Group, type StreamContext } from './streams.ts'
 import { createSweep } from './sweep.ts'
 import { Users } from './users.ts'
 
@@ -111,6 +107,8 @@ export interface RealtimeDeps {
   readonly publications?: Publications | undefined
   /** What several nodes share. Absent: this one is alone. */
   readonly shared?: SharedTopics | undefined
+  /** Publications that are rows: what each hearer may have of them. Absent: everybody all. */
+  readonly sights?: Sights | undefined
   /** A topic has its first subscriber here, who is not told anything yet; or has none any more. */
   readonly onAudience?: Audience
 }
@@ -208,6 +206,8 @@ export interface Realtime extends Service {
   /** What its client says. `gone`: it has ended. `elsewhere`: it is, or was, of another process. */
   receive(session: string, node: string, data: string): 'taken' | 'gone' | 'elsewhere'
   stats(): RealtimeStats
+  /** Of the connections that may be open: 0 to 1. */
+  connectionShare(): number
   start(): void
   /** The node has followed the log to here: what others say of it may be told. */
   followed(seq: number): void
@@ -227,7 +227,10 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
   const pump = createPump(clock, limits)
   const { onAudience } = deps
   const isKept = (plan: TopicPlan) => broker.keeps(plan)
-  const hub = createHub({ plans, clock, pump, isKept, onAudience }, limits)
+  const hub = createHub(
+    { plans, clock, pump, log, isKept, onAudience, sights: deps.sights },
+    limits,
+  )
   const sweep = createSweep<Guest>(clock, () => hub.sweep())
   const admission = createAdmission(clock, limits)
   const drain = createDrain({ clock, sweep }, limits)
@@ -319,30 +322,10 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
     throw new Fault('unavailable', 'too many topics are alive')
   }
 
-  const groupOf = (names: readonly string[]): Group => {
-    const key = names.toSorted().join(',')
-    const alive = groups.get(key)
-    if (alive) return alive
-    const topics: Topic[] = []
-    for (const name of names) {
-      const topic = hub.open(must(hub.match(name), () => `${name} was checked`))
-      if (topic) topics.push(topic)
-    }
-    // To make room for the last one an earlier one may have gone.
-    const isWhole = topics.length === names.length && topics.every((t) => hub.peek(t.name) === t)
-    if (!isWhole) throw new Fault('unavailable', 'too many topics are alive')
-    return new Group(key, topics, pump, limits.shardSize)
-  }
-
-  const checkStream = (identity: Identity, names: readonly string[]): void => {
-    if (names.length === 0 || names.length > limits.topicsPerConnectionMax) {
-      throw new Fault('invalid', `a stream has 1 to ${limits.topicsPerConnectionMax} topics`)
-    }
-    for (const name of names) {
-      const match = hub.match(name)
-      if (!match) throw unknownTopic(name)
-      checkHearing(log, identity, match)
-    }
+  /** What is hidden from everybody is for no tool either. */
+  const wholeOf = (publication: Publication): Publication[] => {
+    const data = hub.whole(publication.data)
+    return data === undefined ? [] : [{ ...publication, data }]
   }
 
   return {
@@ -353,7 +336,7 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
     history(name, query) {
       const topic = open(name)
       const bounds = { limitMax: limits.historyLimitMax, bytesMax: serverHistoryBytesMax }
-      const publications = readHistory(topic, query, bounds)
+      const publications = readHistory(topic, query, bounds, (some) => some.flatMap(wholeOf))
       if (!publications) throw new Fault('conflict', 'what comes after this position is not kept')
       return { publications, offset: topic.offset, epoch: topic.epoch }
     },
@@ -382,26 +365,7 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
       of: (user) => [...users.of(user), ...readers.of(user)],
       users: () => new Set([...users.names(), ...readers.names()]),
     },
-    stream({ identity, address, topics, lastEventId }) {
-      admit(address, identity.user?.id)
-      const names = [...new Set(topics)]
-      checkStream(identity, names)
-      const since = lastEventId === undefined ? undefined : parseEventId(lastEventId, hub)
-      const make = () =>
-        new EventStream(streamContext, groupOf(names), { identity, address, since })
-      const late = new LateStream(() => {
-        // Others have come meanwhile, or the drain.
-        admit(address, identity.user?.id)
-        return make()
-      })
-      const turn = admission.enter(late)
-      if (turn === 'full') throw new Fault('unavailable', 'too many are connecting')
-      const load = () => (late.state === 'closed' ? undefined : bringAlive({ hub, broker }, names))
-      const begins = turn === 'now' ? load() : turn.then(load)
-      if (!begins) return new ReadableStream<Uint8Array>(make())
-      late.begins = begins
-      return new ReadableStream<Uint8Array>(late)
-    },
+    stream: createStreamDoor({ context: streamContext, broker, pump, log, admit }, limits),
     emulate({ identity, address, framing, data }) {
       admit(address, undefined)
       const connection = new Connection(connectionContext, identity, address)
@@ -415,6 +379,7 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
       return emulated ? 'taken' : 'gone'
     },
     stats,
+    connectionShare: () => (counts.sockets + counts.streams) / limits.connectionsMax,
     start() {
       sweep.start()
       broker.start()
@@ -471,9 +436,4 @@ function nodesOf({ clock, log, shared }: RealtimeDeps, node: string): Nodes {
   if (!shared) return createOnlyNode()
   const { redis, namespace } = shared
   return createRedisNodes({ redis, clock, log }, { namespace, node })
-}
-
-function unknownTopic(name: string): Fault {
-  const shown = isTopicName(name) ? name : 'this name'
-  return new Fault('not_found', `no declared topic matches ${shown}`)
 }

@@ -26,10 +26,36 @@ export function recover(
   topic: Positioned,
   since: Position,
   bytesMax: number,
-): Publication[] | undefined {
+  seen: Seen = all,
+): readonly Publication[] | undefined {
   if (since.epoch !== topic.epoch) return undefined
-  const missed = topic.history.after(since.offset, topic.offset)
+  const kept = topic.history.after(since.offset, topic.offset)
+  if (!kept) return undefined
+  const given = seen(kept)
+  const missed = given.length === kept.length ? given : joined(given, since.offset)
   return missed && totalBytes(missed) <= bytesMax ? missed : undefined
+}
+
+/** What of these somebody may have. */
+export type Seen = (publications: readonly Publication[]) => readonly Publication[]
+
+const all: Seen = (publications) => publications
+
+/** Where some were left out, the next one says after which. */
+function joined(publications: readonly Publication[], from: number): Publication[] {
+  let last = from
+  return publications.map((one) => {
+    const after = last
+    last = one.offset
+    return after === one.offset - 1 ? one : { ...one, after }
+  })
+}
+
+/** The last one that is for this reader: mostly the very last. */
+export function latestIn(history: History, seen: Seen): Publication | undefined {
+  const { newest } = history
+  if (!newest) return undefined
+  return seen([newest])[0] ?? seen(history.all()).at(-1)
 }
 
 function totalBytes(publications: readonly Publication[]): number {
@@ -59,6 +85,7 @@ export function readHistory(
   topic: Positioned,
   { limit, since, reverse }: HistoryQuery,
   { limitMax, bytesMax }: HistoryBounds,
+  seen: Seen = all,
 ): Publication[] | undefined {
   // History may be asked for without an epoch: whoever does not name it takes any.
   if (since && since.epoch !== '' && since.epoch !== topic.epoch) return undefined
@@ -71,7 +98,7 @@ export function readHistory(
     found = since ? topic.history.after(since.offset, topic.offset) : topic.history.all()
   }
   if (!found) return undefined
-  const page = found.slice(0, limit < 0 ? limitMax : Math.min(limit, limitMax))
+  const page = seen(found).slice(0, limit < 0 ? limitMax : Math.min(limit, limitMax))
   let bytes = 0
   const fitting = page.findIndex((publication) => {
     bytes += publication.bytes + envelopeBytes

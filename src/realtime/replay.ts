@@ -50,6 +50,11 @@ export function createReplay({ hub, broker, durable, clock, log }: ReplayDeps): 
     return found.filter(({ offset }) => isNext(offset)).slice(0, limit)
   }
 
+  const wholeOf = (one: Replayed['publications'][number]): Replayed['publications'] => {
+    const data = hub.whole(one.data)
+    return data === undefined ? [] : [{ ...one, data }]
+  }
+
   return async (identity, name, query) => {
     const match = hub.match(name)
     if (!match) throw new Fault('not_found', 'no declared topic has this name')
@@ -62,11 +67,12 @@ export function createReplay({ hub, broker, durable, clock, log }: ReplayDeps): 
     const wanted = { ...query, limit: query.limit + 1 }
     const found =
       plan.persist && durable ? await durable.range(match, wanted) : inMemory(topic, wanted)
-    const publications = found.slice(0, query.limit)
+    const page = found.slice(0, query.limit)
     const isMore = found.length > query.limit || bytesOf(found) >= loadBytesMax
     return {
-      publications,
-      next: isMore ? publications.at(-1)?.offset : undefined,
+      // What is not for whoever asks makes the page shorter, and the next one no nearer.
+      publications: identity.kind === 'key' ? page.flatMap(wholeOf) : hub.seen(identity.user, page),
+      next: isMore ? page.at(-1)?.offset : undefined,
       offset: topic.offset,
       epoch: topic.epoch,
     }

@@ -4,18 +4,29 @@
  *
  *   push ─► the group's outbox ─► (turn is over) ─► encode once ─► enqueue to each stream
  *
- * Invariant: one id, `<epoch>:<seq>`, resumes any set of topics. What came after it is replayed in
- * order, merged over the topics; if a topic does not keep all of it, an `event: gap` says so by name.
+ * Invariant: one id resumes all topics of the stream (`event-id.ts`: a count of this process, or a place in each topic
+ * where one of them is kept elsewhere too). What came after it is replayed in order, merged over the topics; if a topic
+ * does not keep all of it, an `event: gap` says so by name.
  */
 import type { Identity } from '../auth/auth.ts'
+import type { User } from '../auth/declare.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { Publication } from './history.ts'
 import type { Admission, Guest as Waiting } from './admission.ts'
 import type { Guest } from './drain.ts'
+import { Places, placesOfReplay, positionAt, type Ids, type Since } from './event-id.ts'
 import type { Hub, Listener, Topic } from './hub.ts'
 import { Outbox, type Shard, type Sink } from './outbox.ts'
-import { gapEvent, heartbeat, positionEvent, publicationEvent, retryEvent } from './protocol.ts'
+import {
+  gapEvent,
+  heartbeat,
+  positionEvent,
+  publicationEvent,
+  retryEvent,
+  withId,
+} from './protocol.ts'
 import type { Pump } from './pump.ts'
+import { latestIn, type Seen } from './recovery.ts'
 import type { Sweep } from './sweep.ts'
 import type { Users } from './users.ts'
 
@@ -65,30 +76,45 @@ export interface StreamContext {
 /** Streams that hear exactly the same, so that one chunk serves them all. */
 export class Group implements Listener {
   readonly key: string
+  /** Whose all of them are, where it matters. */
+  readonly user: User | null
   readonly topics: readonly Topic[]
   readonly outbox: Outbox<Group, Uint8Array>
+  /** Where its streams are; undefined: ids are this process's. Made with its first stream. */
+  readonly places: Places | undefined
   streams = 0
 
-  constructor(key: string, topics: readonly Topic[], pump: Pump, shardSize: number) {
+  constructor({ key, user, topics, hasPlaces }: GroupPlan, pump: Pump, shardSize: number) {
     this.key = key
+    this.user = user
     this.topics = topics
+    this.places = hasPlaces ? new Places(topics) : undefined
     this.outbox = new Outbox(this, pump, { shardSize, pack })
   }
 
-  push(event: string): void {
-    this.outbox.append(event)
+  push(event: string, topic: Topic, id: string): void {
+    this.places?.move(topic)
+    this.outbox.append(withId(this.places?.id ?? id, event))
   }
+}
+
+export interface GroupPlan {
+  readonly key: string
+  readonly user: User | null
+  /** In the order of their names. */
+  readonly topics: readonly Topic[]
+  readonly hasPlaces: boolean
 }
 
 function pack(events: readonly string[]): Uint8Array {
   return encoder.encode(events.join(''))
 }
 
-/** `since`: the `seq` to resume after; undefined for a first visit. */
 interface Visitor {
   readonly identity: Identity
   readonly address: string
-  readonly since: number | undefined
+  /** Undefined for a first visit. */
+  readonly since: Since | undefined
 }
 
 /** An `UnderlyingSource`; one per stream, so: few fields, no closures. */
@@ -99,7 +125,7 @@ export class EventStream implements Guest, Sink<Uint8Array> {
   readonly #context: StreamContext
   #address: string
   readonly #group: Group
-  #since: number | undefined
+  #since: Since | undefined
   /** Given to the stream since its queue was last seen to be short: at least what is in it. */
   #queuedBytes = 0
   #lastBytes = 0
@@ -230,21 +256,31 @@ export class EventStream implements Guest, Sink<Uint8Array> {
 
   #opening(): string {
     const { hub, limits } = this.#context
-    const { topics } = this.#group
-    const replay =
-      this.#since === undefined
-        ? { events: latestOf(topics), gaps: [] }
-        : replayOf(topics, this.#since, limits.replayBytesMax)
+    const { topics, places, user } = this.#group
+    const view: Viewed = { topics, seen: (some) => hub.seen(user, some) }
+    const since = this.#since
+    const { events, gaps } =
+      since === undefined
+        ? { events: latestOf(view), gaps: [] }
+        : replayOf(view, since, limits.replayBytesMax)
+    const ids = places
+      ? placesOfReplay(topics, events, new Set(gaps), since)
+      : seqsOfReplay(hub, since)
     let text = retryEvent(drawnRetryMs())
-    const now = hub.eventId(hub.seq)
-    if (replay.gaps.length > 0) {
-      // At the position it resumed from: were the stream cut before the next event, it is told again.
-      text += gapEvent(hub.eventId(Math.max(0, this.#since ?? 0)), replay.gaps)
+    // At the position it resumed from: were the stream cut before the next event, it is told again.
+    if (gaps.length > 0) text += withId(ids.first, gapEvent(gaps))
+    for (const { topic, publication } of events) {
+      const event = publicationEvent(topic.eventHead, publication)
+      text += withId(ids.after(topic, publication), event)
     }
-    for (const { topic, publication } of replay.events) {
-      text += publicationEvent(hub.eventId(publication.seq), topic.eventHead, publication)
-    }
-    return text + positionEvent(now)
+    return text + positionEvent(places?.id ?? hub.eventId(hub.seq))
+  }
+}
+
+function seqsOfReplay(hub: Hub, since: Since | undefined): Ids {
+  return {
+    first: hub.eventId(since?.kind === 'seq' ? Math.max(0, since.seq) : 0),
+    after: (_, { seq }) => hub.eventId(seq),
   }
 }
 
@@ -292,31 +328,50 @@ interface Replay {
   readonly gaps: readonly string[]
 }
 
-function replayOf(topics: readonly Topic[], since: number, bytesMax: number): Replay {
-  const isComplete = (topic: Topic) => topic.history.lostSeq <= since
-  const complete = topics.filter(isComplete)
-  const events = complete.flatMap((topic) =>
-    topic.history.afterSeq(since).map((publication) => ({ topic, publication })),
-  )
+interface Viewed {
+  /** In the order of their names. */
+  readonly topics: readonly Topic[]
+  /** What of their publications these streams may have. */
+  readonly seen: Seen
+}
+
+function replayOf({ topics, seen }: Viewed, since: Since, bytesMax: number): Replay {
+  const events: Said[] = []
+  const gaps: Topic[] = []
   let bytes = 0
-  for (const { topic, publication } of events) bytes += publication.bytes + topic.name.length + 64
-  if (bytes > bytesMax) return gapOf(topics)
-  const gaps = topics.filter((topic) => !isComplete(topic))
+  for (const [index, topic] of topics.entries()) {
+    const missed = missedOf(topic, since, index)
+    if (!missed) gaps.push(topic)
+    for (const publication of missed ? seen(missed) : []) {
+      bytes += publication.bytes + topic.name.length + 64
+      events.push({ topic, publication })
+    }
+  }
+  if (bytes > bytesMax) return gapOf({ topics, seen })
   return {
-    events: inOrder([...events, ...latestOf(gaps)]),
+    events: inOrder([...events, ...latestOf({ topics: gaps, seen })]),
     gaps: gaps.map(({ name }) => name),
   }
 }
 
-function gapOf(topics: readonly Topic[]): Replay {
-  return { events: latestOf(topics), gaps: topics.map(({ name }) => name) }
+/** Undefined: it does not keep all of it, or nobody knows. */
+function missedOf(topic: Topic, since: Since, index: number): Publication[] | undefined {
+  const { history, offset } = topic
+  if (since.kind === 'seq')
+    return history.lostSeq <= since.seq ? history.afterSeq(since.seq) : undefined
+  const position = positionAt(topic, since.places[index])
+  return position && history.after(position.offset, offset)
+}
+
+function gapOf(view: Viewed): Replay {
+  return { events: latestOf(view), gaps: view.topics.map(({ name }) => name) }
 }
 
 /** The latest publication of those that declare `last`. */
-function latestOf(topics: readonly Topic[]): Said[] {
+function latestOf({ topics, seen }: Viewed): Said[] {
   const said: Said[] = []
   for (const topic of topics) {
-    const publication = topic.plan.last ? topic.history.newest : undefined
+    const publication = topic.plan.last ? latestIn(topic.history, seen) : undefined
     if (publication) said.push({ topic, publication })
   }
   return inOrder(said)
@@ -324,14 +379,4 @@ function latestOf(topics: readonly Topic[]): Said[] {
 
 function inOrder(said: Said[]): Said[] {
   return said.sort((a, b) => a.publication.seq - b.publication.seq)
-}
-
-/**
- * What an id stands for: a `seq` of this process. −1 for an id of another process or of no shape at
- * all: everything since may be missing.
- */
-export function parseEventId(id: string, hub: Pick<Hub, 'epoch' | 'seq'>): number {
-  const match = /^([0-9a-z]{1,32}):(\d{1,15})$/.exec(id)
-  const seq = Number(match?.[2])
-  return match?.[1] === hub.epoch && seq <= hub.seq ? seq : -1
 }

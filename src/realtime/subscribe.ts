@@ -26,7 +26,7 @@ import {
   type Command,
   type Unsubscribe,
 } from './protocol.ts'
-import { positionOf, recover, type Position } from './recovery.ts'
+import { latestIn, positionOf, recover, type Position, type Seen } from './recovery.ts'
 import { allowed, askOf } from './rules.ts'
 
 type Params = Command['params']
@@ -127,7 +127,7 @@ function begin(peer: Peer, id: number, wish: Wish, pass?: TopicPass): void {
   if (!topic) return peer.error(id, errors.tooMany)
 
   // One tick from here to the end: read, answer, listen.
-  const start = startOf(topic, since, peer.room())
+  const start = startOf(peer, topic, since, peer.room())
   if (since && !start.isRecovered && wish.mustRecover) return peer.error(id, errors.unrecoverable)
   const list =
     start.publications.length > 0 ? `"publications":${encodePublications(start.publications)},` : ''
@@ -137,7 +137,7 @@ function begin(peer: Peer, id: number, wish: Wish, pass?: TopicPass): void {
       : false
   const told = isTold ? '"join_leave":true,' : ''
   peer.reply(reply(id, 'subscribe', objectOf(lifetime + told + start.fields + list)))
-  enter(peer, topic, pass && grantOf(pass))
+  enter(peer, topic, start, pass && grantOf(pass))
 }
 
 function grantOf({ expiresAtMs, info }: TopicPass): Grant {
@@ -154,33 +154,44 @@ interface Start {
   /** What was missed, or the latest. */
   readonly publications: readonly Publication[]
   readonly isRecovered: boolean
+  /** Up to where it is told by this. */
+  readonly told: number
 }
 
 /** Every publication has its offset, so each subscription has a position; not each can be recovered. */
-function startOf(topic: Topic, since: Position | undefined, bytesMax: number): Start {
+function startOf(peer: Peer, topic: Topic, since: Position | undefined, bytesMax: number): Start {
   const { epoch, history, offset, plan } = topic
+  const { hub } = peer.context
+  const seen: Seen = (some) => hub.seen(peer.identity.user, some)
   const kept = plan.historySize > 0 ? '"recoverable":true,"positioned":true,' : '"positioned":true,'
   if (since) {
-    const missed = recover(topic, since, bytesMax)
+    const missed = recover(topic, since, bytesMax, seen)
     if (missed) {
       // The position it recovers from: each publication that follows moves the client's on.
       const fields = `${kept}"epoch":"${epoch}","offset":${since.offset},"recovered":true,"was_recovering":true,`
-      return { fields, publications: missed, isRecovered: true }
+      const told = missed.at(-1)?.offset ?? since.offset
+      return { fields, publications: missed, isRecovered: true, told }
     }
   }
-  const latest = plan.last ? history.newest : undefined
+  const latest = plan.last ? latestIn(history, seen) : undefined
   const was = since ? '"recovered":false,"was_recovering":true,' : ''
   return {
     fields: `${kept}${was}"epoch":"${epoch}","offset":${offset},`,
     publications: latest && latest.bytes <= bytesMax ? [latest] : [],
     isRecovered: false,
+    told: offset,
   }
 }
 
-function enter(peer: Peer, topic: Topic, grant: Grant | undefined): void {
+function enter(
+  peer: Peer,
+  topic: Topic,
+  { told }: Pick<Start, 'told'>,
+  grant: Grant | undefined,
+): void {
   const { attendance, counts, hub } = peer.context
   if (peer.seats === noSeats) peer.seats = []
-  peer.seats.push(hub.join(topic, peer))
+  peer.seats.push(hub.join(topic, peer, told))
   if (grant) {
     peer.grants ??= new Map()
     peer.grants.set(topic, grant)
@@ -253,7 +264,7 @@ function end(peer: Peer, topic: Topic, why: Unsubscribe): void {
 export function lose(peer: Peer, topic: Topic): void {
   const seat = peer.seats.find(({ home }) => home === topic)
   // It came back by itself meanwhile.
-  if (!seat || seat.outbox === topic.outbox) return
+  if (!seat || topic.isHeardAt(seat)) return
   // Clients do not ask again for what the server began; the connection does.
   if (peer.grants?.get(topic)?.by === 'server') peer.end(closes.insufficient)
   else peer.act(() => end(peer, topic, unsubscribes.insufficient))
@@ -286,9 +297,11 @@ export function leaveAll(peer: Peer): void {
 
 /** A new token may carry another role. */
 export function recheck(peer: Peer): void {
-  for (const { home: topic } of peer.seats.slice()) {
-    if (peer.grants?.has(topic) || askOf(peer, topic, 'subscribe') === 'allowed') continue
-    end(peer, topic, unsubscribes.denied)
+  for (const seat of peer.seats.slice()) {
+    const { home: topic } = seat
+    const isLeft = peer.grants?.has(topic) || askOf(peer, topic, 'subscribe') === 'allowed'
+    if (isLeft) peer.context.hub.rejoin(seat, peer)
+    else end(peer, topic, unsubscribes.denied)
   }
 }
 
@@ -330,13 +343,13 @@ export function subscribeOwn(peer: Peer, positions: unknown): ServerSubscription
     }
     const wanted = isRecord(positions) ? positions[topic.name] : undefined
     const isRecovering = isRecord(wanted) && wanted['recover'] === true
-    const start = startOf(topic, isRecovering ? positionOf(wanted) : undefined, room)
+    const start = startOf(peer, topic, isRecovering ? positionOf(wanted) : undefined, room)
     const list = start.isRecovered ? encodePublications(start.publications) : '[]'
     const key = JSON.stringify(topic.name)
     subs += `${key}:${objectOf(`${start.fields}"publications":${list},`)},`
     if (!start.isRecovered) after += pushesOf(topic, start)
     room = Math.max(0, room - list.length)
-    enter(peer, topic, { by: 'server', expiresAtMs: Infinity, info: undefined })
+    enter(peer, topic, start, { by: 'server', expiresAtMs: Infinity, info: undefined })
   }
   return subs === '' ? { fields: '', after } : { fields: `"subs":${objectOf(subs)},`, after }
 }
@@ -353,10 +366,10 @@ export function subscribeByServer(peer: Peer, name: string, since?: Position): b
   const match = hub.match(name)
   const topic = match && hub.open(match)
   if (!topic) return false
-  const start = startOf(topic, since, peer.room())
+  const start = startOf(peer, topic, since, peer.room())
   peer.act(() => {
     peer.reply(subscribePush(name, objectOf(start.fields)) + pushesOf(topic, start))
-    enter(peer, topic, { by: 'server', expiresAtMs: Infinity, info: undefined })
+    enter(peer, topic, start, { by: 'server', expiresAtMs: Infinity, info: undefined })
   })
   return true
 }

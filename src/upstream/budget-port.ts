@@ -37,7 +37,10 @@ export interface BudgetAsk {
 export interface Grant {
   /** Undefined: the budget has none. */
   readonly key: string | undefined
-  /** Without an answer by then, the call is cut off: the budget counts on it. */
+  /**
+   * What is left now: without an answer by then, the call is cut off; the budget counts on it. 0: too late, nothing may be
+   * sent with it any more.
+   */
   readonly timeoutMs: number
   /** Once, always: when its answer has begun, or it failed. */
   done(outcome: GrantOutcome): void

@@ -175,7 +175,9 @@ function createBudget(deps: BudgetsDeps, plan: BudgetPlan): Budget {
     let isDone = false
     return {
       key: lane.key,
-      timeoutMs: plan.timeoutMs,
+      get timeoutMs() {
+        return Math.max(0, sent.sentAt + plan.timeoutMs - clock.tick())
+      },
       done(outcome) {
         if (isDone) return
         isDone = true
@@ -190,6 +192,8 @@ function createBudget(deps: BudgetsDeps, plan: BudgetPlan): Budget {
       signal?.throwIfAborted()
       if (isStopped) throw stopping()
       const now = clock.tick()
+      const free = queue.length === 0 ? best(now) : undefined
+      if (free) return grantOf(free)
       const withinMs = Math.min(deadlineMs, waitMsMax)
       const rank = now + Math.max(lagMsMin[priority], Math.min(lagMs[priority], withinMs))
       // After those of the same rank.

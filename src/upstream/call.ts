@@ -76,6 +76,8 @@ const harmless: ReadonlySet<string> = new Set(['accept', 'accept-language', 'use
 export function createCaller(deps: CallDeps): Caller {
   const { clock, source, origins, kept, budgets } = deps
   const counts = { retries: 0, notModified: 0, bytes: 0 }
+  /** Why a budget gave no turn: another try would wait as long. */
+  const noTurns = new WeakSet<object>()
 
   /** The first turn that any of those who wait for this call gets. */
   const takeOf = async (call: Call, name: string, left: Left): Promise<Grant> => {
@@ -94,8 +96,9 @@ export function createCaller(deps: CallDeps): Caller {
           hasTurn = true
           first.resolve(grant)
         },
-        (error) => {
-          if (--waiting === 0) first.reject(error as Error)
+        (error: Error) => {
+          noTurns.add(error)
+          if (--waiting === 0) first.reject(error)
         },
       )
     }
@@ -113,7 +116,7 @@ export function createCaller(deps: CallDeps): Caller {
   const send = async (call: Call, hop: Hop, nth: number, left: Left): Promise<Answer> => {
     const { url, method } = hop
     const origin = origins.of(url)
-    const { grant: taken } = call
+    const taken = timely(call.grant)
     call.grant = undefined
     // Before it takes a turn from somebody else, and after: a queue is long enough for a server to go away.
     if (!taken) origin.check()
@@ -199,6 +202,7 @@ export function createCaller(deps: CallDeps): Caller {
           if (!retried.has(answer.status)) return answer
         } catch (error) {
           if (call.signal.aborted || !isOutage(error) || isRefusal(error)) throw error
+          if (noTurns.has(error as Error)) throw error
           failure = error
         }
         const waitMs = Math.max(backoff.next(), retryAfterMs(answer, clock.now()) ?? 0)
@@ -220,6 +224,13 @@ interface Hop {
   readonly method: string
   readonly headers: Headers
   readonly body: RequestInit['body']
+}
+
+/** A turn that was held for too long is given back, and another one waited for. */
+function timely(grant: Grant | undefined): Grant | undefined {
+  if (grant && grant.timeoutMs > 0) return grant
+  grant?.done({ failed: notSent, isOver: true })
+  return undefined
 }
 
 export const notSent = new Fault('unavailable', 'it was not sent')

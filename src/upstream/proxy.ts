@@ -131,16 +131,23 @@ export function createProxies(deps: ProxiesDeps, plans: readonly ProxyPlan[]): P
     return packed(type, await response.bytes())
   }
 
-  /** An old answer bridges whatever it is, and what it is is for the operator. */
-  const outage = (plan: ProxyPlan, error: unknown): Fault => {
-    const fault = error instanceof Fault ? error : undefined
-    if (fault?.code === 'unavailable' || fault?.code === 'timeout') return fault
-    if (fault?.code === 'too_many') {
-      const busy = 'the upstream may not be asked more often just now'
-      return new Fault('unavailable', busy, { retryAfterMs: fault.retryAfterMs })
+  /** An old answer bridges whatever it is. What it is is for the operator: it names places that are nobody's business. */
+  const outage = (plan: ProxyPlan, cause: unknown): Fault => {
+    const fault = cause instanceof Fault ? cause : undefined
+    const { retryAfterMs } = fault ?? {}
+    switch (fault?.code) {
+      case 'timeout':
+        return new Fault('timeout', 'the upstream took too long', { cause })
+      case 'too_many':
+      case 'unavailable':
+        return new Fault('unavailable', 'the upstream cannot be asked just now', {
+          cause,
+          retryAfterMs,
+        })
+      default:
+        log.warn('proxy.failed', { proxy: plan.path, error: cause })
+        return new Fault('unavailable', 'the upstream cannot be asked', { cause })
     }
-    log.warn('proxy.failed', { proxy: plan.path, error })
-    return new Fault('unavailable', 'the upstream cannot be asked')
   }
 
   return {

@@ -21,7 +21,7 @@ export interface Sent {
 
 export interface Slots {
   used(now: number): number
-  /** When one may be free, as far as is known. */
+  /** The earliest that one may be free, if all are occupied. */
   freeAt(now: number): number
   send(now: number): Sent
   /** `arrived`: it has, or never will; `lost`: it may be on its way. */
@@ -84,11 +84,10 @@ export function createSlots(times: SlotTimes, now: number, heldAtStart: number):
     },
     freeAt(at) {
       settle(at)
+      // One that ended now would be free a hold later.
       const [oldest] = inFlight
-      return Math.min(
-        releases[first] ?? Infinity,
-        oldest ? oldest.sentAt + times.timeoutMs + holdMs : Infinity,
-      )
+      const ending = oldest ? Math.min(at, oldest.sentAt + times.timeoutMs) + holdMs : Infinity
+      return Math.min(releases[first] ?? Infinity, ending)
     },
     send(at) {
       const sent = { sentAt: at }

@@ -27,7 +27,11 @@ async function runTokens(env: Readonly<Record<string, string>> = {}) {
   const server = await runServer({ app, folder, env })
   const json = async (path: string) => {
     const answer = await server.get(path)
-    return { status: answer.status, headers: answer.headers, body: (await answer.json()) as unknown }
+    return {
+      status: answer.status,
+      headers: answer.headers,
+      body: (await answer.json()) as unknown,
+    }
   }
   return {
     ...{ server, json },

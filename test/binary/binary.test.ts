@@ -56,6 +56,7 @@ describe('the compiled binary, alone in an empty folder', () => {
     })
     const page = await fetch(server.url)
     expect(page.headers.get('content-type')).toStartWith('text/html')
+    expect(page.headers.get('content-security-policy')).toStartWith("default-src 'self'")
     const html = await page.text()
     const assets = [...html.matchAll(/(?:src|href)="(\/[^"]+\.(?:js|css))"/g)].map(
       ([, path]) => path,
@@ -197,6 +198,35 @@ describe('the compiled binary, alone in an empty folder', () => {
     const wal = folder.file('data/notes.db-wal')
     expect(existsSync(wal) ? statSync(wal).size : 0).toBe(0)
   }, 30_000)
+
+  test('has accounts: signs up, refreshes, and the operator gives a role', async () => {
+    const { folder, command } = emptyFolder()
+    using _ = folder
+    writeFileSync(
+      folder.file('app.ts'),
+      `import { app } from 'belfry'\nexport default app({ name: 'club', auth: { accounts: true } })\n`,
+    )
+    const start = { command, cwd: folder.path }
+    await using server = await spawnBelfry({ ...start, args: ['serve', 'app.ts'] })
+    const post = async (verb: string, body: object): Promise<Record<string, unknown>> => {
+      const headers = { 'content-type': 'application/json' }
+      const init = { method: 'POST', headers, body: JSON.stringify(body) }
+      const answer = await fetch(`${server.url}/api/auth/${verb}`, init)
+      return { status: answer.status, ...((await answer.json()) as object) }
+    }
+    const account = { email: 'ann@example.com', password: 'correct horse' }
+    expect(await post('sign-up', account)).toMatchObject({ status: 201 })
+    const { refreshToken, user } = await post('sign-in', account)
+    const { id } = user as { id: string }
+    const args = ['user', 'role', 'app.ts', '--id', id, '--role', 'editor']
+    expect((await runBelfry({ ...start, args })).exitCode).toBe(0)
+    expect(await post('refresh', { refreshToken })).toMatchObject({
+      ...{ status: 200, user: { role: 'editor' } },
+    })
+    expect(await post('sign-in', { ...account, password: 'wrong horse' })).toMatchObject({
+      status: 401,
+    })
+  })
 
   test('migrates', async () => {
     const { folder, command } = emptyFolder()

@@ -81,6 +81,25 @@ describe('Tracker.heard', () => {
     ])
   })
 
+  test('what the publication says was not for this subscriber is no gap; what lies before that is', () => {
+    const tracker = standing()
+    expect(tracker.heard(8, 5)).toBe('next')
+    expect(tracker.heard(12, 3)).toBe('next')
+    expect(tracker.heard(20, 15)).toEqual({ reason: 'missed', missed: 3 })
+  })
+
+  test('the latest may lie before where the topic stands, if what came then was not for this subscriber', () => {
+    const tracker = new Tracker()
+    tracker.subscribed(latest(9))
+    expect([tracker.heard(6), tracker.heard(6), tracker.heard(10, 9)]).toEqual([
+      ...(['next', 'again', 'next'] as const),
+    ])
+    // Heard before it went away.
+    const again = standing()
+    again.subscribed(latest(9))
+    expect(again.heard(5)).toBe('again')
+  })
+
   test('without offsets everything is next', () => {
     const tracker = standing()
     expect([tracker.heard(undefined), tracker.heard(6)]).toEqual(['next', 'next'])

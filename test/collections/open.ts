@@ -30,7 +30,7 @@ export async function openCollections(
           },
         },
         cache: which,
-        topics: { publish: () => {}, audienceOf: () => 'nobody' },
+        topics: { publish: () => {} },
         log: createTestLog(),
         cursorKey: () => cursorKey,
       },

@@ -2,11 +2,7 @@
 import { integer, primaryKey, real, sqliteTable, text } from 'drizzle-orm/sqlite-core'
 import type { User } from '../../src/auth/declare.ts'
 import { createCache, type CacheRead } from '../../src/cache/cache.ts'
-import {
-  createCollections,
-  type CollectionPlan,
-  type CollectionsDeps,
-} from '../../src/collections/collections.ts'
+import { createCollections, type CollectionPlan } from '../../src/collections/collections.ts'
 import {
   asc,
   collection,
@@ -40,16 +36,11 @@ export const posts = sqliteTable('posts', {
   isPublic: integer('is_public', { mode: 'boolean' }).notNull().default(false),
 })
 
-type Audience = ReturnType<CollectionsDeps['topics']['audienceOf']>
-
 export async function setUp(
   folder: ReturnType<typeof tempFolder>,
   options: {
     readonly spot?: Partial<CollectionOptions<typeof spot>>
     readonly posts?: Partial<CollectionOptions<typeof posts>>
-    readonly audience?: Audience
-    /** Where it differs by topic. */
-    readonly audienceOf?: (topic: string) => Audience
   } = {},
 ) {
   const plan = compilePlan(
@@ -99,7 +90,6 @@ export async function setUp(
       cache,
       topics: {
         publish: (topic, data) => void published.push({ topic, data }),
-        audienceOf: options.audienceOf ?? (() => options.audience ?? 'public'),
       },
       log: createTestLog(),
       cursorKey: () => new Uint8Array(32),

@@ -97,6 +97,23 @@ describe('feeds', () => {
     expect(() => setUp({ every: () => cron })).not.toThrow()
   })
 
+  test('in an overload ticks are further apart', async () => {
+    let [ticks, factor] = [0, 4]
+    const load = () => void ticks++
+    const { clock, feeds } = setUp({ load }, { slowdown: () => factor })
+    feeds.start()
+    await Bun.sleep(0)
+    clock.advance(3_999)
+    expect(ticks).toBe(1)
+    factor = 1
+    clock.advance(1)
+    expect(ticks).toBe(2)
+    await Bun.sleep(0)
+    clock.advance(1_000)
+    expect(ticks).toBe(3)
+    await feeds.stop()
+  })
+
   test('what is no array of rows is refused by name', async () => {
     const { feeds } = setUp({ into: [prices], isSingle: true, load: () => ({ rows: [] }) })
     await expect(feeds.tick('f')).rejects.toThrow('feed f gave no array of rows for prices')

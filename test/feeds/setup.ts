@@ -34,6 +34,7 @@ export const plain: FeedPlan = {
   isKept: false,
   budget: undefined,
   keyed: undefined,
+  stream: undefined,
 }
 
 export function setUp(plan: Partial<FeedPlan>, deps: Partial<FeedsDeps> = {}) {

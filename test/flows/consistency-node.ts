@@ -149,7 +149,7 @@ export async function startNode(options: NodeOptions): Promise<Node> {
     {
       store: { ...store, read: disturbed },
       cache: given,
-      topics: { publish: () => {}, audienceOf: () => 'nobody' },
+      topics: { publish: () => {} },
       log,
       cursorKey: store.secret,
     },

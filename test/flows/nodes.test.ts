@@ -107,6 +107,7 @@ describe.skipIf(!requireService('redis-server'))('nodes on one Redis', () => {
         if (mover.isConnected) {
           if (random.below(3) === 0) mover.disconnect()
         } else mover.connect(random.pick(nodes))
+        if (random.below(6) === 0) random.pick(streams).move(random.pick(nodes))
         const sent = burst(random.below(20))
         if (random.below(3) > 0) await sent
         if (random.below(6) === 0) {
@@ -155,9 +156,9 @@ describe.skipIf(!requireService('redis-server'))('nodes on one Redis', () => {
 
       expect(truth.problems).toEqual([])
       // Each way was taken, or the run has shown nothing.
-      const { heard, recovered, unrecovered, insufficient, gaps } = truth.counts
+      const { heard, ...ways } = truth.counts
       expect(heard).toBeGreaterThan(1_000)
-      expect(Math.min(recovered, unrecovered, insufficient, gaps)).toBeGreaterThan(0)
+      expect(Math.min(...Object.values(ways))).toBeGreaterThan(0)
     },
     120_000,
   )

@@ -21,7 +21,7 @@ export const names = Object.keys(topics)
 export class Truth {
   readonly problems: string[] = []
   readonly #said = new Map<string, string>()
-  readonly counts = { heard: 0, recovered: 0, unrecovered: 0, insufficient: 0, gaps: 0 }
+  readonly counts = { heard: 0, recovered: 0, unrecovered: 0, insufficient: 0, gaps: 0, resumed: 0 }
 
   check(name: string, { epoch, offset }: Position, data: unknown): void {
     const place = `${name} ${epoch}:${offset}`
@@ -209,60 +209,91 @@ export class StockSubscriber extends Track {
   }
 }
 
-/** An event stream: without epochs, but offsets go on unless a gap is said. */
+/**
+ * An event stream, as an `EventSource` keeps it: it comes back with its last id, also at another node. Offsets go on
+ * unless a gap is said; the marks in its ids are epochs, in which one place says one thing.
+ */
 export class StreamReader {
   readonly offsets = new Map<string, number>()
   isOpen = false
   readonly #truth: Truth
   readonly #who: string
-  readonly #abort = new AbortController()
+  #lastId = ''
+  /** It has come back, and was told nothing of these yet. */
+  readonly #resumed = new Set<string>()
+  #abort = new AbortController()
 
-  constructor(truth: Truth, who: string, { server }: Node) {
+  constructor(truth: Truth, who: string, node: Node) {
     this.#truth = truth
     this.#who = who
-    void this.#read(`${server.url}/api/stream?topics=${names.join(',')}`)
+    this.move(node)
+  }
+
+  move({ server }: Node): void {
+    this.stop()
+    this.#abort = new AbortController()
+    for (const name of this.offsets.keys()) this.#resumed.add(name)
+    void this.#read(`${server.url}/api/stream?topics=${names.join(',')}`, this.#abort.signal)
   }
 
   stop(): void {
     this.#abort.abort()
   }
 
-  async #read(url: string): Promise<void> {
-    try {
-      const { body } = await fetch(url, { signal: this.#abort.signal })
-      const decoder = new TextDecoder()
-      let text = ''
-      for await (const chunk of body ?? []) {
-        this.isOpen = true
-        text += decoder.decode(chunk, { stream: true })
-        const events = text.split('\n\n')
-        text = events.pop() ?? ''
-        for (const event of events) this.#take(event)
+  async #read(url: string, signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      try {
+        const headers = this.#lastId === '' ? {} : { 'last-event-id': this.#lastId }
+        const { body } = await fetch(url, { signal, headers })
+        const decoder = new TextDecoder()
+        let text = ''
+        for await (const chunk of body ?? []) {
+          if (signal.aborted) return
+          this.isOpen = true
+          text += decoder.decode(chunk, { stream: true })
+          const events = text.split('\n\n')
+          text = events.pop() ?? ''
+          for (const event of events) this.#take(event)
+        }
+      } catch (error) {
+        if (!signal.aborted) this.#truth.problems.push(`${this.#who}: ${String(error)}`)
       }
-    } catch (error) {
-      if (!this.#abort.signal.aborted) this.#truth.problems.push(`${this.#who}: ${String(error)}`)
     }
   }
 
   #take(event: string): void {
-    const [line] = event.split('\n').filter((one) => one.startsWith('data: '))
+    const lines = event.split('\n')
+    this.#lastId =
+      lines.find((line) => line.startsWith('id: '))?.slice('id: '.length) ?? this.#lastId
+    const line = lines.find((one) => one.startsWith('data: '))
     if (line === undefined) return
-    const data = JSON.parse(line.slice('data: '.length)) as {
+    const message = JSON.parse(line.slice('data: '.length)) as {
       topics?: string[]
       channel: string
       offset: number
+      data: unknown
     }
     if (event.includes('event: gap')) {
       this.#truth.counts.gaps += 1
-      for (const name of data.topics ?? []) this.offsets.delete(name)
+      for (const name of message.topics ?? []) {
+        this.offsets.delete(name)
+        this.#resumed.delete(name)
+      }
       return
     }
-    const { channel, offset } = data
+    const { channel, offset, data } = message
     const known = this.offsets.get(channel)
     if (known !== undefined && known !== offset - 1) {
       this.#truth.problems.push(`${this.#who}: ${channel} at ${known} was told ${offset}`)
     }
+    if (this.#resumed.delete(channel)) this.#truth.counts.resumed += 1
     this.offsets.set(channel, offset)
+    const place = this.#lastId.split('.')[names.toSorted().indexOf(channel)] ?? ''
+    const [mark = '', counted = ''] = place.split('-')
+    if (Number.parseInt(counted, 36) !== offset) {
+      this.#truth.problems.push(`${this.#who}: ${channel} ${offset} has the id ${this.#lastId}`)
+    }
+    this.#truth.check(channel, { epoch: `of ${mark}`, offset }, data)
   }
 }
 

@@ -1,5 +1,5 @@
 import { expect, test } from 'bun:test'
-import { launchBrowser } from '../browser.ts'
+import { launchBrowser, refusalsIn, tellRefusals } from '../browser.ts'
 import { tempFolder, until } from '../harness.ts'
 import { spawnBelfry } from '../process.ts'
 import { requireService } from '../services.ts'
@@ -16,6 +16,7 @@ test.skipIf(isMissing)(
     const page = await browser.newPage()
     const failures: string[] = []
     page.on('pageerror', ({ message }) => failures.push(message))
+    await page.addInitScript(tellRefusals)
 
     let server = await serve('0')
     const port = String(server.port)
@@ -29,7 +30,7 @@ test.skipIf(isMissing)(
       await until(async () => (await state()) === 'live', 'it is live')
       await until(async () => /\d/.test(await text('price-NSW1')), 'a price is there')
       for (const region of ['QLD1', 'SA1', 'TAS1', 'VIC1']) {
-        expect(await text(`price-${region}`)).toMatch(/\d/)
+        await until(async () => /\d/.test(await text(`price-${region}`)), `a price of ${region}`)
       }
       const prices = new Set<string>()
       await until(
@@ -51,7 +52,7 @@ test.skipIf(isMissing)(
       await page.setViewportSize({ width: 360, height: 740 })
       const overflow = await page.evaluate('document.documentElement.scrollWidth - innerWidth')
       expect(overflow).toBeLessThanOrEqual(0)
-      expect(failures).toEqual([])
+      expect([...failures, ...(await refusalsIn(page))]).toEqual([])
       if (process.env['SHOT']) await page.screenshot({ path: process.env['SHOT'], fullPage: true })
     } finally {
       await server[Symbol.asyncDispose]()

@@ -1,6 +1,6 @@
 import { expect, test } from 'bun:test'
 import { signToken } from '../../src/auth/auth.ts'
-import { launchBrowser } from '../browser.ts'
+import { launchBrowser, refusalsIn, tellRefusals } from '../browser.ts'
 import { tempFolder, until } from '../harness.ts'
 import { spawnBelfry } from '../process.ts'
 import { requireService } from '../services.ts'
@@ -22,7 +22,10 @@ test.skipIf(isMissing)(
     await using browser = await launchBrowser()
     const [ann, bob] = [await browser.newPage(), await browser.newPage()]
     const failures: string[] = []
-    for (const page of [ann, bob]) page.on('pageerror', ({ message }) => failures.push(message))
+    for (const page of [ann, bob]) {
+      page.on('pageerror', ({ message }) => failures.push(message))
+      await page.addInitScript(tellRefusals)
+    }
 
     let server = await serve('0')
     const port = String(server.port)
@@ -92,7 +95,7 @@ test.skipIf(isMissing)(
       await ann.setViewportSize({ width: 360, height: 740 })
       const overflow = await ann.evaluate('document.documentElement.scrollWidth - innerWidth')
       expect(overflow).toBeLessThanOrEqual(0)
-      expect(failures).toEqual([])
+      expect([...failures, ...(await refusalsIn(ann))]).toEqual([])
       if (process.env['SHOT']) {
         await ann.setViewportSize({ width: 1280, height: 800 })
         await ann.screenshot({ path: process.env['SHOT'], fullPage: true })

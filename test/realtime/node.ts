@@ -2,7 +2,13 @@
 import { systemClock, type Clock } from '../../src/lib/clock.ts'
 import { createMemoryBroker, type Broker, type Once } from '../../src/realtime/broker.ts'
 import { createRedisBroker, type BrokerRedis } from '../../src/realtime/broker-redis.ts'
-import { createHub, type Hub, type HubLimits, type Topic } from '../../src/realtime/hub.ts'
+import {
+  createHub,
+  type Hub,
+  type HubLimits,
+  type Seat,
+  type Topic,
+} from '../../src/realtime/hub.ts'
 import { createPump } from '../../src/realtime/pump.ts'
 import { readHistory, recover, type Position } from '../../src/realtime/recovery.ts'
 import { must } from '../../src/lib/assert.ts'
@@ -95,8 +101,12 @@ function startNode(
           ear.isLost = true
           hub.leave(seat, sink)
         },
+        identity: { user: null },
+        reseat(_: Topic, other: Seat) {
+          seat = other
+        },
       }
-      const seat = hub.join(topic, sink)
+      let seat = hub.join(topic, sink)
       return ear
     },
     async [Symbol.asyncDispose]() {

@@ -262,6 +262,7 @@ const newest = systemMigrations.at(-1)?.version ?? 0
 
 const dropNew = `drop table meta; drop table idempotency; drop table belfry_topics;
   drop table belfry_publications; drop table belfry_revocations; drop table belfry_keys;
+  drop table belfry_users; drop table belfry_sessions; drop table belfry_mail_tokens;
   drop table belfry_shares;
   pragma user_version = 1`
 
@@ -271,13 +272,15 @@ describe('belfry’s own tables', () => {
     await shop.start()
     expect(shop.rows('pragma user_version')).toEqual([[newest]])
     expect([...systemTables].toSorted()).toEqual([
-      ...['belfry_keys', 'belfry_publications', 'belfry_revocations', 'belfry_shares'],
-      ...['belfry_topics', 'idempotency', 'log', 'meta'],
+      ...['belfry_keys', 'belfry_mail_tokens', 'belfry_publications', 'belfry_revocations'],
+      ...['belfry_sessions', 'belfry_shares', 'belfry_topics', 'belfry_users'],
+      ...['idempotency', 'log', 'meta'],
     ])
     const names = "select name from pragma_table_list where schema = 'main' and strict order by 1"
     expect(shop.rows(names).flat()).toEqual([
-      ...['belfry_keys', 'belfry_publications', 'belfry_revocations', 'belfry_shares'],
-      ...['belfry_topics', 'idempotency', 'log', 'meta'],
+      ...['belfry_keys', 'belfry_mail_tokens', 'belfry_publications', 'belfry_revocations'],
+      ...['belfry_sessions', 'belfry_shares', 'belfry_topics', 'belfry_users'],
+      ...['idempotency', 'log', 'meta'],
     ])
   })
 

@@ -89,6 +89,9 @@ describe('one node', () => {
 })
 
 describe('nodes on one ledger', () => {
+  /** A node that is cut off and dies may have made none; all of them together have. */
+  let calls = 0
+
   test.each(seeds)(
     'joining, dying, cut off, paused, on clocks of their own: seed %d',
     async (seed) => {
@@ -105,10 +108,70 @@ describe('nodes on one ledger', () => {
       await drain(simulation)
       // Who died is not waiting any more.
       if (simulation.nodes.every(({ isDead }) => !isDead)) expect(simulation.open).toBe(0)
-      expect(simulation.calls.length).toBeGreaterThan(0)
+      calls += simulation.calls.length
       expectKept(simulation, plan, seed)
     },
   )
+
+  test.each(seeds)(
+    'all of them asking for more than there is, in turns, over a bad network: seed %d',
+    async (seed) => {
+      const random = createRandom(1_000 + seed)
+      const plan = planOf(random, {
+        ...{ rate: { quota: 10, windowMs: random.pick([300, 3_000]) }, burst: 10 },
+        queueMax: 20,
+        timeoutMs: random.pick([50, 300]),
+      })
+      const simulation = simulate({
+        ...{ random, plan, isShared: true, isSlow: true },
+        ...{ trouble: random.pick([0, 0.03]), networkMs: random.pick([100, 1_000]) },
+      })
+      const { nodes } = simulation
+      for (let at = 0; at < 3; at++) simulation.join()
+      let busy: readonly boolean[] = []
+      for (let step = 0; step < 2_000; step++) {
+        if (step % 100 === 0) busy = nodes.map(() => random.next() < 0.5)
+        for (const [at, node] of nodes.entries()) {
+          if (random.next() < (node.isCut ? 0.003 : 0.002)) node.isCut = !node.isCut
+          if (random.next() < (node.isPaused ? 0.03 : 0.001)) node.isPaused = !node.isPaused
+          const { waiting = 0 } = node.budgets.stats()[0] ?? {}
+          if (node.isPaused || !busy[at]) continue
+          for (let more = waiting; more < 5; more++) simulation.ask(node, { priority: 'normal' })
+        }
+        await simulation.step(20)
+      }
+      calls += simulation.calls.length
+      expectKept(simulation, plan, seed)
+    },
+  )
+
+  test('calls were made at all', () => {
+    expect(calls).toBeGreaterThan(seeds.length * 200)
+  })
+
+  test('fewer units than nodes: they go round', async () => {
+    const random = createRandom(7)
+    const plan = planOf(random, {
+      ...{ rate: { quota: 2, windowMs: 1_000 }, burst: 0, timeoutMs: 300 },
+    })
+    const simulation = simulate({ random, plan, isShared: true, trouble: 0 })
+    for (let at = 0; at < 4; at++) simulation.join()
+    for (let step = 0; step < 700; step++) {
+      for (const node of simulation.nodes) {
+        const { waiting = 0 } = node.budgets.stats()[0] ?? {}
+        if (waiting === 0) simulation.ask(node, { priority: 'normal' })
+      }
+      await simulation.step(100)
+    }
+    const served = Map.groupBy(simulation.calls, ({ node }) => node)
+    expect([0, 1, 2, 3].map((at) => (served.get(at)?.length ?? 0) > 5)).toEqual([
+      true,
+      true,
+      true,
+      true,
+    ])
+    expectKept(simulation, plan, 7)
+  })
 
   test.each([1, 2, 3, 4, 5])(
     'a dead one’s units are others’ within the bound: seed %d',

@@ -1,6 +1,6 @@
 /** Whatever is wrong with an upstream, nobody sees an error for a value that was known; and it is back when it is. */
 import { describe, expect, test } from 'bun:test'
-import { proxy, type ProxyOptions } from '../../src/kit.ts'
+import { budget, proxy, type AppOptions, type ProxyOptions } from '../../src/kit.ts'
 import { faultOf, tempFolder, until } from '../harness.ts'
 import { startFakeUpstream, type FakeUpstream, type UpstreamFault } from '../lib/upstream.ts'
 import { runServer, type TestServer } from '../server.ts'
@@ -9,7 +9,11 @@ import { openUpstream, rawServer, wire } from './setup.ts'
 const path = '/api/prices?ids=SOL'
 
 /** The server, with a proxy of the provider whose answers are old at once and good for an hour when it fails. */
-async function open(where: () => string, options: Partial<ProxyOptions> = {}) {
+async function open(
+  where: () => string,
+  options: Partial<ProxyOptions> = {},
+  rest: Partial<AppOptions> = {},
+) {
   const folder = tempFolder()
   const prices = proxy({
     upstream: () => `${where()}/price/v3`,
@@ -20,7 +24,7 @@ async function open(where: () => string, options: Partial<ProxyOptions> = {}) {
     timeout: '200ms',
     ...options,
   })
-  const server = await runServer({ app: { proxies: { '/api/prices': prices } }, folder })
+  const server = await runServer({ app: { ...rest, proxies: { '/api/prices': prices } }, folder })
   return {
     ...server,
     async [Symbol.asyncDispose]() {
@@ -101,8 +105,11 @@ describe('a value that is known', () => {
     provider.set('SOL', 1)
     expect(await priceOf(await server.get(path))).toBe(1)
     for (where of ['http://nowhere.invalid', provider.tlsUrl]) {
-      const response = await server.get(path)
-      expect([response.headers.get('x-cache'), await priceOf(response)]).toEqual(['stale', 1])
+      await until(async () => {
+        const response = await server.get(path)
+        expect(await priceOf(response)).toBe(1)
+        return response.headers.get('x-cache') === 'stale'
+      }, 'the old one stands in')
     }
   })
 })
@@ -114,6 +121,20 @@ test('what was never known is a problem, with the time to wait, and says nothing
   const response = await server.get(path)
   expect([response.status, response.headers.get('retry-after')]).toEqual([503, '40'])
   expect(await response.json()).toMatchObject({ detail: 'the upstream answered 429' })
+  for (const fault of [{ kind: 'silent' }, { kind: 'huge' }, { kind: 'truncated' }] as const) {
+    provider.fault = fault
+    const answered = await server.get(`/api/prices?ids=${fault.kind}`)
+    expect([answered.status, await answered.text()]).toEqual([
+      fault.kind === 'silent' ? 504 : 503,
+      expect.not.stringContaining('127.0.0.1'),
+    ])
+  }
+  // Who runs it is told.
+  const told = server.log.lines.flatMap(({ fields }) => {
+    const error = fields['error']
+    return error instanceof Error ? [String(error.cause)] : []
+  })
+  expect(told.join()).toContain(new URL(provider.url).host)
 })
 
 test('the breaker is seen in the metrics: open while it is down, and nobody asks; closed when it is back', async () => {
@@ -135,6 +156,31 @@ test('the breaker is seen in the metrics: open while it is down, and nobody asks
     return !(await isOpen(server, provider))
   }, 'it closes')
   expect(server.log.lines.map(({ event }) => event)).toContain('upstream.back')
+})
+
+test('a budget that is used up: the old answer, or how long to wait', async () => {
+  await using provider = startProvider()
+  await using server = await open(
+    () => provider.url,
+    { budget: 'b' },
+    {
+      budgets: { b: budget({ rate: '1/min' }) },
+    },
+  )
+  provider.set('SOL', 1)
+  await server.get(path)
+  provider.set('SOL', 2)
+  await until(async () => {
+    const response = await server.get(path)
+    expect(await priceOf(response)).toBe(1)
+    return response.headers.get('x-cache') === 'stale'
+  }, 'the old one stands in')
+  const other = await server.get('/api/prices?ids=BTC')
+  expect(other.status).toBe(503)
+  expect(Number(other.headers.get('retry-after'))).toBeGreaterThan(30)
+  expect(provider.arrivals.length).toBe(1)
+  const metrics = await (await server.get('/api/metrics')).text()
+  expect(metrics).toContain('belfry_budget_calls_total{budget="b",key="0"} 1\n')
 })
 
 test('all who ask at once are one call', async () => {

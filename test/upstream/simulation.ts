@@ -27,6 +27,8 @@ export interface Node {
   isPaused: boolean
   /** Of the clock, not run yet because of a pause. */
   owedMs: number
+  /** Answers that came meanwhile. */
+  readonly inbox: (() => void)[]
 }
 
 export interface Call extends Span {
@@ -57,10 +59,14 @@ export interface SimulationOptions {
   readonly isShared: boolean
   /** Share of requests to the ledger that something happens to. */
   readonly trouble?: number
+  /** Requests to the ledger take up to so long, there and back each. Default 200. */
+  readonly networkMs?: number
+  /** Calls take nearly as long as they may. */
+  readonly isSlow?: boolean
 }
 
 export function simulate(options: SimulationOptions): Simulation {
-  const { random, plan, isShared, trouble = 0.05 } = options
+  const { random, plan, isShared, trouble = 0.05, networkMs = 200, isSlow = false } = options
   const { timeoutMs } = plan
   const world = createTestClock()
   const ledger = createLedger(world)
@@ -79,11 +85,17 @@ export function simulate(options: SimulationOptions): Simulation {
       const clock = createTestClock(Date.UTC(2026, 0, 1) + (random.next() - 0.5) * 1e9)
       // ± 200 ppm: what bad crystals do.
       const pace = 1 + (random.next() - 0.5) * 4e-4
-      const state = { isCut: false, isDead: false, isPaused: false, owedMs: 0 }
+      const state: Pick<Node, 'isCut' | 'isDead' | 'isPaused' | 'owedMs' | 'inbox'> = {
+        isCut: false,
+        isDead: false,
+        isPaused: false,
+        owedMs: 0,
+        inbox: [],
+      }
       const request = <T>(run: () => T): Promise<T> =>
         new Promise((resolve, reject) => {
-          const there = random.below(200)
-          const back = random.below(200)
+          const there = random.below(networkMs)
+          const back = random.below(networkMs)
           const chance = random.next()
           const isLost = state.isCut || chance < trouble
           const isDelayed = !state.isCut && chance < trouble / 3
@@ -96,8 +108,12 @@ export function simulate(options: SimulationOptions): Simulation {
             if (chance > 1 - trouble) return
             world.after(back, () => {
               if (state.isCut || state.isDead) return
-              giveUp()
-              resolve(result)
+              const hear = (): void => {
+                giveUp()
+                resolve(result)
+              }
+              if (state.isPaused) state.inbox.push(hear)
+              else hear()
             })
           })
         })
@@ -157,6 +173,7 @@ export function simulate(options: SimulationOptions): Simulation {
     else if (node.owedMs > 0) {
       node.clock.jump(node.owedMs + node.pace)
       node.owedMs = 0
+      for (const hear of node.inbox.splice(0)) hear()
     } else node.clock.advance(node.pace)
   }
 
@@ -168,7 +185,7 @@ export function simulate(options: SimulationOptions): Simulation {
     const [first, second] = [random.next(), random.next()]
     // No answer, and its sender forgets it.
     if (first < 0.03) return span(sentMs + timeoutMs)
-    const ms = second ** 3 * timeoutMs * 0.95
+    const ms = (isSlow ? 0.99 : second ** 3 * 0.95) * timeoutMs
     if (first < 0.08) {
       // Cancelled, and on its way all the same.
       node.clock.after(ms, () => grant.done({ failed: new Error('cancelled') }))
@@ -184,13 +201,13 @@ export function simulate(options: SimulationOptions): Simulation {
   return simulation
 }
 
-interface Ledger {
+export interface Ledger {
   read(query: Query): RawRow[]
   write(ops: readonly Query[]): void
 }
 
 /** The statements of `src/store`, at the simulation's time. */
-function createLedger(world: TestClock): Ledger {
+export function createLedger(world: TestClock): Ledger {
   const db = new Database(':memory:')
   db.exec(shares0006)
   const timed = (sql: string): string =>

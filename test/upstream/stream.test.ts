@@ -218,11 +218,11 @@ describe('server-sent events', () => {
 
 test('the parser hears the same, however it is cut into pieces', () => {
   const text =
-    'id: 1\r\ndata: ä\r\n\r\n: c\n\ndata\ndata:  b\n\nretry: 5\revent: e\rdata: c\r\rdata: d\n\n'
+    'id: 1\r\ndata: ä\r\ndata: 2\r\n\r\n: c\n\ndata\ndata:  b\n\nretry: 5\revent: e\rdata: c\r\rdata: d\n\n'
   const bytes = new TextEncoder().encode(text)
   const whole = createSseParser(1_000, '').push(bytes)
   expect(whole).toEqual([
-    { data: 'ä', event: 'message', id: '1' },
+    { data: 'ä\n2', event: 'message', id: '1' },
     { data: '\n b', event: 'message', id: '1' },
     { data: 'c', event: 'e', id: '1' },
     { data: 'd', event: 'message', id: '1' },

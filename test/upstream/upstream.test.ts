@@ -1,6 +1,6 @@
 /** Calls that share, wait, are tried again, are led on, and are kept. */
 import { describe, expect, test } from 'bun:test'
-import { createSharesAlone } from '../../src/store/store.ts'
+import { createSharesAlone, type Shares } from '../../src/store/store.ts'
 import { createTestClock, type TestClock } from '../clock.ts'
 import { createTestLog, faultOf, until } from '../harness.ts'
 import { startFakeUpstream } from '../lib/upstream.ts'
@@ -252,12 +252,16 @@ describe('under a budget', () => {
   }
 
   /** Time goes when it is told to. */
-  function open(clock: TestClock, changed: Partial<BudgetPlan> = {}) {
+  function open(
+    clock: TestClock,
+    changed: Partial<BudgetPlan> = {},
+    shares: Shares = createSharesAlone(),
+  ) {
     const log = createTestLog()
     const plans = [{ ...plan, ...changed }]
     const budgets = createBudgets(
       {
-        ...{ clock, log, env: {}, shares: createSharesAlone(), isAlone: false },
+        ...{ clock, log, env: {}, shares, isAlone: false },
         allowances: {
           now: () => Promise.resolve(0),
           draw: () => Promise.reject(new Error('none')),
@@ -382,6 +386,20 @@ describe('under a budget', () => {
     await budgets.stop()
   })
 
+  test('while there are no turns, it waits as long as one waits for one, once', async () => {
+    await using server = await rawServer((socket) => void socket.write(wire('200 X', {}, 'ok')))
+    const clock = createTestClock()
+    const none = { units: 0, leave: () => Promise.resolve(), onChange: () => {} }
+    const { ask, budgets, upstream } = open(clock, {}, { join: () => none, stop() {} })
+    const asked = faultOf(() => ask(server.url))
+    await until(() => budgets.stats()[0]?.waiting === 1, 'it waits')
+    clock.advance(30_000)
+    expect((await asked).message).toBe('budget b: no turn within 30000 ms')
+    expect([upstream.stats().retries, server.requests.length]).toEqual([0, 0])
+    expect(upstream.stats().origins[0]?.failures).toBe(0)
+    await budgets.stop()
+  })
+
   test('a turn that was had before is the first call’s; dropped, it is nobody’s', async () => {
     await using server = await rawServer((socket) => void socket.write(wire('200 X', {}, 'ok')))
     const { budgets, upstream } = open(createTestClock(), { burst: 10 })
@@ -394,6 +412,18 @@ describe('under a budget', () => {
     other.drop()
     await upstream.fetch(server.url, { budget: 'b', allowPrivate: true }, other)
     expect([calls(), server.requests.length]).toEqual([3, 2])
+    await budgets.stop()
+  })
+
+  test('a turn that was held for longer than its call may take is not sent with', async () => {
+    await using server = await rawServer((socket) => void socket.write(wire('200 X', {}, 'ok')))
+    const clock = createTestClock()
+    const { budgets, upstream } = open(clock, { burst: 10, timeoutMs: 5_000 })
+    const turn = await upstream.turn('b', { priority: 'normal' })
+    clock.advance(5_000)
+    await upstream.fetch(server.url, { budget: 'b', allowPrivate: true }, turn)
+    expect(server.requests).toHaveLength(1)
+    expect(budgets.stats()[0]?.keys[0]?.calls).toBe(2)
     await budgets.stop()
   })
 })

@@ -1,0 +1,94 @@
+/**
+ * What is mailed to prove that an address is somebody's own: 256 random bits, stored as a hash, good once and not for
+ * long. Made and used within larger writes, so that of two who use one at once one finds it.
+ */
+import type { Clock } from '../lib/clock.ts'
+import { onlyIf, type Query, type Store, type Write } from '../store/store.ts'
+import { hashOf, randomText } from './sessions.ts'
+
+export type MailTokenKind = 'verify' | 'reset'
+
+/** A day, because mail may be slow and people asleep; an hour, because it opens an account. */
+const keptMs = { verify: 24 * 60 * 60_000, reset: 60 * 60_000 } as const
+
+/** Of a user and a kind: those before them are good no more. */
+const tokensOfUserMax = 5
+
+/** In one statement: other writers wait for it. */
+const forgottenAtOnce = 500
+
+export interface MailTokens {
+  /**
+   * `user`: selects one id, or none, and then none is made. `password`: a hash that the account gets with the
+   * verification.
+   */
+  make(
+    kind: MailTokenKind,
+    user: Query,
+    password?: string,
+  ): { readonly token: string; readonly ops: Write }
+  /** Whose it is, if it is good. */
+  find(kind: MailTokenKind, token: string): Promise<Found | undefined>
+  /** It was found good, and is no more, nor are others of this user and kind; the write fails if somebody was faster. */
+  use(kind: MailTokenKind, token: string, user: string): Write
+  forget(): Promise<void>
+}
+
+interface Found {
+  readonly user: string
+  readonly password: string | undefined
+}
+
+const pattern = /^bfm_[\w-]{43}$/
+
+export function createMailTokens({
+  clock,
+  store,
+}: {
+  readonly clock: Clock
+  readonly store: Pick<Store, 'read' | 'write'>
+}): MailTokens {
+  return {
+    make(kind, user, password) {
+      const token = `bfm_${randomText(32)}`
+      const insert = `insert into belfry_mail_tokens (hash, kind, user, password, expires)
+        select ?, ?, id, ?, ? from (${user.sql})`
+      const older = `delete from belfry_mail_tokens where kind = ? and user in (${user.sql}) and hash not in (
+        select hash from belfry_mail_tokens where kind = ? and user in (${user.sql}) order by expires desc limit ?)`
+      const expires = clock.now() + keptMs[kind]
+      return {
+        token,
+        ops: [
+          {
+            sql: insert,
+            params: [hashOf(token), kind, password ?? null, expires, ...user.params],
+          },
+          { sql: older, params: [kind, ...user.params, kind, ...user.params, tokensOfUserMax] },
+        ],
+      }
+    },
+    async find(kind, token) {
+      if (!pattern.test(token)) return undefined
+      const sql =
+        'select user, password from belfry_mail_tokens where hash = ? and kind = ? and expires > ?'
+      const params = [hashOf(token), kind, clock.now()]
+      const [row] = await store.read({ sql, params }, { from: 'primary' })
+      if (!row) return undefined
+      const [user, password] = row
+      return { user: String(user), password: typeof password === 'string' ? password : undefined }
+    },
+    use(kind, token, user) {
+      const condition =
+        'exists (select 1 from belfry_mail_tokens where hash = ? and kind = ? and user = ?)'
+      return [
+        onlyIf(condition, [hashOf(token), kind, user]),
+        { sql: 'delete from belfry_mail_tokens where user = ? and kind = ?', params: [user, kind] },
+      ]
+    },
+    async forget() {
+      const over = `select hash from belfry_mail_tokens where expires < ? limit ${forgottenAtOnce}`
+      const sql = `delete from belfry_mail_tokens where hash in (${over})`
+      await store.write([{ sql, params: [clock.now()] }])
+    },
+  }
+}
