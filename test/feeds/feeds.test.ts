@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'bun:test'
 import type { CollectionPlan } from '../../src/collections/collections.ts'
 import { until } from '../harness.ts'
-import { prices, setUp } from './setup.ts'
+import { keyed, prices, setUp } from './setup.ts'
 
 const fcas = { path: 'fcas' } as CollectionPlan
 
@@ -92,6 +92,9 @@ describe('feeds', () => {
     for (const every of ['0.001ms', '10ms', 'soon']) {
       expect(() => setUp({ every: () => every as never })).toThrow('the app file has one problem')
     }
+    const cron = { cron: '@hourly' }
+    expect(() => setUp({ keyed, every: () => cron })).toThrow('the app file has one problem')
+    expect(() => setUp({ every: () => cron })).not.toThrow()
   })
 
   test('in an overload ticks are further apart', async () => {
