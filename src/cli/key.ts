@@ -11,8 +11,8 @@ import { targetOf } from './target.ts'
 export const key: Verb = {
   usage: 'key create|list|revoke <app.ts>|--app <name>',
   about:
-    'API keys for other servers. create: --name <text> --scope admin|publish:<topics>|read:<topics>… [--expires 90d],\n' +
-    '      as --scope publish:chat:*; the key is shown once. revoke: --id <id>, as list shows it',
+    'API keys for other servers. create: --name <text> --scope admin|publish:<topics>|read:<topics>|write:<collections>…\n' +
+    '      [--expires 90d], as --scope publish:chat:*; the key is shown once. revoke: --id <id>, as list shows it',
   async run([action = '', ...args]) {
     const act = actions[action]
     if (!Object.hasOwn(actions, action) || !act) {

@@ -2,7 +2,7 @@
 import type { Identity, Verdict } from '../auth/auth.ts'
 import { bringAlive, goOn } from './alive.ts'
 import { countRefused, isBarred } from './credentials.ts'
-import { lifetimeFields, objectOf, type Peer } from './peer.ts'
+import { judged, lifetimeFields, objectOf, type Peer } from './peer.ts'
 import { closes, errors, isRecord, refreshPush, reply, type Command } from './protocol.ts'
 import { channelsOf, recheck, subscribeOwn } from './subscribe.ts'
 import { pingSeconds } from './sweep.ts'
@@ -101,14 +101,7 @@ function identify(
     refuse(peer, id, reason)
     return undefined
   }
-  if (!(verdict instanceof Promise)) return judge(verdict)
-  return verdict.then((known) => {
-    let waiting: Promise<void> | undefined
-    peer.act(() => {
-      waiting = judge(known)
-    })
-    return waiting
-  })
+  return judged(peer, verdict, judge)
 }
 
 /**

@@ -126,3 +126,19 @@ export function lifetimeFields(expiresAtMs: number | undefined, nowMs: number): 
 export function objectOf(fields: string): string {
   return fields === '' ? '{}' : `{${fields.slice(0, -1)}}`
 }
+
+/** At once, or in a turn of the peer's own when it is known. */
+export function judged<Known>(
+  peer: Peer,
+  verdict: Known | Promise<Known>,
+  judge: (known: Known) => Promise<void> | undefined,
+): Promise<void> | undefined {
+  if (!(verdict instanceof Promise)) return judge(verdict)
+  return verdict.then((known) => {
+    let waiting: Promise<void> | undefined
+    peer.act(() => {
+      waiting = judge(known)
+    })
+    return waiting
+  })
+}

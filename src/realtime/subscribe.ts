@@ -10,7 +10,7 @@ import { whenAlive } from './alive.ts'
 import { countRefused, isBarred } from './credentials.ts'
 import type { Publication } from './history.ts'
 import type { Match, Seat, Topic } from './hub.ts'
-import { lifetimeFields, noSeats, objectOf, type Grant, type Peer } from './peer.ts'
+import { judged, lifetimeFields, noSeats, objectOf, type Grant, type Peer } from './peer.ts'
 import type { Member } from './presence.ts'
 import {
   closes,
@@ -99,14 +99,7 @@ function withPass(
     } else peer.error(id, errors.denied)
     return undefined
   }
-  if (!(verdict instanceof Promise)) return judge(verdict)
-  return verdict.then((known) => {
-    let waiting: Promise<void> | undefined
-    peer.act(() => {
-      waiting = judge(known)
-    })
-    return waiting
-  })
+  return judged(peer, verdict, judge)
 }
 
 function begin(peer: Peer, id: number, wish: Wish, pass?: TopicPass): void {
