@@ -8,6 +8,7 @@ import type { AuthConfig } from './auth/auth.ts'
 import { Fault, type FieldProblem } from './fault.ts'
 import { parseDurationMs } from './lib/duration.ts'
 import type { LogLevel } from './observe/log.ts'
+import type { Mode } from './overload/overload.ts'
 import type { DatabaseOptions, RedisTarget } from './store/store.ts'
 
 export interface Config {
@@ -22,6 +23,8 @@ export interface Config {
   /** Whose `X-Forwarded-For` is believed: addresses, ranges, `loopback`, `private`. */
   readonly trustedProxies: readonly string[]
   readonly logLevel: LogLevel
+  /** What is given up under load until somebody says otherwise. */
+  readonly overloadMode: Mode
   /** Of sockets and streams; absent: the default. */
   readonly connections: {
     readonly connectionsPerUserMax?: number
@@ -34,6 +37,7 @@ export interface Config {
 export type Env = Readonly<Record<string, string | undefined>>
 
 const logLevels: readonly LogLevel[] = ['debug', 'info', 'warn', 'error']
+const overloadModes: readonly Mode[] = ['auto', 'normal', 'saving', 'emergency', 'closed']
 
 /** Named in the architecture, not served yet: setting one must not look as if it worked. */
 const notYet = ['CDN_BASE_URL', 'SENTRY_DSN', 'WORKERS']
@@ -56,6 +60,10 @@ export function readConfig(appName: string, env: Env = process.env): Config {
   const level = get('LOG_LEVEL') ?? 'info'
   const logLevel = logLevels.find((known) => known === level)
   if (!logLevel) problem('LOG_LEVEL', `must be one of ${logLevels.join(', ')}`)
+
+  const modeName = get('OVERLOAD_MODE') ?? 'auto'
+  const overloadMode = overloadModes.find((known) => known === modeName)
+  if (!overloadMode) problem('OVERLOAD_MODE', `must be one of ${overloadModes.join(', ')}`)
 
   const count = (name: string): number | undefined => {
     const text = get(name)
@@ -92,7 +100,7 @@ export function readConfig(appName: string, env: Env = process.env): Config {
     }
   }
 
-  if (problems.length > 0 || !logLevel || !database) {
+  if (problems.length > 0 || !logLevel || !overloadMode || !database) {
     throw new Fault('invalid', 'the environment is not valid', { fields: problems })
   }
   return {
@@ -113,6 +121,7 @@ export function readConfig(appName: string, env: Env = process.env): Config {
     corsOrigins,
     trustedProxies,
     logLevel,
+    overloadMode,
     connections: {
       ...(perUser === undefined ? {} : { connectionsPerUserMax: perUser }),
       ...(perAddress === undefined ? {} : { connectionsPerAddressMax: perAddress }),

@@ -17,6 +17,11 @@ export const faultCodes = {
   too_large: { meaning: 'a size limit is exceeded', retryable: false, level: 'debug' },
   too_many: { meaning: 'a rate or a count limit is exceeded', retryable: true, level: 'debug' },
   unavailable: { meaning: 'something needed is down or full', retryable: true, level: 'warn' },
+  overloaded: {
+    meaning: 'more is asked than can be done',
+    retryable: true,
+    level: 'debug',
+  },
   timeout: { meaning: 'something needed took too long', retryable: true, level: 'warn' },
   internal: { meaning: 'a bug or an unknown failure', retryable: false, level: 'error' },
 } as const

@@ -41,6 +41,13 @@ import {
 import { createGauges } from './observe/gauges.ts'
 import { createLog, type Log } from './observe/log.ts'
 import { createMetrics } from './observe/metrics.ts'
+import {
+  createMemory,
+  createOverload,
+  createStolen,
+  threadCpuMs,
+  type Overload,
+} from './overload/overload.ts'
 import { schemaOf, type Plan } from './plan/plan.ts'
 import { createRealtime, type Connection } from './realtime/realtime.ts'
 import type { Db, TransactionOptions, Tx } from './store/declare.ts'
@@ -93,6 +100,7 @@ export interface Rooms {
   readonly upstream: ReturnType<typeof createUpstream>
   readonly auth: Awaited<ReturnType<typeof createAuth>>
   readonly backups: ReturnType<typeof createBackups>
+  readonly overload: Overload
 }
 
 /** Faults: whatever keeps it from serving, said so that an operator can mend it. Leaves nothing running then. */
@@ -114,7 +122,11 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   // Known once the store is started; nobody reads before.
   const tier = { namespace: '' }
   const shared = redis && createRedisTier({ redis, clock }, tier)
-  const cache = createCache({ clock, shared }, { groups: plan.tables.map(tableTagOf) })
+  const overload = overloadOf({ clock, log, store }, config, () => realtime.connectionShare())
+  const cache = createCache(
+    { clock, shared, relief: overload },
+    { groups: plan.tables.map(tableTagOf) },
+  )
   const limiter = createLimiter(
     { clock, shared: redis },
     { namespace: `belfry:${plan.name}:limits` },
@@ -172,7 +184,10 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   const warmer = createWarmer({ collections, store, clock, log }, hottest)
 
   auth.evictFrom(realtime.signedIn)
-  store.onChange(({ notice }) => notice && auth.hear(notice))
+  store.onChange(({ notice }) => {
+    if (notice) auth.hear(notice)
+    if (notice?.kind === modeNotice) overload.hear(notice.data)
+  })
   store.onGap(() => loadAgain(auth, { clock, log }))
   // The log's followers, in the order that keeps promises: first nobody can hit the old entry any
   // more, then the event goes out, so that a client who refetches on it sees the new row.
@@ -211,6 +226,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       ...askingOf(upstream, isShared ? shares : undefined),
       follow: (options) => createFollower({ clock, log }, options),
       shared: redis && { redis, namespace: channelsOf(plan, config) },
+      slowdown: () => overload.factor,
     },
     plan.feeds,
   )
@@ -240,6 +256,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     {
       auth,
       limiter,
+      overload,
       credentials,
       collections,
       realtime,
@@ -282,11 +299,12 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     listenToNews(redis, store, plan)
     realtime.followed(store.stats().seq)
     await auth.load()
+    await recallMode(overload, store)
     await knowRecent(cache, store, redis !== undefined)
     await warmer.start()
     bun = listen(config, fetch)
     local = listenLocal(
-      { auth, backups, collections, health, log, now: clock.now, realtime },
+      { auth, backups, collections, overload, health, log, now: clock.now, realtime },
       { socket: adminSocket(config.database), database: databaseName(config.database) },
     )
   } catch (cause) {
@@ -297,9 +315,10 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   }
   realtime.start()
   await budgets.start?.()
+  overload.start()
   feeds.start()
   await backups.start()
-  metrics.gauges(createGauges({ store, cache, realtime, auth, backups, limiter, feeds }))
+  metrics.gauges(createGauges({ store, cache, realtime, auth, backups, limiter, feeds, overload }))
   metrics.gauges(() => upstreamGauges(upstream.stats()))
   metrics.gauges(() => budgetGauges(budgets.stats()))
   detach(adviseIndexes(store, plan, log), (error) =>
@@ -310,10 +329,11 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   return {
     url: `http://${reachableHost(config.host)}:${bun.port}`,
     port: bun.port ?? config.port,
-    rooms: { store, cache, realtime, collections, feeds, upstream, auth, backups },
+    rooms: { store, cache, realtime, collections, feeds, upstream, auth, backups, overload },
     async stop() {
       if (isDraining) return
       isDraining = true
+      overload.stop()
       await feeds.stop()
       await realtime.drain()
       realtime.stop()
@@ -361,6 +381,38 @@ async function adviseIndexes(store: Rooms['store'], plan: Plan, log: Log): Promi
     log.warn('collections.index_missing', { table, add, serves })
   }
   log.debug('collections.indexes_checked')
+}
+
+/** Of a mode, in the log and among what is remembered. */
+const modeNotice = 'mode'
+
+function overloadOf(
+  deps: { clock: Clock; log: Log; store: Rooms['store'] },
+  { overloadMode }: Config,
+  connectionShare: () => number,
+): Overload {
+  const { store } = deps
+  return createOverload(
+    {
+      ...deps,
+      readsWaitMs: store.readsWaitMs,
+      writesWaitMs: store.writesWaitMs,
+      cpuMs: threadCpuMs,
+      stolenMs: createStolen(),
+      memoryShare: createMemory(),
+      connectionShare,
+      async announce(said) {
+        await store.remember(modeNotice, JSON.stringify(said))
+        await store.note({ kind: modeNotice, data: said }, [])
+      },
+    },
+    overloadMode,
+  )
+}
+
+async function recallMode(overload: Overload, store: Rooms['store']): Promise<void> {
+  const said = await store.recall(modeNotice)
+  if (said !== undefined) overload.hear(JSON.parse(said))
 }
 
 /** Between two tries. */

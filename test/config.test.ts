@@ -26,6 +26,7 @@ describe('readConfig', () => {
       corsOrigins: [],
       trustedProxies: [],
       logLevel: 'info',
+      overloadMode: 'auto',
       connections: {},
     })
     expect(env).toEqual({})
@@ -137,6 +138,7 @@ describe('readConfig', () => {
     const env = {
       PORT: '70000',
       LOG_LEVEL: 'loud',
+      OVERLOAD_MODE: 'panic',
       DATABASE_URL: 'postgres://db.example',
       DATABASE_READ_REPLICA_URL: 'http://a, ./b.db',
       DATABASE_REPLICA_PATH: 'a.db',
@@ -159,6 +161,7 @@ describe('readConfig', () => {
       'JWKS_URL',
       'JWT_CLOCK_TOLERANCE',
       'LOG_LEVEL',
+      'OVERLOAD_MODE',
       'PORT',
       'REDIS_URL',
     ])

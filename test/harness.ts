@@ -13,6 +13,9 @@ import {
   type StoreOptions,
 } from '../src/store/store.ts'
 
+/** On a machine that is busy with other tests no server is to refuse anything for that; tests of overload say otherwise. */
+export const calm = { OVERLOAD_MODE: 'normal' }
+
 export interface TempFolder extends Disposable {
   readonly path: string
   file(name: string): string

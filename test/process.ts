@@ -1,6 +1,7 @@
 /** Belfry as its users start it: a process of its own, spoken to through its port. */
 import { readdirSync, readFileSync } from 'node:fs'
 import { must } from '../src/lib/assert.ts'
+import { calm } from './harness.ts'
 
 export interface BelfryProcess extends AsyncDisposable {
   readonly url: string
@@ -30,7 +31,7 @@ export const source: readonly string[] = [
 ]
 
 /** Only what a program needs to start: nothing of this machine's settings leaks into a test. */
-const bareEnv = { PATH: process.env['PATH'] ?? '', HOME: process.env['HOME'] ?? '/' }
+const bareEnv = { PATH: process.env['PATH'] ?? '', HOME: process.env['HOME'] ?? '/', ...calm }
 
 /** Runs a verb to its end. */
 export async function runBelfry({ command = source, args, cwd, env }: SpawnOptions) {

@@ -3,7 +3,7 @@ import { readConfig, type Env } from '../src/config.ts'
 import { app, type AppOptions } from '../src/plan/declare.ts'
 import { compilePlan } from '../src/plan/plan.ts'
 import { startServer, type Server, type ServerOptions } from '../src/server.ts'
-import { createTestLog, type TempFolder } from './harness.ts'
+import { calm, createTestLog, type TempFolder } from './harness.ts'
 
 export interface TestServer extends Server, AsyncDisposable {
   readonly log: ReturnType<typeof createTestLog>
@@ -35,6 +35,7 @@ export async function runServer({
     DATABASE_URL: `file:${folder.file('test.db')}`,
     JWT_SECRET: testSecret,
     API_KEY: testApiKey,
+    ...calm,
     ...env,
   })
   const server = await startServer({ plan, config, log, ...rest })

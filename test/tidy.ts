@@ -16,7 +16,7 @@ const levels: Readonly<Record<string, number>> = {
   ...{ lib: 0, fault: 0, version: 0, client: 0 },
   ...{ config: 1, observe: 1, db: 1 },
   ...{ store: 2 },
-  ...{ cache: 3, limits: 3, auth: 3, realtime: 3, jobs: 3, upstream: 3 },
+  ...{ cache: 3, limits: 3, auth: 3, realtime: 3, overload: 3, jobs: 3, upstream: 3 },
   ...{ collections: 4, feeds: 4, backup: 4 },
   ...{ kit: 5, plan: 5, apps: 5, page: 5 },
   ...{ http: 6, cli: 6 },

@@ -13,7 +13,8 @@
  *
  * Near the end of its time an entry that is still asked for is loaded anew in the background, and so is one
  * that was asked for and became invalid (hot.ts); a load that failed is not tried again for a moment; "there
- * is no such thing" is remembered for a short while.
+ * is no such thing" is remembered for a short while. In an overload (`Relief`) what is valid and may be stale is served at
+ * once, and loaded anew in the background after some TTLs.
  *
  * Hits are answered synchronously: the hot path makes no promise. Bodies are shared: never changed, and used in
  * the turn of the event loop that gave them (tier-memory.ts).
@@ -68,8 +69,18 @@ export interface CachePolicy {
   readonly ttlMs: number
   /** In the tier that nodes share; by default as long as in memory. */
   readonly sharedTtlMs?: number | undefined
-  /** After the TTL, how long an entry may stand in for a store that fails. */
+  /** After the TTL, how long an entry may stand in for a store that fails, or for a load that is too much. */
   readonly staleMs: number
+  /** Whose load is not begun in an overload. */
+  readonly priority?: 'high' | 'normal' | 'low' | undefined
+}
+
+/** What an overload asks of the cache. */
+export interface Relief {
+  /** 1, or by how much TTLs are longer as far as `staleMs` allows. */
+  readonly factor: number
+  /** Whether somebody may have something loaded. */
+  mayLoad(priority: CachePolicy['priority']): boolean
 }
 
 /** What happened, as a closed union: headers, metrics and tests read this one value. */
@@ -79,6 +90,8 @@ export interface CacheRead {
   readonly state: CacheState
   /** Answered by a load that another caller had started. */
   readonly isCoalesced: boolean
+  /** It is stale to spare a load, and not because one failed. */
+  readonly isSparing?: boolean
   readonly entry: CacheEntry
 }
 
@@ -145,6 +158,7 @@ export interface CacheOptions extends Partial<Bounds> {
 export interface CacheDeps {
   readonly clock: Clock
   readonly shared?: SharedTier | undefined
+  readonly relief?: Relief | undefined
 }
 
 interface Landed {
@@ -172,7 +186,7 @@ interface Kept extends Proven {
 }
 
 export function createCache(deps: CacheDeps, options: CacheOptions = {}): Cache {
-  const { clock, shared } = deps
+  const { clock, shared, relief = noRelief } = deps
   const { random = Math.random, refreshAheadShare = refreshAheadShareDefault } = options
   const tier = createMemoryTier<Kept>({ ...cacheDefaults, ...options }, clock)
   const validity = createValidity(options.groups ?? [])
@@ -354,6 +368,10 @@ export function createCache(deps: CacheDeps, options: CacheOptions = {}): Cache 
   const isUsable = (spare: Kept | undefined): spare is Kept =>
     spare !== undefined && isGood(spare) && clock.now() < spare.staleUntilMs && !isGone(spare)
 
+  /** In an overload: what may be stale is, and is loaded seldom. */
+  const isSpared = (entry: Kept | undefined, { staleMs }: CachePolicy): entry is Kept =>
+    relief.factor > 1 && staleMs > 0 && isUsable(entry) && !entry.isAbsent
+
   /** Undefined if it takes too long for whoever could have something else. */
   const soon = async (landing: Promise<Landed>): Promise<Landed | undefined> => {
     const late = Promise.withResolvers<undefined>()
@@ -374,13 +392,21 @@ export function createCache(deps: CacheDeps, options: CacheOptions = {}): Cache 
         countsOf(policy).hits++
         // A function may be of a request that is over: it is not called again without one.
         if (++entry.hits === 1 && typeof from !== 'function') hot.add(entry)
-        if (now > entry.freshUntilMs - policy.ttlMs * refreshAheadShare && !entry.isAbsent) {
+        const isNearEnd = now > entry.freshUntilMs - policy.ttlMs * refreshAheadShare
+        if (isNearEnd && !entry.isAbsent && !isSpared(entry, policy)) {
           refreshSoon({ key, tags, policy, from }, entry)
         }
         return { state: 'hit', isCoalesced: false, entry }
       }
       if (kept && !entry) tier.delete(key)
       countsOf(policy).misses++
+      if (isSpared(entry, policy)) {
+        if (now > entry.freshUntilMs + policy.ttlMs * (relief.factor - 1)) {
+          refreshSoon({ key, tags, policy, from }, entry)
+        }
+        counts.stale++
+        return { state: 'stale', isCoalesced: false, isSparing: true, entry }
+      }
       const joined = flights.find(key, isValid)
       if (joined) {
         counts.coalesced++
@@ -393,6 +419,7 @@ export function createCache(deps: CacheDeps, options: CacheOptions = {}): Cache 
         counts.stale++
         return { state: 'stale', isCoalesced: true, entry }
       }
+      if (!relief.mayLoad(policy.priority)) return Promise.reject(tooMuch())
       return land(depart({ key, tags, policy, from }, 0), false, entry)
     },
     apply(seq, changed, change) {
@@ -424,6 +451,15 @@ export function createCache(deps: CacheDeps, options: CacheOptions = {}): Cache 
 }
 
 const nothing = new Uint8Array(0)
+
+const noRelief: Relief = { factor: 1, mayLoad: () => true }
+
+/** Who reads is told to come back. */
+const retryAfterMs = 2_000
+
+function tooMuch(): Fault {
+  return new Fault('overloaded', 'too much is being loaded', { retryAfterMs })
+}
 
 function sourceOf(from: Load | Source): Source | undefined {
   return typeof from === 'function' ? undefined : from

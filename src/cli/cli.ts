@@ -10,6 +10,7 @@ import { health } from './health.ts'
 import { importVerb } from './import.ts'
 import { key } from './key.ts'
 import { migrate } from './migrate.ts'
+import { mode } from './mode.ts'
 import { plan } from './plan.ts'
 import { replay } from './replay.ts'
 import { restore } from './restore.ts'
@@ -25,7 +26,7 @@ export interface Verb {
 }
 
 const verbs: Readonly<Record<string, Verb>> = {
-  ...{ serve, plan, migrate, token, key, user, health, backup, restore, replay },
+  ...{ serve, plan, migrate, token, key, user, mode, health, backup, restore, replay },
   export: exportVerb,
   import: importVerb,
 }

@@ -17,6 +17,7 @@ import type { Cache, CacheRead } from '../cache/cache.ts'
 import { Fault } from '../fault.ts'
 import { must } from '../lib/assert.ts'
 import type { Log } from '../observe/log.ts'
+import type { Priority } from '../overload/declare.ts'
 import { anyRowTag, keyOf, rowTag, tableTag, type Change, type Store } from '../store/store.ts'
 import { decodeRow, idOf, parseId, parseIdPart, type Columns, type RowData } from './columns.ts'
 import { createCursors } from './cursor.ts'
@@ -61,6 +62,7 @@ export interface CollectionPlan {
   /** Query strings that are loaded before anybody asks. */
   readonly warm: readonly string[]
   readonly staleMs: number
+  readonly priority: Priority
   readonly rules: Pick<CollectionOptions<SQLiteTable>, 'read' | 'create' | 'update' | 'remove'>
   readonly hide: HidePlan
   readonly filters: readonly string[]

@@ -30,6 +30,7 @@ import type { SQLiteColumn, SQLiteTable } from 'drizzle-orm/sqlite-core'
 import type { Audience, User } from '../auth/declare.ts'
 import type { Duration } from '../lib/duration.ts'
 import type { CollectionLimits } from '../limits/declare.ts'
+import type { Priority } from '../overload/declare.ts'
 import type { Where } from './where.ts'
 
 export type Row<T extends SQLiteTable> = T['$inferSelect']
@@ -53,7 +54,10 @@ export interface CollectionOptions<
    * `60s`. With `REDIS_URL`, `{ own: '5s', shared: '10m' }` keeps it longer in the tier that nodes share.
    */
   readonly ttl?: Duration | { readonly own: Duration; readonly shared: Duration }
-  /** How much longer an expired read may be served if the store fails (`X-Cache: stale`). Default: not at all. */
+  /**
+   * How much longer an expired read may be served if the store fails, or is asked too much (`X-Cache: stale`).
+   * Default: not at all.
+   */
   readonly stale?: Duration
 
   /**
@@ -140,6 +144,8 @@ export interface CollectionOptions<
    */
   readonly expand?: Readonly<Record<Expand, SQLiteColumn>>
 
+  /** Who is still served in an overload: see `src/overload/declare.ts`. Default `'normal'`. */
+  readonly priority?: Priority
   /** How often: by the name of a policy, or a rate (`src/limits/declare.ts`). `{ create: 'strict', read: '100/min' }`. */
   readonly limits?: CollectionLimits
 }
@@ -341,7 +347,7 @@ export type CacheTag = SQLiteTable | string
 export interface CachedOptions {
   /** Default `60s`. */
   readonly ttl?: Duration
-  /** How much longer an expired value may be given if the load fails. Default: not at all. */
+  /** How much longer an expired value may be given if the load fails, or in an overload. Default: not at all. */
   readonly stale?: Duration
   readonly tags?: readonly CacheTag[]
   readonly scope: CacheScope

@@ -48,6 +48,8 @@ export interface FeedPlan {
   /** `into` was one path: `load` returns its rows, not an object of rows by path. */
   readonly isSingle: boolean
   readonly publish: string | undefined
+  /** What it publishes is kept in the database: each one is in the topic's history, also one that says nothing new. */
+  readonly isKept: boolean
   readonly budget: string | undefined
   readonly keyed: KeyedPlan | undefined
   /** It does not ask, but listens. */
@@ -223,11 +225,12 @@ export function createFeeds(deps: FeedsDeps, plans: readonly FeedPlan[]): Feeds 
   }
 }
 
-function scheduleOf({ name, every, isAligned }: FeedPlan, env: Env): Schedule {
+function scheduleOf({ name, every, isAligned, keyed }: FeedPlan, env: Env): Schedule {
   const given: unknown = typeof every === 'function' ? every(env) : every
   const schedule = parseSchedule(given, isAligned)
-  if (schedule && everyMsOf(schedule) >= everyMsMin) return schedule
-  const wanted = `a duration of at least ${everyMsMin}ms, or { cron }, is needed`
+  const isFit = !keyed || schedule?.kind === 'every'
+  if (schedule && isFit && everyMsOf(schedule) >= everyMsMin) return schedule
+  const wanted = `a duration of at least ${everyMsMin}ms${keyed ? '' : ', or { cron },'} is needed`
   const shown = isCron(given) ? JSON.stringify(given) : String(given)
   throw new Fault('invalid', 'the app file has one problem', {
     fields: [{ field: `feeds.${name}.every`, message: `gave ${shown}: ${wanted}` }],

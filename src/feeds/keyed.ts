@@ -16,7 +16,7 @@ import type { FeedPlan, FeedsDeps, KeyedPlan, RunningFeed } from './feeds.ts'
 import { createLeader } from './leader.ts'
 import { createRelay, type News } from './relay.ts'
 import { createRounds, type Priority } from './rounds.ts'
-import { textOf, toldOf, valueLengthMax, type Value } from './values.ts'
+import { retellMs, textOf, toldOf, valueLengthMax, type Value } from './values.ts'
 import { Watch, type Key } from './watch.ts'
 
 /** Watched at once; names come from clients. With 300 bytes each and their values, some 20 MB. */
@@ -172,13 +172,18 @@ export function createKeyedFeed(
     return new Fault(isTimeout ? 'timeout' : 'unavailable', message, { cause, retryAfterMs })
   }
 
+  const isRetelling = (): boolean => deps.shared?.redis.isUp === true && !plan.isKept
+
   /** To its subscribers, if it is not what they were told last. */
   const tell = (key: Key): void => {
     const { value } = key
     if (!value || !leader.isLeading || !key.isHeardSomewhere) return
     const text = toldText(value)
-    if (key.told === text) return
+    const now = clock.tick()
+    const isAgain = isRetelling() && now - key.toldAt >= retellMs
+    if (key.told === text && !isAgain) return
     key.told = undefined
+    key.toldAt = now
     try {
       deps.publish(keyed.topicOf(key.name), toldOf(value))
       key.told = text

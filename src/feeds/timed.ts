@@ -11,7 +11,7 @@ import { createLeader } from './leader.ts'
 import { createRelay } from './relay.ts'
 import { isDueWithin, nextDueMs, type Schedule } from './schedule.ts'
 import { streamOf } from './streamed.ts'
-import { textOf, toldOf, valueLengthMax, type Value } from './values.ts'
+import { retellMs, textOf, toldOf, valueLengthMax, type Value } from './values.ts'
 
 /** Rows one tick may bring; more is a mistake or belongs in several ticks. */
 const rowsPerTickMax = 10_000
@@ -34,6 +34,7 @@ export function createTimedFeed(deps: FeedsDeps, plan: FeedPlan, schedule: Sched
   /** What the topic said last; `told` is undefined if it did not get through. */
   let value: Value | undefined
   let told: string | undefined
+  let toldAt = 0
   let first: PromiseWithResolvers<void> | undefined
   /** The moment by the wall clock that was ticked for last. */
   let dueMs: number | undefined
@@ -89,8 +90,11 @@ export function createTimedFeed(deps: FeedsDeps, plan: FeedPlan, schedule: Sched
 
   const tell = (name: string, one: Value): void => {
     const text = one.isStale ? `stale ${one.text}` : one.text
-    if (text === told) return
+    const now = clock.tick()
+    const isRetelling = deps.shared?.redis.isUp === true && !plan.isKept
+    if (text === told && !(isRetelling && now - toldAt >= retellMs)) return
     told = undefined
+    toldAt = now
     deps.publish(name, toldOf(one))
     told = text
   }

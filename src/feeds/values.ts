@@ -16,6 +16,12 @@ export interface Value {
 /** In characters. What is longer does not fit a message between nodes, and is no value but a document. */
 export const valueLengthMax = 48 * 1024
 
+/**
+ * A publication that Redis had no time for reaches the subscribers of this node only. Said again after so long it reaches
+ * them all: Redis lets nothing through that it was told last.
+ */
+export const retellMs = 30_000
+
 /** Undefined: nothing, or nothing that JSON can say. */
 export function textOf(value: unknown): string | undefined {
   if (value === null || value === undefined) return undefined

@@ -31,6 +31,7 @@ export class Key {
   failedAt = -Infinity
   /** What its subscribers were told last; undefined: nothing, or it did not get through. */
   told: string | undefined
+  toldAt = 0
   /** For whoever reads it before there is a value. */
   first: PromiseWithResolvers<void> | undefined
 

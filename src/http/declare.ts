@@ -39,6 +39,7 @@ import type { Load, RouteCache } from '../collections/declare.ts'
 import type { Env, FeedReads } from '../feeds/declare.ts'
 import type { LimitUse } from '../limits/declare.ts'
 import type { Log } from '../observe/log.ts'
+import type { Priority } from '../overload/declare.ts'
 import type { Db } from '../store/declare.ts'
 
 /** What every handler's context has beside Elysia's own. */
@@ -58,6 +59,8 @@ type Empty = {}
 export type RouteOptions = {
   /** How often: a policy's name, a rate, or several (`src/limits/declare.ts`). Default: `writes`, but for GET. */
   limit?: LimitUse
+  /** Who is still served in an overload (`src/overload/declare.ts`). Default `'normal'`. */
+  priority?: Priority
 }
 
 /**

@@ -15,6 +15,7 @@ const statuses: Record<FaultCode, { readonly status: number; readonly title: str
   too_large: { status: 413, title: 'Content Too Large' },
   too_many: { status: 429, title: 'Too Many Requests' },
   unavailable: { status: 503, title: 'Service Unavailable' },
+  overloaded: { status: 503, title: 'Service Unavailable' },
   timeout: { status: 504, title: 'Gateway Timeout' },
   internal: { status: 500, title: 'Internal Server Error' },
 }
@@ -65,7 +66,7 @@ function challenge({ code, message }: Fault): Record<string, string> {
 }
 
 function retry({ code, retryAfterMs }: Fault): Record<string, string> {
-  if (code !== 'too_many' && code !== 'unavailable') return {}
+  if (code !== 'too_many' && code !== 'unavailable' && code !== 'overloaded') return {}
   const seconds = retryAfterMs === undefined ? retryAfterDefaultS : wholeSeconds(retryAfterMs)
   return { 'retry-after': String(seconds) }
 }

@@ -1,7 +1,10 @@
 /**
  * The gates, in one order, written once, before every door:
  *
- *   request id → observe → identify → limit → door (which reads the body)
+ *   request id → observe → (overload) → identify → limit → door (which reads the body)
+ *
+ * In an overload the first thing is whether there is time for it at all: no other gate, no rule and no body is looked at
+ * for what is refused then.
  *
  * Whoever shows credentials that are refused too often is not looked at for a while, so that a flood of forged tokens
  * costs no signatures.
@@ -15,8 +18,11 @@ import type { Clock } from '../lib/clock.ts'
 import type { Credentials, Limiter, LimitPolicy, LimitsDecision } from '../limits/limits.ts'
 import type { Log } from '../observe/log.ts'
 import type { Metrics, Observe } from '../observe/metrics.ts'
+import type { Priority } from '../overload/declare.ts'
+import type { Overload, Queue } from '../overload/overload.ts'
 import { callerOf } from './call.ts'
 import { problemResponse, wholeSeconds } from './faults.ts'
+import { createRefusal } from './refusal.ts'
 import type { Door, Visit } from './visit.ts'
 
 /** Longer URLs are refused before anything looks at them. Bun itself refuses headers above 16 KB. */
@@ -28,6 +34,7 @@ export interface GateDeps {
   readonly log: Log
   readonly metrics: Metrics
   readonly limiter: Limiter
+  readonly overload: Pick<Overload, 'isShedding' | 'admits' | 'begin' | 'end'>
   /** For whoever has no identity to count by. */
   readonly addressOf: (request: Request) => string
   readonly credentials: Credentials
@@ -38,6 +45,10 @@ export interface Entry {
   readonly route: string
   readonly door: Door
   readonly policies?: readonly LimitPolicy[] | undefined
+  /** In an overload; left out: always answered. */
+  readonly priority?: Priority | 'connection' | undefined
+  /** What its answer has to wait for, beyond a turn of the event loop. */
+  readonly queue?: Queue | undefined
 }
 
 /** Through the gates to a door: the entry's, or the same one with its URL already taken apart. */
@@ -46,13 +57,16 @@ export type Enter = (request: Request, door?: Door) => Response | Promise<Respon
 export type Gate = (entry: Entry) => Enter
 
 export function createGate(deps: GateDeps): Gate {
-  const { auth, clock, log, metrics, limiter, addressOf, credentials } = deps
+  const { auth, clock, log, metrics, limiter, overload, addressOf, credentials } = deps
 
   // Unique across restarts and nodes without a random number per request.
   const nextId = createIds(`${crypto.randomUUID().slice(0, 8)}-`)
+  const refusal = createRefusal()
 
   const observed = ({ observe }: Observed, visit: Visit, response: Response): Response => {
-    observe(response.status, clock.tick() - visit.startedAt)
+    const now = clock.tick()
+    overload.end(now)
+    observe(response.status, now - visit.startedAt)
     return response
   }
 
@@ -152,11 +166,18 @@ export function createGate(deps: GateDeps): Gate {
     }
   }
 
+  const isRefused = ({ priority, queue = 'loop' }: Entry, now: number): boolean =>
+    priority !== undefined && !overload.admits(priority, queue, now)
+
   const enter = (entry: Observed, request: Request, door: Door): Response | Promise<Response> => {
     const visit: Mutable<Visit> = {
       id: nextId(),
       startedAt: clock.tick(),
       identity: anonymous,
+    }
+    overload.begin(visit.startedAt)
+    if (overload.isShedding && isRefused(entry, visit.startedAt)) {
+      return observed(entry, visit, refusal(visit.id))
     }
     try {
       if (request.url.length > urlLengthMax) {

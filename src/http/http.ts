@@ -19,6 +19,8 @@ import type { Metrics } from '../observe/metrics.ts'
 import type { Feeds } from '../feeds/feeds.ts'
 import type { Connection, Realtime } from '../realtime/realtime.ts'
 import type { LimitUse } from '../limits/declare.ts'
+import type { Priority } from '../overload/declare.ts'
+import type { Overload } from '../overload/overload.ts'
 import type { LimitsPlan } from '../plan/plan.ts'
 import type { Proxies, ProxyPlan } from '../upstream/upstream.ts'
 import type { RouteContext, RouteExtras, Routes } from './declare.ts'
@@ -30,10 +32,11 @@ import { createClientDoor } from './client.ts'
 import { createEmulationDoors } from './emulation.ts'
 import { createEventsDoor, eventStream } from './events.ts'
 import { problemResponse } from './faults.ts'
-import { createGate } from './gates.ts'
+import { createGate, type Entry } from './gates.ts'
 import { createHealthDoor, createMetricsDoor, type Health } from './operations.ts'
 import { createIngestDoor } from './ingest.ts'
 import { createLane } from './lane.ts'
+import { createModeDoor } from './mode.ts'
 import { createOriginCheck } from './origin.ts'
 import { createPageDoors } from './page.ts'
 import { createProxyDoor } from './proxy.ts'
@@ -56,6 +59,7 @@ export { finishRequests, listen } from './listen.ts'
 export interface HttpDeps {
   readonly auth: Auth
   readonly limiter: Limiter
+  readonly overload: Overload
   readonly credentials: Credentials
   readonly collections: Collections
   readonly realtime: Realtime
@@ -119,19 +123,26 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
     routes.route(method, path, handler.bind(undefined))
   }
   type Policies = readonly LimitPolicy[]
-  const on = (method: string, path: string, door: Door, policies?: Policies): void => {
-    const enter = gate({ route: `${method} ${path}`, door, policies })
+  type Kind = Entry['priority']
+  /** `kind`: left out, it is answered in any overload. */
+  const on = (method: string, path: string, door: Door, kind?: Kind, policies?: Policies): void => {
+    const queue = method === 'GET' ? undefined : 'writes'
+    const enter = gate({ route: `${method} ${path}`, door, policies, priority: kind, queue })
     route(method, path, (request) => enter(request))
   }
   const lane = createLane()
-  const onRead = (path: string, read: ReadDoor, policies?: Policies): void => {
+  const onRead = (path: string, read: ReadDoor, priority: Priority, policies?: Policies): void => {
     const door: Door = (request, visit) => read(request.url)(request, visit)
-    route('GET', path, lane.learning(gate({ route: `GET ${path}`, door, policies }), read))
+    route(
+      'GET',
+      path,
+      lane.learning(gate({ route: `GET ${path}`, door, policies, priority }), read),
+    )
   }
 
   const { page, file } = createPageDoors(clock, options.page)
-  on('GET', '/', page)
-  on('GET', '/belfry.js', createClientDoor(clock))
+  on('GET', '/', page, 'normal')
+  on('GET', '/belfry.js', createClientDoor(clock), 'normal')
   on('GET', '/api/health', createHealthDoor(deps.health, clock))
   on('GET', '/api/metrics', createMetricsDoor(deps.metrics, clock))
   const { cache, follow } = deps
@@ -144,10 +155,19 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
     ? createAccountDoors({ accounts, credentials: deps.credentials, addressOf, tick })
     : []
   for (const { method, path, door } of accountDoors) {
-    on(method, path, door, method === 'POST' ? writes : undefined)
+    const kind = path.startsWith('/api/admin/') ? undefined : 'high'
+    on(method, path, door, kind, method === 'POST' ? writes : undefined)
   }
+  const { overload } = deps
+  const mode = createModeDoor({ overload, tick })
+  on('GET', '/api/admin/mode', mode)
+  on('POST', '/api/admin/mode', mode)
   const keepOpen = (request: Request) => {
     if (callerOf(request)) throw new Fault('invalid', 'a stream cannot be called: subscribe to it')
+    // Streams of the app's own routes come in by a priority.
+    if (!overload.admits('connection', 'loop', tick())) {
+      throw new Fault('overloaded', 'no more streams just now')
+    }
     deps.server().timeout(request, 0)
   }
   const isAllowedOrigin = createOriginCheck(options.corsOrigins)
@@ -155,18 +175,22 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
     'GET',
     '/connection/websocket',
     createSocketDoor(realtime, deps.server, addressOf, isAllowedOrigin),
+    'connection',
   )
   const emulated = createEmulationDoors({ realtime, keepOpen, addressOf, tick })
-  on('GET', '/connection/sse', emulated.sse)
-  on('POST', '/connection/http_stream', emulated.httpStream)
+  on('GET', '/connection/sse', emulated.sse, 'connection')
+  on('POST', '/connection/http_stream', emulated.httpStream, 'connection')
+  // Of connections that are open.
   on('POST', '/emulation', emulated.emulation)
-  on('GET', '/api/stream', createEventsDoor({ realtime, keepOpen, addressOf, tick }))
-  on('GET', '/api/topics/:id/history', createReplayDoor({ realtime, tick }))
-  on('GET', '/api/topics/:id/last', createLastDoor({ realtime, last: deps.feeds.last, clock }))
+  on('GET', '/api/stream', createEventsDoor({ realtime, keepOpen, addressOf, tick }), 'connection')
+  on('GET', '/api/topics/:id/history', createReplayDoor({ realtime, tick }), 'normal')
+  const last = createLastDoor({ realtime, last: deps.feeds.last, clock })
+  on('GET', '/api/topics/:id/last', last, 'normal')
   for (const [method, door] of createServerApi({ ...deps, tick })) {
-    on('POST', `/api/server/${method}`, door)
+    on('POST', `/api/server/${method}`, door, 'high')
     // Some methods have names that collections have: those are served under /api/server only.
-    if (!collections.plans.some(({ path }) => path === method)) on('POST', `/api/${method}`, door)
+    if (collections.plans.some(({ path }) => path === method)) continue
+    on('POST', `/api/${method}`, door, 'high')
   }
 
   const ready = createReadyHeaders(clock)
@@ -174,20 +198,22 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
   for (const plan of collections.plans) {
     const doors = createRecordDoors({ collections, clock, ready }, plan)
     const path = `/api/${plan.path}`
+    const { priority } = plan
     const limited = limits.collections.get(plan.path) ?? {}
-    onRead(path, doors.list, limited.read)
-    on('POST', path, doors.create, limited.create ?? writes)
-    on('POST', `${path}/ingest`, createIngestDoor({ ingest, tick }, plan))
-    onRead(`${path}/:id`, doors.read, limited.read)
-    on('PATCH', `${path}/:id`, doors.update, limited.update ?? writes)
-    on('DELETE', `${path}/:id`, doors.remove, limited.remove ?? writes)
+    onRead(path, doors.list, priority, limited.read)
+    on('POST', path, doors.create, priority, limited.create ?? writes)
+    on('POST', `${path}/ingest`, createIngestDoor({ ingest, tick }, plan), priority)
+    onRead(`${path}/:id`, doors.read, priority, limited.read)
+    on('PATCH', `${path}/:id`, doors.update, priority, limited.update ?? writes)
+    on('DELETE', `${path}/:id`, doors.remove, priority, limited.remove ?? writes)
     for (const property of plan.lookup) {
-      onRead(`${path}/${property}/:value`, doors.lookup(property), limited.read)
+      onRead(`${path}/${property}/:value`, doors.lookup(property), priority, limited.read)
     }
     for (const child of plan.children) {
       onRead(
         `${path}/:id/${child.name}`,
         doors.children(child),
+        child.collection.priority,
         limits.collections.get(child.collection.path)?.read,
       )
     }
@@ -197,7 +223,7 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
     const door = createProxyDoor({ proxies: deps.proxies, clock }, plan)
     const path = plan.paths === undefined ? plan.path : `${plan.path}/*`
     if (served.get(path)?.includes('GET')) throw takenFault('proxies', plan.path)
-    onRead(path, door, plan.limit)
+    onRead(path, door, plan.priority, plan.limit)
   }
 
   const { load, ...own } = deps.own
@@ -207,20 +233,21 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
   const take = createTaking(deps.limiter, limits.named)
   const context = { ...own, publish, stream, limits: { take } }
   const routesOfApp = createOwnRoutes({ clock, load, context }, options.routes ?? (() => {}))
-  for (const { method, path, door, limit } of routesOfApp) {
+  for (const { method, path, door, limit, priority } of routesOfApp) {
     // The router holds one name for a parameter at one place; the app's own router has the app's.
     const place = path.replaceAll(/:[^/?]+/g, ':id')
     if (served.get(place)?.includes(method)) throw takenFault('routes', `${method} ${path}`)
     const policies = limit === undefined ? undefined : routePolicies(limits, limit, method, path)
-    on(method, place, door, policies ?? (method === 'GET' ? undefined : writes))
+    on(method, place, door, priority, policies ?? (method === 'GET' ? undefined : writes))
   }
 
   for (const [path, methods] of served) {
-    const enter = gate({ route: 'ALL /*', door: notAllowed(path, methods, clock) })
+    const door = notAllowed(path, methods, clock)
+    const enter = gate({ route: 'ALL /*', door, priority: 'normal' })
     if (withoutHead.has(path)) route('HEAD', path, (request) => enter(request))
     if (!methods.includes('ALL')) route('ALL', path, (request) => enter(request))
   }
-  on('ALL', '/*', file)
+  on('ALL', '/*', file, 'normal')
   const router: Fetch = (request) => routes.fetch(request)
   // With origins configured Elysia adds their headers to each answer, so each goes through it.
   return options.corsOrigins.length > 0 ? router : lane.before(router)

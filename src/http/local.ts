@@ -4,7 +4,7 @@
  * who they are; and faults tell their hints, which are for operators.
  *
  *   GET /status · POST /backup {folder?, keep?} · POST /import/<collection path> (JSON lines)
- *   POST /revoke (as /api/admin/revoke) · POST /keys {name, scopes, ttlMs?} · /keys/list {} · /keys/revoke {id}
+ *   POST /revoke, /mode (as /api/admin/…) · POST /keys {name, scopes, ttlMs?} · /keys/list {} · /keys/revoke {id}
  *   POST /users {email, role?} · /users/list {after?} · /users/<id> (as /api/admin/users/<id>)
  *   POST /said {topic, since?, until?, after?, limit} · POST /say {topic, data: […]} (for replays)
  */
@@ -14,12 +14,14 @@ import type { Backups } from '../backup/backup.ts'
 import { importLines, type Collections } from '../collections/collections.ts'
 import { Fault, faultCodes, toFault, type FieldProblem } from '../fault.ts'
 import type { Log } from '../observe/log.ts'
-import { answerUsers } from './accounts.ts'
+import type { Overload } from '../overload/overload.ts'
 import type { Realtime } from '../realtime/realtime.ts'
+import { answerUsers } from './accounts.ts'
 import { readBytes, readJson } from './body.ts'
 import { statusOf } from './faults.ts'
 import { readFields } from './fields.ts'
 import type { Health } from './operations.ts'
+import { setMode } from './mode.ts'
 import { revocationOf } from './revoke.ts'
 
 /** What `GET /status` answers. */
@@ -36,6 +38,7 @@ export interface LocalDeps {
   readonly now: () => number
   readonly backups: Pick<Backups, 'run' | 'stats'>
   readonly collections: Pick<Collections, 'plans' | 'upsert'>
+  readonly overload: Pick<Overload, 'set' | 'status'>
   readonly health: () => Health
   readonly log: Log
   readonly realtime: Pick<Realtime, 'replay' | 'submit'>
@@ -103,7 +106,7 @@ function isSocket(path: string): boolean {
 }
 
 function createLocalDoors(
-  { auth, backups, collections, health, log, now, realtime }: LocalDeps,
+  { auth, backups, collections, overload, health, log, now, realtime }: LocalDeps,
   { database }: LocalOptions,
 ): (request: Request) => Promise<Response> {
   const status = (): LocalStatus => ({
@@ -127,6 +130,11 @@ function createLocalDoors(
     const revocation = revocationOf(body, now())
     await auth.revoke(revocation)
     return { revoked: revocation }
+  }
+
+  const changeMode = async (body: unknown): Promise<unknown> => {
+    await setMode(overload, body)
+    return overload.status()
   }
 
   const createKey = async (body: unknown): Promise<unknown> => {
@@ -176,6 +184,7 @@ function createLocalDoors(
     if (route === 'GET /status') return status()
     if (route === 'POST /backup') return await backups.run(backupOptions(await readJson(request)))
     if (route === 'POST /revoke') return await revoke(await readJson(request))
+    if (route === 'POST /mode') return await changeMode(await readJson(request))
     if (route === 'POST /keys') return await createKey(await readJson(request))
     if (route === 'POST /keys/list') return await auth.keys.list()
     if (route === 'POST /keys/revoke') return await revokeKey(await readJson(request))

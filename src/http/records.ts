@@ -39,15 +39,16 @@ export function createRecordDoors(deps: RecordDeps, plan: CollectionPlan): Recor
   const { collections, clock, ready } = deps
 
   const headersOf = (visit: Visit, sharing: Sharing, read: CacheRead): Headers => {
-    const { state, isCoalesced, entry } = read
+    const { state, isCoalesced, isSparing, entry } = read
     // A hit is nobody's but the entry's: what it is answered with is there already.
     if (state === 'hit') return ready(sharing, entry, visit)
+    const why = isSparing === true ? 'overload' : undefined
     const headers = new Headers({
       'content-type': 'application/json',
       etag: entry.etag,
       'cache-control': sharing.cacheControl,
       'x-cache': state,
-      'cache-status': cacheStatus(state, isCoalesced, entry.freshUntilMs - clock.now()),
+      'cache-status': cacheStatus(state, isCoalesced, entry.freshUntilMs - clock.now(), why),
       ...visitHeaders(visit, clock.tick()),
     })
     if (isCoalesced) headers.set('x-coalesced', '1')

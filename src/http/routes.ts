@@ -9,7 +9,8 @@ import { Fault, unwrapped, type FieldProblem } from '../fault.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { LimitUse } from '../limits/declare.ts'
 import { bodyBytesMax, checkDepth, readBytes } from './body.ts'
-import type { RouteContext, RouteExtras, Routes, RouteServer } from './declare.ts'
+import { priorities, type Priority } from '../overload/declare.ts'
+import type { RouteContext, RouteExtras, RouteOptions, Routes, RouteServer } from './declare.ts'
 import { visitHeaders, type Door, type Visit } from './visit.ts'
 
 export interface OwnRoute {
@@ -17,6 +18,7 @@ export interface OwnRoute {
   readonly path: string
   readonly door: Door
   readonly limit: LimitUse | undefined
+  readonly priority: Priority
 }
 
 export interface OwnRoutesDeps {
@@ -74,7 +76,8 @@ export function createOwnRoutes(deps: OwnRoutesDeps, declare: Routes): readonly 
   return server.routes.map(({ method, path, hooks }) => ({
     ...{ method: checked(method, path), path, door },
     // Elysia carries what it does not know itself from groups and guards to their routes.
-    limit: (hooks as { readonly limit?: LimitUse } | undefined)?.limit,
+    limit: (hooks as RouteOptions | undefined)?.limit,
+    priority: priorityIn(hooks, `${method} ${path}`),
   }))
 }
 
@@ -84,16 +87,23 @@ function guestOf(guests: WeakMap<Request, Guest>, request: Request): Guest {
   throw new Fault('internal', 'a request that came past the gates')
 }
 
+function problem(field: string, message: string): Fault {
+  const fields = [{ field: `routes.${field}`, message }]
+  return new Fault('invalid', 'the app file has one problem', { fields })
+}
+
 function checked(method: string, path: string): string {
-  const problem = (message: string): Fault =>
-    new Fault('invalid', 'the app file has one problem', {
-      fields: [{ field: `routes.${method} ${path}`, message }],
-    })
   if (method === 'WS' || method === '$INTERNALWS') {
-    throw problem('opens a WebSocket: declare a topic for that')
+    throw problem(`${method} ${path}`, 'opens a WebSocket: declare a topic for that')
   }
-  if (!path.startsWith('/')) throw problem('must start with /')
+  if (!path.startsWith('/')) throw problem(`${method} ${path}`, 'must start with /')
   return method
+}
+
+function priorityIn(hooks: object | undefined, route: string): Priority {
+  const { priority } = (hooks ?? {}) as RouteOptions
+  if (priority === undefined || priorities.includes(priority)) return priority ?? 'normal'
+  throw problem(`${route}.priority`, `must be one of ${priorities.join(', ')}`)
 }
 
 /** Elysia reads a body however long and however deep it is. */

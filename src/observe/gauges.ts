@@ -4,6 +4,7 @@ import type { Backups, BackupStats } from '../backup/backup.ts'
 import type { Cache } from '../cache/cache.ts'
 import type { Feeds, FeedStats } from '../feeds/feeds.ts'
 import type { Limiter, LimiterStats } from '../limits/limits.ts'
+import type { Overload } from '../overload/overload.ts'
 import type { Realtime } from '../realtime/realtime.ts'
 import type { Store } from '../store/store.ts'
 import type { Gauges } from './metrics.ts'
@@ -15,6 +16,7 @@ export interface GaugeRooms {
   readonly auth: Pick<Auth, 'stats'>
   readonly backups: Pick<Backups, 'stats'>
   readonly limiter: Pick<Limiter, 'stats'>
+  readonly overload: Pick<Overload, 'stage' | 'status'>
   readonly feeds: Pick<Feeds, 'stats'>
 }
 
@@ -23,6 +25,7 @@ export function createGauges(rooms: GaugeRooms): Gauges {
     ...roomGauges(rooms),
     ...backupGauges(rooms.backups.stats()),
     ...limitGauges(rooms.limiter.stats()),
+    ...overloadGauges(rooms.overload),
     ...feedGauges(rooms.feeds.stats()),
   })
 }
@@ -106,6 +109,30 @@ function feedGauges(feeds: readonly FeedStats[]): Record<string, number> {
     gauges[`belfry_feed_stale{feed="${name}"}`] = stale
     // Of several nodes 1 on the one that asks.
     gauges[`belfry_feed_asks{feed="${name}"}`] = Number(isLeading)
+  }
+  return gauges
+}
+
+function overloadGauges({ stage, status }: GaugeRooms['overload']): Record<string, number> {
+  const { signals, refused } = status()
+  const {
+    requestsWaitMs = 0,
+    loopLateMs = 0,
+    readsWaitMs = 0,
+    writesWaitMs = 0,
+    memoryShare = 0,
+  } = signals
+  const gauges: Record<string, number> = {
+    belfry_overload_stage: stage,
+    // In the last second, but for the worst.
+    belfry_requests_wait_seconds: requestsWaitMs / 1000,
+    belfry_loop_late_seconds: loopLateMs / 1000,
+    belfry_reads_wait_seconds: readsWaitMs / 1000,
+    belfry_writes_wait_seconds: writesWaitMs / 1000,
+    belfry_memory_share: memoryShare,
+  }
+  for (const [kind, count] of Object.entries(refused)) {
+    gauges[`belfry_overload_refused_total{priority="${kind}"}`] = count
   }
   return gauges
 }

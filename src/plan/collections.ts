@@ -15,7 +15,7 @@ import { primaryKey } from '../store/store.ts'
 import { checkHidden, hideOf } from './hide.ts'
 import { withReferenced } from './references.ts'
 import { linkCollections, type Unlinked } from './relations.ts'
-import { checkOptions, checkRule, durationOf, sampleOf } from './report.ts'
+import { checkOptions, checkRule, durationOf, priorityOf, sampleOf } from './report.ts'
 import type { IsDeclared, Report } from './report.ts'
 
 type Options = CollectionOptions<SQLiteTable>
@@ -46,6 +46,7 @@ const known = {
     'children',
     'expand',
     'limits',
+    'priority',
     'hide',
   ],
   notYet: [],
@@ -129,6 +130,7 @@ function compileCollection(
     ...ttlsOf(options, at, report),
     warm: warmOf(options, orders, at, report),
     staleMs: durationOf(options.stale, `${at}.stale`, 0, report),
+    priority: priorityOf(options.priority, `${at}.priority`, report),
     rules: options,
     filters: checkFilters(options, columns, at, report),
     orders,

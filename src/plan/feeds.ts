@@ -92,11 +92,11 @@ function compileFeed(
 
 /** Where what it hears goes. */
 function targetsOf(
-  { into: declared, publish }: Pick<FeedOptions, 'into' | 'publish'>,
+  { into: declared, publish, keyed }: Pick<FeedOptions, 'into' | 'publish' | 'keyed'>,
   at: string,
   named: Named,
   report: Report,
-): Pick<FeedPlan, 'into' | 'isSingle' | 'publish'> {
+): Pick<FeedPlan, 'into' | 'isSingle' | 'publish' | 'isKept'> {
   if (publish !== undefined && !named.isDeclared(publish)) {
     report(`${at}.publish`, `no declared topic matches ${publish}`)
   }
@@ -106,7 +106,11 @@ function targetsOf(
     if (!plan) report(`${at}.into`, `no collection is declared at ${path}`)
     return plan ? [plan] : []
   })
-  return { into, isSingle: typeof declared === 'string', publish }
+  const isKept = named.topics.some(({ pattern, matcher, persist }) => {
+    const isOwn = pattern === keyed || (publish !== undefined && matcher.match(publish))
+    return isOwn && persist !== undefined
+  })
+  return { into, isSingle: typeof declared === 'string', publish, isKept }
 }
 
 const streamFeedOptions = { served: ['stream', 'into', 'publish'], notYet: [] }

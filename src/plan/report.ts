@@ -1,6 +1,7 @@
 /** How the parts of the plan say what is wrong, without stopping at the first. */
 import type { SQLiteColumn } from 'drizzle-orm/sqlite-core'
 import { parseDurationMs } from '../lib/duration.ts'
+import { priorities, type Priority } from '../overload/declare.ts'
 
 /** `key` is where in the app file, as `collections.prices/live.ttl`. */
 export type Report = (key: string, message: string) => void
@@ -43,6 +44,15 @@ export function durationOf(text: unknown, at: string, absentMs: number, report: 
   const ms = parseDurationMs(text)
   if (ms === undefined) report(at, `${JSON.stringify(text)} is no duration like 500ms, 60s, 5m, 1h`)
   return ms ?? absentMs
+}
+
+/** Of an option that may be absent. */
+export function priorityOf(value: unknown, at: string, report: Report): Priority {
+  const priority = priorities.find((one) => one === value)
+  if (priority === undefined && value !== undefined) {
+    report(at, `must be one of ${priorities.join(', ')}`)
+  }
+  return priority ?? 'normal'
 }
 
 /** Some value of a column, for asking what becomes of one. */

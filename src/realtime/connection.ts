@@ -168,7 +168,8 @@ export class Connection implements Guest, Peer {
   late(): void {
     if (!this.#awaitsPong || this.context.clock.tick() - this.#pingedAt < pongMs) return
     if (this.#unproven > unprovenLengthMax) this.#endSlow()
-    else this.end(closes.noPong)
+    // Behind a command that takes its time the pong may wait; asked again in a few seconds.
+    else if (!this.#queue) this.end(closes.noPong)
   }
 
   check(): void {

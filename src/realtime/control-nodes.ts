@@ -6,7 +6,7 @@
  *
  * Which node does what, or is away, nobody has to know; what could not be had or done is told as `isPartial`.
  */
-import { toFault } from '../fault.ts'
+import { Fault, toFault } from '../fault.ts'
 import type { Log } from '../observe/log.ts'
 import type { ConnectionInfo, NodeInfo, OwnControl, TopicInfo, Who } from './control.ts'
 import type { Nodes } from './nodes.ts'
@@ -79,10 +79,12 @@ export function createNodesControl({ own, nodes, log }: NodesControlDeps): Contr
         return own.disconnect(order.who, order.close, order.except)
       case 'refresh':
         return own.refresh(order.who, order.expiresAtMs)
+      default:
+        throw new Fault('invalid', 'a node that knows more than this one asks for it')
     }
   }
 
-  const look = (question: Question): readonly unknown[] | undefined => {
+  const look = (question: Question): readonly unknown[] => {
     switch (question.ask) {
       case 'connections':
         return own.connections(question.who, question.max)
@@ -91,8 +93,7 @@ export function createNodesControl({ own, nodes, log }: NodesControlDeps): Contr
       case 'info':
         return [own.info()]
       default:
-        // Of a node that knows more than this one.
-        return undefined
+        throw new Fault('invalid', 'a node that knows more than this one asks for it')
     }
   }
 
@@ -103,8 +104,7 @@ export function createNodesControl({ own, nodes, log }: NodesControlDeps): Contr
         await perform(order)
         return '{}'
       }
-      const items = look(order)
-      return items ? listJson(items) : '{"fault":"invalid"}'
+      return listJson(look(order))
     } catch (thrown) {
       const { code } = toFault(thrown)
       log.warn('realtime.order-failed', { code })
@@ -121,7 +121,7 @@ export function createNodesControl({ own, nodes, log }: NodesControlDeps): Contr
 
   const gather = async <Item>(question: Question): Promise<Found<Item>> => {
     const others = nodes.ask(JSON.stringify(question), 'question')
-    const mine = look(question) ?? []
+    const mine = look(question)
     const { texts, isPartial } = await others
     const answers = texts.map(answerOf)
     const isWhole = answers.every(({ fault, isCut }) => fault === undefined && isCut !== true)

@@ -206,6 +206,8 @@ export interface Realtime extends Service {
   /** What its client says. `gone`: it has ended. `elsewhere`: it is, or was, of another process. */
   receive(session: string, node: string, data: string): 'taken' | 'gone' | 'elsewhere'
   stats(): RealtimeStats
+  /** Of the connections that may be open: 0 to 1. */
+  connectionShare(): number
   start(): void
   /** The node has followed the log to here: what others say of it may be told. */
   followed(seq: number): void
@@ -377,6 +379,7 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
       return emulated ? 'taken' : 'gone'
     },
     stats,
+    connectionShare: () => (counts.sockets + counts.streams) / limits.connectionsMax,
     start() {
       sweep.start()
       broker.start()

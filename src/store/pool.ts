@@ -21,6 +21,10 @@ import type { ThreadClient } from './thread-client.ts'
 /** Reads that may wait at once in one place; each holds a request open. */
 const readsWaitingMax = 10_000
 
+/** Of the time between two answers: what the last one weighs, and the most that it counts for, as after a pause. */
+const paceWeight = 0.05
+const paceMsMax = 50
+
 /** Between the death of a reader and its successor: a cause that lasts must not become a busy loop. */
 const respawnMs = 500
 
@@ -33,6 +37,8 @@ export interface Pool {
    * follow the log, one at a time. Faults: `unavailable` if nobody is there to read.
    */
   readFirst(query: Query): Promise<ReadRows>
+  /** How long whoever comes now waits until a thread has his read, as things go: 0 while some have room. */
+  waitMs(): number
   stop(): Promise<void>
 }
 
@@ -57,6 +63,8 @@ export interface PoolSize {
 
 interface Job {
   readonly query: Query
+  /** `clock.tick()` when it began to wait. */
+  since: number
   readonly resolve: (answer: ReadRows) => void
   readonly reject: (cause: unknown) => void
   /** Whose failure counts. Any answer does. */
@@ -76,6 +84,9 @@ export function createPool({ clock, log, open }: PoolDeps, size: PoolSize): Pool
   let waiting: Job[] = []
   let isStopped = false
   let isWatching = false
+  /** While some wait: the time between two answers, on average, and when the last one came. */
+  let paceMs = 0
+  let answeredAt = 0
 
   const add = async (): Promise<void> => {
     const thread = await open((error) => {
@@ -133,8 +144,12 @@ export function createPool({ clock, log, open }: PoolDeps, size: PoolSize): Pool
   const finished = (reader: Reader, job: Job): void => {
     const at = reader.jobs.indexOf(job)
     if (at >= 0) reader.jobs.splice(at, 1)
-    reader.firstSince = clock.tick()
-    if (waiting.length > 0) dispatch()
+    const now = clock.tick()
+    reader.firstSince = now
+    if (waiting.length === 0) return
+    paceMs += (Math.min(now - answeredAt, paceMsMax) - paceMs) * paceWeight
+    answeredAt = now
+    dispatch()
   }
 
   const dispatch = (): void => {
@@ -157,7 +172,11 @@ export function createPool({ clock, log, open }: PoolDeps, size: PoolSize): Pool
       for (const reader of readers) {
         if (!isStuck(reader) || reader.jobs.length < 2) continue
         const back = reader.jobs.splice(1)
-        for (const job of back) job.reader = undefined
+        for (const job of back) {
+          job.reader = undefined
+          job.since = clock.tick()
+        }
+        if (waiting.length === 0) answeredAt = clock.tick()
         waiting = [...back, ...waiting]
       }
       if (waiting.length > 0) dispatch()
@@ -177,17 +196,25 @@ export function createPool({ clock, log, open }: PoolDeps, size: PoolSize): Pool
         return Promise.reject(new Fault('unavailable', text))
       }
       return new Promise((resolve, reject) => {
-        const job: Job = { query, resolve, reject, reader: undefined }
-        if (reader) send(reader, job)
-        else waiting.push(job)
+        const job: Job = { query, since: 0, resolve, reject, reader: undefined }
+        if (reader) return send(reader, job)
+        job.since = clock.tick()
+        if (waiting.length === 0) answeredAt = job.since
+        waiting.push(job)
       })
     },
     readFirst(query) {
       const reader = freeReader(Infinity) ?? readers[0]
       if (!reader) return Promise.reject(nobody())
       return new Promise((resolve, reject) => {
-        send(reader, { query, resolve, reject, reader })
+        send(reader, { query, since: 0, resolve, reject, reader })
       })
+    },
+    waitMs() {
+      const [first] = waiting
+      if (!first) return 0
+      // Where nobody is answered, the one in front says how long that has been so.
+      return Math.max(waiting.length * paceMs, clock.tick() - first.since)
     },
     async stop() {
       isStopped = true

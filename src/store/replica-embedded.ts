@@ -126,6 +126,7 @@ export function createEmbeddedReplica(deps: EmbeddedDeps): Replica {
       if (!pool) throw new Fault('unavailable', 'the replica is being rebuilt')
       return await pool.read(query)
     },
+    waitMs: () => pool?.waitMs() ?? 0,
     hint: () => void stepper.now(),
     suspect(cause) {
       if (!isDamage(cause)) return

@@ -18,6 +18,8 @@ export interface Replica {
   /** Newest log entry it has, `out` (-1) while it is not to be read. */
   readonly seq: number
   read(query: Query): Promise<ReadRows>
+  /** As of a pool. */
+  waitMs(): number
   /** The primary has something newer: look now. */
   hint(): void
   /** A read failed there and may have succeeded elsewhere. */
@@ -120,6 +122,7 @@ export function createUrlReplica(name: string, deps: UrlReplicaDeps): Replica {
       return clock.tick() - answeredAt > silentMs ? out : seq
     },
     read: (query) => pool.read(query),
+    waitMs: pool.waitMs,
     hint: () => void stepper.now(),
     suspect(cause) {
       outUntil = clock.tick() + suspectMs

@@ -130,6 +130,10 @@ export interface Store extends Service {
   /** Called when entries are gone that nobody was told of: anything up to `seq` may have changed. */
   onGap(listener: GapListener): void
   stats(): StoreStats
+  /** Of whoever comes now, until a thread reads for him. */
+  readsWaitMs(): number
+  /** Of whoever is next, until the writer takes it. */
+  writesWaitMs(): number
   /**
    * A verified copy of this moment; nobody waits for it. Faults: `unavailable`, `conflict` if `toFile`
    * exists, `not_allowed` for a database that is no file of this machine.
@@ -356,6 +360,9 @@ export function createStore(deps: StoreDeps, options: StoreOptions): Store {
       isWritable: writer.isUp,
       replicas: places.replicas.map(({ name, seq }) => ({ name, seq })),
     }),
+    readsWaitMs: () =>
+      places.replicas.reduce((most, one) => Math.max(most, one.waitMs()), places.primary.waitMs()),
+    writesWaitMs: () => writer.waitMs(),
     async snapshot(toFile) {
       const { database } = options
       if (database.kind === 'file')

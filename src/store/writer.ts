@@ -48,6 +48,8 @@ export interface Writer {
   transaction<T>(run: (execute: Execute) => Promise<T>, options?: TransactionOptions): Promise<T>
   readonly isUp: boolean
   stats(): { readonly writes: number; readonly commits: number; readonly waiting: number }
+  /** How long the one that is next has waited for its turn. */
+  waitMs(): number
   stop(): Promise<void>
 }
 
@@ -70,12 +72,18 @@ interface Waiting<T> {
   readonly reject: (fault: Fault) => void
 }
 
-type WriteTurn = { readonly kind: 'write'; readonly ops: Write } & Waiting<readonly Change[]>
+type WriteTurn = {
+  readonly kind: 'write'
+  readonly ops: Write
+  /** `clock.tick()`. */
+  readonly since: number
+} & Waiting<readonly Change[]>
 
 type Turn =
   | WriteTurn
   | {
       readonly kind: 'transaction'
+      readonly since: number
       /** Settles its caller; never rejects. */
       readonly run: () => Promise<void>
       readonly reject: (fault: Fault) => void
@@ -199,7 +207,7 @@ export function createWriter({ clock, log, follower, open }: WriterDeps): Writer
       const refused = refusal()
       if (refused) return Promise.reject(refused)
       return new Promise((resolve, reject) => {
-        enqueue({ kind: 'write', ops, resolve, reject })
+        enqueue({ kind: 'write', ops, since: clock.tick(), resolve, reject })
       })
     },
     transaction<T>(run: (execute: Execute) => Promise<T>, options: TransactionOptions = {}) {
@@ -217,13 +225,14 @@ export function createWriter({ clock, log, follower, open }: WriterDeps): Writer
             reject(failure instanceof Fault ? failed(failure) : (failure as Error))
           }
         }
-        enqueue({ kind: 'transaction', run: take, reject })
+        enqueue({ kind: 'transaction', since: clock.tick(), run: take, reject })
       })
     },
     get isUp() {
       return thread !== undefined && !thread.isDead && clock.tick() >= restUntil
     },
     stats: () => ({ ...counts, waiting: queue.length }),
+    waitMs: () => (queue[0] ? clock.tick() - queue[0].since : 0),
     async stop() {
       isStopped = true
       while (isBusy) await new Promise<void>((resolve) => clock.soon(resolve))

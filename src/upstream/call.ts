@@ -76,6 +76,8 @@ const harmless: ReadonlySet<string> = new Set(['accept', 'accept-language', 'use
 export function createCaller(deps: CallDeps): Caller {
   const { clock, source, origins, kept, budgets } = deps
   const counts = { retries: 0, notModified: 0, bytes: 0 }
+  /** Why a budget gave no turn: another try would wait as long. */
+  const noTurns = new WeakSet<object>()
 
   /** The first turn that any of those who wait for this call gets. */
   const takeOf = async (call: Call, name: string, left: Left): Promise<Grant> => {
@@ -94,8 +96,9 @@ export function createCaller(deps: CallDeps): Caller {
           hasTurn = true
           first.resolve(grant)
         },
-        (error) => {
-          if (--waiting === 0) first.reject(error as Error)
+        (error: Error) => {
+          noTurns.add(error)
+          if (--waiting === 0) first.reject(error)
         },
       )
     }
@@ -199,6 +202,7 @@ export function createCaller(deps: CallDeps): Caller {
           if (!retried.has(answer.status)) return answer
         } catch (error) {
           if (call.signal.aborted || !isOutage(error) || isRefusal(error)) throw error
+          if (noTurns.has(error as Error)) throw error
           failure = error
         }
         const waitMs = Math.max(backoff.next(), retryAfterMs(answer, clock.now()) ?? 0)

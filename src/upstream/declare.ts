@@ -79,8 +79,10 @@ export function budget(options: BudgetOptions): BudgetDeclaration {
   return { kind: 'budget', options }
 }
 
-/** Beyond `fetch`'s own. Redirects are followed, at most 5; answers come whole. */
-export interface UpstreamInit extends Omit<RequestInit, 'priority'> {
+/** Of `fetch`'s own, and beyond. Answers come whole. */
+export interface UpstreamInit extends Pick<RequestInit, 'method' | 'headers' | 'body' | 'signal'> {
+  /** Default `follow`: at most 5. */
+  readonly redirect?: 'follow' | 'manual'
   /** Name of a declared budget. A feed's calls have the feed's. */
   readonly budget?: string | undefined
   /** Among those who wait for the budget. Default `normal`. */
@@ -116,7 +118,7 @@ export interface ProxyOptions {
   /** Who may ask; without it nobody may. */
   readonly read: ProxyRule
   readonly budget?: string
-  /** Among those who wait for the budget. Default `normal`. */
+  /** Among those who wait for the budget, and in an overload. Default `normal`. */
   readonly priority?: 'high' | 'normal' | 'low'
   readonly allow?: {
     /** Parameters; any other is refused. With a pattern, which a value must match as a whole. */

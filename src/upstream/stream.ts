@@ -299,7 +299,8 @@ export function createFollower(deps: FollowerDeps, options: StreamOptions): Foll
 /** Bun's failures name the URL, which may hold a key. */
 async function request(url: string, headers: Headers, signal: AbortSignal): Promise<Response> {
   try {
-    return await fetch(url, { headers, signal, redirect: 'manual' })
+    // Who is silent for how long is our affair; Bun's own patience ends after 5 minutes.
+    return await fetch(url, { headers, signal, redirect: 'manual', timeout: false })
   } catch (error) {
     const code = error instanceof Error && 'code' in error ? String(error.code) : 'unknown error'
     throw new Fault('unavailable', `${new URL(url).host} cannot be reached: ${code}`)

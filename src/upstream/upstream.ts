@@ -9,7 +9,8 @@
  * waits longer than it said; an answer is whole and at most `bytesMax`, or there is none; nothing is connected to that
  * was not checked (guard.ts), unless the operator wrote where it goes.
  *
- * Limits: answers are held in memory, 8 MiB each by default. No streaming (stream.ts follows those that never end).
+ * Limits: answers are held in memory, 8 MiB each by default. No streaming (stream.ts follows those that never end). Bun
+ * 1.4.5 has 256 requests under way in one process (`BUN_CONFIG_MAX_HTTP_REQUESTS`); the rest wait, and their time runs.
  */
 import { Fault } from '../fault.ts'
 import type { Clock } from '../lib/clock.ts'
@@ -83,7 +84,7 @@ const timeoutDefaultMs = 10_000
 const bytesDefaultMax = 8 * 1024 * 1024
 const retriesDefault = 2
 
-/** Calls that may be made twice. */
+/** Twice is the same as once. */
 const idempotent: ReadonlySet<string> = new Set(['GET', 'HEAD', 'PUT', 'DELETE', 'OPTIONS'])
 
 /** Statuses that have no body, not even an empty one. */
@@ -209,10 +210,15 @@ function callOf(text: string | URL, init: UpstreamInit): Omit<Call, 'signal'> {
     deadlineMs: init.deadlineMs,
     timeoutMs: init.timeoutMs ?? timeoutDefaultMs,
     bytesMax: init.bytesMax ?? bytesDefaultMax,
-    retries: idempotent.has(method) ? (init.retries ?? retriesDefault) : 0,
+    retries: isRepeatable(method, init.body) ? (init.retries ?? retriesDefault) : 0,
     isVouched: init.allowPrivate === true,
     priority: init.priority ?? 'normal',
   }
+}
+
+/** Whether it may be made twice, and can be: a stream is read once. */
+function isRepeatable(method: string, body: RequestInit['body']): boolean {
+  return idempotent.has(method) && !(body instanceof ReadableStream)
 }
 
 /** All that the answer may depend on, and how it is got; undefined for a call that nobody else may have. */

@@ -38,6 +38,7 @@ export async function run(): Promise<void> {
     'later than that': report.late.length,
     'node killed: as often as before after, ms': Math.round(report.backMs),
     'stated, ms': takeOverMs,
+    'cores of the nodes': report.cores.map((cores) => cores.toFixed(2)).join(', '),
     'publications heard': report.publications,
     'have not heard the last': report.deaf,
   })

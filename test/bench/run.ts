@@ -11,6 +11,7 @@ import { run as latency } from './latency.bench.ts'
 import { run as limitFlood } from './limit-flood.bench.ts'
 import { run as memory } from './memory.bench.ts'
 import { run as million } from './million.bench.ts'
+import { run as overload } from './overload.bench.ts'
 import { run as paused } from './paused.bench.ts'
 import { run as policy } from './policy.bench.ts'
 import { run as redisDown } from './redis-down.bench.ts'
@@ -33,6 +34,7 @@ const benches: Readonly<Record<string, () => Promise<void>>> = {
   policy,
   'limit-flood': limitFlood,
   latency,
+  overload,
   store,
   'http-store': httpStore,
   'write-live': writeLive,

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'bun:test'
 import type { CollectionPlan } from '../../src/collections/collections.ts'
 import { until } from '../harness.ts'
-import { prices, setUp } from './setup.ts'
+import { keyed, prices, setUp } from './setup.ts'
 
 const fcas = { path: 'fcas' } as CollectionPlan
 
@@ -92,6 +92,26 @@ describe('feeds', () => {
     for (const every of ['0.001ms', '10ms', 'soon']) {
       expect(() => setUp({ every: () => every as never })).toThrow('the app file has one problem')
     }
+    const cron = { cron: '@hourly' }
+    expect(() => setUp({ keyed, every: () => cron })).toThrow('the app file has one problem')
+    expect(() => setUp({ every: () => cron })).not.toThrow()
+  })
+
+  test('in an overload ticks are further apart', async () => {
+    let [ticks, factor] = [0, 4]
+    const load = () => void ticks++
+    const { clock, feeds } = setUp({ load }, { slowdown: () => factor })
+    feeds.start()
+    await Bun.sleep(0)
+    clock.advance(3_999)
+    expect(ticks).toBe(1)
+    factor = 1
+    clock.advance(1)
+    expect(ticks).toBe(2)
+    await Bun.sleep(0)
+    clock.advance(1_000)
+    expect(ticks).toBe(3)
+    await feeds.stop()
   })
 
   test('what is no array of rows is refused by name', async () => {

@@ -348,4 +348,25 @@ describe('keyed feeds', () => {
     expect(feed.log.lines.some(({ event }) => event === 'feed.value-too-long')).toBe(true)
     await feed.feeds.stop()
   })
+
+  test('over Redis, which may lose one, what has not changed is said again each half a minute', async () => {
+    const redis = {
+      isUp: true,
+      script: () => Promise.resolve([]),
+      publish: () => undefined,
+      subscribe: () => () => undefined,
+    }
+    const shared = { redis, namespace: 'n' }
+    for (const isKept of [false, true]) {
+      const feed = start({ a: 1 }, { isKept }, { shared })
+      feed.hear('a')
+      await pass(feed, 61_500, 250)
+      expect(feed.published).toHaveLength(isKept ? 1 : 3)
+      redis.isUp = false
+      await pass(feed, 35_000, 250)
+      expect(feed.published).toHaveLength(isKept ? 1 : 3)
+      redis.isUp = true
+      await feed.feeds.stop()
+    }
+  })
 })

@@ -31,6 +31,7 @@ export const plain: FeedPlan = {
   into: [],
   isSingle: false,
   publish: undefined,
+  isKept: false,
   budget: undefined,
   keyed: undefined,
   stream: undefined,

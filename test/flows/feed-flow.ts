@@ -7,6 +7,7 @@
  * but for the time in which nobody asks, because nobody knows yet that who asked is dead (`takeOverMs`).
  */
 import { takeOverMsMax } from '../../src/store/store.ts'
+import { cpuSeconds } from '../bench/load.ts'
 import { handshake, masked, pong } from '../bench/wire.ts'
 import { tempFolder, until } from '../harness.ts'
 import { startFakeUpstream } from '../lib/upstream.ts'
@@ -36,6 +37,8 @@ export interface FeedReport {
   /** Subscribers that have not heard what upstream said last. */
   readonly deaf: number
   readonly publications: number
+  /** That each node took while both were there. */
+  readonly cores: readonly number[]
 }
 
 /** The budget of `feed-node.ts`. */
@@ -93,7 +96,10 @@ export async function runFeedFlow(flow: FeedFlow): Promise<FeedReport> {
     const boundMs = (1.2 * 1_000 * flow.keys) / (rate * flow.batch)
     await crowd.churn(warmUpMs)
     const settledAt = now()
+    const cpuBefore = await cpuOf(nodes)
     await crowd.churn(flow.forMs)
+    const cpuAfter = await cpuOf(nodes)
+    const cores = cpuAfter.map((cpu, at) => (cpu - (cpuBefore[at] ?? 0)) / (flow.forMs / 1_000))
 
     const asks = await asksOf(nodes)
     const victim = nodes[asks.indexOf(1)]
@@ -158,6 +164,7 @@ export async function runFeedFlow(flow: FeedFlow): Promise<FeedReport> {
       backMs: back * 1_000 - killedAt,
       deaf: crowd.deaf('123456'),
       publications: crowd.publications,
+      cores,
     }
   } finally {
     crowd.close()
@@ -193,6 +200,10 @@ async function asksOf(nodes: readonly Node[]): Promise<number[]> {
       return Number(/belfry_feed_asks\{feed="prices"\} (\d)/.exec(await response.text())?.[1])
     }),
   )
+}
+
+async function cpuOf(nodes: readonly Node[]): Promise<number[]> {
+  return await Promise.all(nodes.map(({ child }) => cpuSeconds(child.pid)))
 }
 
 /** How long a key has had somebody who hears it. */

@@ -1,8 +1,10 @@
 /** Two whole servers on one database and one Redis: what is said at one is heard at both, once, by one number. */
 import { describe, expect, test } from 'bun:test'
+import { signToken } from '../../src/auth/auth.ts'
 import { until } from '../harness.ts'
 import { RawClient } from '../realtime/serve.ts'
 import { dataOf, hear, offsetsOf, stockClient, subscribed } from '../realtime/stock.ts'
+import { testSecret } from '../server.ts'
 import { isRun, json, pair } from './pair.ts'
 
 describe.skipIf(!isRun)('two servers, one database, one Redis', () => {
@@ -69,6 +71,44 @@ describe.skipIf(!isRun)('two servers, one database, one Redis', () => {
     await both.servers[1].get('/api/publish', { method: 'POST', headers: json, body })
     await until(() => kept.publications.length === 1, 'heard, and kept')
     ann.disconnect()
+  })
+
+  test('of rows each hears what is his, at either, also of another’s history', async () => {
+    await using both = await pair()
+    const sign = (claims: {
+      readonly sub: string
+      readonly tenant: string
+      readonly role?: string
+    }) => signToken(testSecret, claims, { nowMs: Date.now(), ttlMs: 600_000 })
+    const ann = await sign({ sub: 'ann', tenant: 'a' })
+    const staff = await sign({ sub: 'bob', tenant: 'b', role: 'staff' })
+    const clients = [
+      stockClient(both.servers[0], 'websocket', { token: ann }),
+      stockClient(both.servers[1], 'websocket', { token: staff }),
+    ]
+    const heard = clients.map((client) => hear(client, 'own'))
+    for (const client of clients) client.connect()
+    await until(() => heard.every((one) => one.subscribed.length === 1), 'subscribed')
+    for (let n = 1; n <= 8; n += 1) {
+      const body = JSON.stringify({ tenant: n % 4 < 2 ? 'a' : 'b', note: `n${n}` })
+      const server = both.servers[n % 2 === 0 ? 0 : 1]
+      expect(
+        (await server.get('/api/tickets', { method: 'POST', headers: json, body })).status,
+      ).toBe(201)
+    }
+    await until(() => heard.every(({ publications }) => publications.length >= 4), 'heard')
+    const seen = (one: Parameters<typeof dataOf>[0]) =>
+      dataOf(one).map((data) => Object.values((data as { row: object }).row).slice(1))
+    const [annsOwn, staffsOwn] = heard.map(seen)
+    expect(annsOwn).toEqual([['a'], ['a'], ['a'], ['a']])
+    expect(staffsOwn).toEqual([...[2, 3, 6, 7].map((n) => ['b', `n${n}`])])
+    for (const client of clients) client.disconnect()
+    // What the other server has said, read at this one.
+    const mover = stockClient(both.servers[1], 'websocket', { token: ann })
+    const moved = await subscribed(mover, 'own')
+    const { publications } = await moved.subscription.history({ limit: 100 })
+    expect(seen({ ...moved, publications })).toEqual([['a'], ['a'], ['a'], ['a']])
+    mover.disconnect()
   })
 
   test('without Redis each serves its own, and both are one again when it is back', async () => {

@@ -1,6 +1,6 @@
 /** Two whole servers on one database and one Redis. */
 import { integer, sqliteTable, text } from 'drizzle-orm/sqlite-core'
-import { collection } from '../../src/collections/declare.ts'
+import { collection, eq } from '../../src/collections/declare.ts'
 import { topic } from '../../src/realtime/declare.ts'
 import { tempFolder } from '../harness.ts'
 import { runServer, testApiKey } from '../server.ts'
@@ -11,12 +11,25 @@ const messages = sqliteTable('messages', {
   text: text().notNull(),
 })
 
+const tickets = sqliteTable('tickets', {
+  id: integer().primaryKey({ autoIncrement: true }),
+  tenant: text({ length: 20 }).notNull(),
+  note: text({ length: 20 }).notNull(),
+})
+
 const app = {
   collections: {
+    tickets: collection(tickets, {
+      read: ({ user }) => eq(tickets.tenant, user?.['tenant'] as string),
+      create: 'public',
+      hide: { note: { unless: ({ user }) => user?.role === 'staff' } },
+      live: () => 'own',
+    }),
     messages: collection(messages, { read: 'public', create: 'public', live: () => 'rows' }),
   },
   topics: {
     rows: topic({ subscribe: 'public', history: { size: 100, ttl: '1h' } }),
+    own: topic({ subscribe: 'public', history: { size: 100, ttl: '1h' } }),
     said: topic({ subscribe: 'public', publish: 'public', presence: true }),
     kept: topic({ subscribe: 'public', history: { size: 100, ttl: '1h' }, persist: true }),
   },

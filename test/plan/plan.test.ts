@@ -40,6 +40,19 @@ describe('compilePlan', () => {
     expect(Object.isFrozen(plan)).toBe(true)
   })
 
+  test('a priority is one of three, and normal if it is not said', () => {
+    const of = (priority?: unknown) =>
+      app({
+        name: 'a',
+        collections: { spot: collection(spot, { priority: priority as 'low' }) },
+      })
+    expect(compilePlan(of()).collections[0]?.priority).toBe('normal')
+    expect(compilePlan(of('low')).collections[0]?.priority).toBe('low')
+    expect(problemsOf(of('urgent').options)).toEqual([
+      'collections.spot.priority: must be one of high, normal, low',
+    ])
+  })
+
   test('all five mistakes of a file are reported at once, each naming its key', () => {
     const problems = problemsOf({
       name: 'energy',

@@ -7,6 +7,7 @@ import { openRedis } from '../cache/redis.ts'
 import { createTestLog, until } from '../harness.ts'
 import { startProxy } from '../proxy.ts'
 import { requireService, startRedis, type Service } from '../services.ts'
+import { RawClient, serve } from './serve.ts'
 
 const namespace = 'belfry:nodes'
 
@@ -154,5 +155,37 @@ describe.skipIf(!requireService('redis-server'))('over Redis', () => {
     await a.nodes.ask('3', 'action')
     await until(() => b.asked.length === 4, 'and on')
     expect(b.asked.at(-1)).toBe('3')
+  })
+
+  test('an order that a node does not know is refused, one that fails is told, an answer that is too long is cut', async () => {
+    await using server = await startRedis()
+    await using a = await startNode(server, 'a')
+    await using opened = await openRedis(server.port)
+    const shared = { redis: opened.redis, namespace, source: 'db', patienceMs: 20_000 }
+    await using node = serve({ 'topic:{name}': { subscribe: 'public' } }, { shared })
+    const ask = async (order: unknown): Promise<Record<string, unknown>> => {
+      const { texts } = await a.nodes.ask(JSON.stringify(order), 'question')
+      return JSON.parse(texts[0] ?? '{"nobody":true}') as Record<string, unknown>
+    }
+    await until(async () => 'items' in (await ask({ ask: 'info' })), 'it is there')
+    expect(await ask({ act: 'dance' })).toEqual({ fault: 'invalid' })
+    expect(await ask({ ask: 'the way' })).toEqual({ fault: 'invalid' })
+    expect(await ask({ act: 'unsubscribe', who: { user: 'ann' }, topic: 'none' })).toEqual({
+      fault: 'not_found',
+    })
+    expect(await ask(7)).toEqual({ fault: 'internal' })
+
+    // Fifty users with such names are more than the 2 MiB of an answer.
+    const clients: RawClient[] = []
+    for (let n = 0; n < 50; n += 1) {
+      clients.push(await RawClient.connect(node.wsUrl, `user:${n}${'x'.repeat(50_000)}`))
+    }
+    clients.push(await RawClient.connect(node.wsUrl, 'user:ann'))
+    const { isCut, items } = await ask({ ask: 'connections', max: 1_000 })
+    expect(isCut).toBeTrue()
+    expect((items as unknown[]).length).toBeWithin(40, 45)
+    const one = await ask({ ask: 'connections', who: { user: 'ann' }, max: 1_000 })
+    expect(one).toEqual({ items: [expect.objectContaining({ user: 'ann' })] })
+    for (const client of clients) client.close()
   })
 })

@@ -343,6 +343,35 @@ describe('deadlines', () => {
     client.close()
   })
 
+  test('whose command takes long is not taken for dead: the pong waits behind it', async () => {
+    const clock = createTestClock()
+    const known = identifyFor(clock)
+    const gate = Promise.withResolvers<void>()
+    let asked = 0
+    await using server = serve(topics, {
+      clock,
+      identify: async (token) => {
+        asked += 1
+        if (asked > 1) await gate.promise
+        return known(token)
+      },
+    })
+    const client = await RawClient.connect(server.wsUrl, 'user:ann')
+    const refreshed = client.call({ refresh: { token: 'user:ann' } })
+    await until(() => asked === 2, 'it takes long')
+    clock.advance(25_000)
+    await until(() => client.frames.includes('{}'), 'pinged')
+    // What it says comes after its pong, and is heard by nobody yet.
+    client.send('{"id":99,"ping":{}}')
+    clock.advance(20_000)
+    gate.resolve()
+    await refreshed
+    await until(() => client.replies.some(({ id }) => id === 99), 'heard')
+    clock.advance(20_000)
+    expect(client.closed).toBeUndefined()
+    client.close()
+  })
+
   test('who does not connect within 10 s is closed with 3502', async () => {
     const clock = createTestClock()
     await using server = serve(topics, { clock })

@@ -1,6 +1,6 @@
 /** Calls that share, wait, are tried again, are led on, and are kept. */
 import { describe, expect, test } from 'bun:test'
-import { createSharesAlone } from '../../src/store/store.ts'
+import { createSharesAlone, type Shares } from '../../src/store/store.ts'
 import { createTestClock, type TestClock } from '../clock.ts'
 import { createTestLog, faultOf, until } from '../harness.ts'
 import { startFakeUpstream } from '../lib/upstream.ts'
@@ -248,16 +248,20 @@ describe('under a budget', () => {
     header: 'x-api-key',
     queueMax: 10,
     quota: undefined,
-    timeoutMs: 5_000,
+    timeoutMs: 60_000,
   }
 
   /** Time goes when it is told to. */
-  function open(clock: TestClock, changed: Partial<BudgetPlan> = {}) {
+  function open(
+    clock: TestClock,
+    changed: Partial<BudgetPlan> = {},
+    shares: Shares = createSharesAlone(),
+  ) {
     const log = createTestLog()
     const plans = [{ ...plan, ...changed }]
     const budgets = createBudgets(
       {
-        ...{ clock, log, env: {}, shares: createSharesAlone(), isAlone: false },
+        ...{ clock, log, env: {}, shares, isAlone: false },
         allowances: {
           now: () => Promise.resolve(0),
           draw: () => Promise.reject(new Error('none')),
@@ -268,7 +272,7 @@ describe('under a budget', () => {
     void budgets.start?.()
     const upstream = createUpstream({ clock, log, budgets, random: () => 0 }, plans)
     const ask = (url: string, init = {}) =>
-      upstream.fetch(url, { budget: 'b', allowPrivate: true, ...init })
+      upstream.fetch(url, { budget: 'b', allowPrivate: true, timeoutMs: 60_000, ...init })
     return { budgets, upstream, ask }
   }
 
@@ -379,6 +383,20 @@ describe('under a budget', () => {
     expect([fault.code, provider.arrivals.length]).toEqual(['unavailable', before])
     expect(fault.retryAfterMs).toBeGreaterThan(0)
     expect(budgets.stats()[0]?.keys[0]?.calls).toBe(before)
+    await budgets.stop()
+  })
+
+  test('while there are no turns, it waits as long as one waits for one, once', async () => {
+    await using server = await rawServer((socket) => void socket.write(wire('200 X', {}, 'ok')))
+    const clock = createTestClock()
+    const none = { units: 0, leave: () => Promise.resolve(), onChange: () => {} }
+    const { ask, budgets, upstream } = open(clock, {}, { join: () => none, stop() {} })
+    const asked = faultOf(() => ask(server.url))
+    await until(() => budgets.stats()[0]?.waiting === 1, 'it waits')
+    clock.advance(30_000)
+    expect((await asked).message).toBe('budget b: no turn within 30000 ms')
+    expect([upstream.stats().retries, server.requests.length]).toEqual([0, 0])
+    expect(upstream.stats().origins[0]?.failures).toBe(0)
     await budgets.stop()
   })
 
