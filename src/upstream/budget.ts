@@ -52,6 +52,8 @@ const keysMax = 100
 
 interface Waiting {
   readonly rank: number
+  /** Its deadline. */
+  readonly endsAt: number
   readonly grant: (lane: Lane) => void
   readonly refuse: (reason: unknown) => void
 }
@@ -142,8 +144,10 @@ function createBudget(deps: BudgetsDeps, plan: BudgetPlan): Budget {
       const now = clock.tick()
       const lane = best(now)
       if (!lane) {
-        const waitMs = Math.ceil(soonest(now) - now)
-        if (Number.isFinite(waitMs)) cancelTimer = clock.after(Math.max(1, waitMs), pump)
+        const at = soonest(now)
+        if (at === Infinity) return
+        refuseLate(at, now)
+        cancelTimer = clock.after(Math.max(1, Math.ceil(at - now)), pump)
         return
       }
       queue.shift()?.grant(lane)
@@ -168,6 +172,14 @@ function createBudget(deps: BudgetsDeps, plan: BudgetPlan): Budget {
     return new Fault('too_many', `budget ${name}: ${why}`, {
       retryAfterMs: Math.ceil(retryAfterMs),
     })
+  }
+
+  /** Nobody waits for what cannot be in time any more: a key that is stopped, a quota that is over. */
+  const refuseLate = (at: number, now: number): void => {
+    for (const waiting of queue.filter(({ endsAt }) => endsAt < at)) {
+      queue.splice(queue.indexOf(waiting), 1)
+      waiting.refuse(refusal('it would take too long', at - now))
+    }
   }
 
   const grantOf = (lane: Lane): Grant => {
@@ -228,6 +240,7 @@ function createBudget(deps: BudgetsDeps, plan: BudgetPlan): Budget {
         }
         const waiting: Waiting = {
           rank,
+          endsAt: now + withinMs,
           grant(lane) {
             end()
             resolve(grantOf(lane))

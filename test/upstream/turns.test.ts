@@ -170,13 +170,19 @@ describe('turns', () => {
   })
 
   test('who is not served in time is told so', async () => {
-    const it = openBudget({ plan: { rate: { quota: 1, windowMs: 1_000 } } })
-    await it.start()
-    await it.take('a', 'normal')
-    // Its answer does not come.
-    const late = faultOf(() => it.take('b', 'normal', 1_500))
+    const slow = openBudget({ plan: { rate: { quota: 1, windowMs: 1_000 } } })
+    await slow.start()
+    await slow.take('a', 'normal')
+    // Its answer does not come, so the next one cannot go in time.
+    const late = faultOf(() => slow.take('b', 'normal', 1_500))
+    await slow.pass(1_100)
+    expect((await late).code).toBe('too_many')
+
+    // Nothing is known yet.
+    const it = openBudget()
+    const waiting = faultOf(() => it.take('a', 'normal', 1_500))
     await it.pass(1_600)
-    expect((await late).code).toBe('timeout')
+    expect((await waiting).code).toBe('timeout')
     expect(it.budgets.stats()[0]).toMatchObject({ timedOut: 1 })
   })
 })
@@ -207,6 +213,18 @@ describe('what a provider says', () => {
     expect(await limited({})).toBe(1_000)
     expect(it.key()).toMatchObject({ limited: 6, calls: 7 })
     expect(it.log.lines.filter(({ event }) => event === 'budget.limited')).toHaveLength(6)
+  })
+
+  test('who cannot be in time any more is told at once', async () => {
+    const it = openBudget()
+    await it.start()
+    const first = await it.take('a', 'normal')
+    const waiting = faultOf(() => it.take('b', 'normal', 5_000))
+    void it.take('c', 'normal')
+    first.done(answer(429, { 'retry-after': '20' }))
+    expect((await waiting).retryAfterMs).toBe(20_000)
+    await it.pass(20_100)
+    expect(it.granted).toEqual(['a', 'c'])
   })
 
   test('what it says is left is obeyed before it is over', async () => {
