@@ -36,6 +36,7 @@ export async function run(): Promise<void> {
     'a key is asked for within, ms': Math.round(report.boundMs),
     'longest wait of a watched key, ms': Math.round(report.longestMs),
     'later than that': report.late.length,
+    'most calls that one has waited': `${report.calls.most} of ${report.calls.bound}`,
     'node killed: as often as before after, ms': Math.round(report.backMs),
     'stated, ms': takeOverMs,
     'cores of the nodes': report.cores.map((cores) => cores.toFixed(2)).join(', '),
