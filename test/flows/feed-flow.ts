@@ -71,6 +71,9 @@ const warmUpMs = 5_000
 
 const openBatch = 200
 
+/** Of what a member was told last: a publication or two. */
+const heardMax = 600
+
 /** Until a subscriber that was sent back comes back. */
 const againMs = 100
 
@@ -231,6 +234,7 @@ class Member {
   isOpen = false
   id = 1
   last = ''
+  heard = ''
 
   constructor(key: string, port: number) {
     this.key = key
@@ -311,6 +315,7 @@ class Crowd {
     const old = member.key
     member.key = key
     member.last = ''
+    member.heard = ''
     if (!member.isOpen) return
     member.socket?.write(
       masked(
@@ -390,10 +395,12 @@ class Crowd {
             text.includes(`"channel":"price:${member.key}","unsubscribe"`) ||
             new RegExp(`"id":${member.id},"error"`).test(text)
           if (isSentBack) this.#again(member)
-          const at = text.lastIndexOf('usdPrice')
-          if (at < 0) return
-          this.publications += 1
-          if (text.includes(member.key)) member.last = text.slice(at)
+          this.publications += text.split('"push":').length - 1
+          // A publication may come in two pieces.
+          member.heard = (member.heard + text).slice(-heardMax)
+          const at = member.heard.lastIndexOf(`"price:${member.key}"`)
+          const price = at < 0 ? undefined : /"usdPrice":[\d.]+/.exec(member.heard.slice(at))
+          if (price) member.last = price[0]
         },
         close: gone,
         error: () => {},
