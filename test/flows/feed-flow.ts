@@ -358,6 +358,7 @@ class Crowd {
   async #connect(member: Member): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>()
     let step = 0
+    let asked = ''
     const gone = (): void => {
       const wasOpen = member.isOpen
       member.isOpen = false
@@ -381,13 +382,18 @@ class Crowd {
             step = 1
             const commands = `{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"price:${member.key}"}}`
             member.id = 2
+            asked = member.key
             socket.write(masked(commands))
             return
           }
           if (!member.isOpen) {
             member.isOpen = true
-            this.#count(member.key, 1)
+            this.#count(asked, 1)
             resolve()
+            // It has moved on meanwhile.
+            const { key } = member
+            member.key = asked
+            if (key !== asked) this.#move(member, key)
           }
           if (text.includes('{}') && text.length < 8) socket.write(pong)
           // Redis was too slow for its topic, or its subscription: it is to come back, as clients do.
