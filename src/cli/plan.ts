@@ -24,6 +24,7 @@ function describe(checked: Plan): string {
       `  read ${rule(rules.read)}, create ${rule(rules.create)}, update ${rule(rules.update)}, remove ${rule(rules.remove)}`,
       `  cached ${one.ttlMs} ms${one.staleMs > 0 ? `, ${one.staleMs} ms longer if the store fails` : ''}`,
       ...hides(one),
+      ...(one.priority === 'normal' ? [] : [`  priority ${one.priority}`]),
       `  filters ${one.filters.join(', ') || 'none'}`,
       ...[...one.orders].map(
         ([name, parts]) =>

@@ -155,7 +155,8 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
     ? createAccountDoors({ accounts, credentials: deps.credentials, addressOf, tick })
     : []
   for (const { method, path, door } of accountDoors) {
-    on(method, path, door, 'normal', method === 'POST' ? writes : undefined)
+    const kind = path.startsWith('/api/admin/') ? undefined : 'high'
+    on(method, path, door, kind, method === 'POST' ? writes : undefined)
   }
   const { overload } = deps
   const mode = createModeDoor({ overload, tick })

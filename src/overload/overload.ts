@@ -8,12 +8,13 @@
  * One event loop has its queue in the kernel, where nobody can count it. It shows in turns: what has come is taken in one,
  * and a timer comes after it. So a request has waited as long as its turn has been answering others, and the last of a
  * turn says how long the queue was. A timer may be late for other reasons, as on a machine that has no time for us: then
- * there is no queue, and nothing to be won by refusing.
+ * there is no queue, and nothing to be won by refusing. While refusing, the queue is what those who came will take of the
+ * loop, at what one takes on average (`turns.ts`): known at once, and not only after the turn.
  *
  * Refusing helps where a request costs much more than its refusal (20 µs, nearly all of it Bun's and the kernel's); what
  * the cache has costs no more, and is refused only for its priority and a late turn.
  *
- * Invariants: in stage 0 and 1 nothing is refused, and a request costs one look at `isShedding`; what a write made old is
+ * Invariants: in stage 0 and 1 nothing is refused, and a request costs 30 ns; what a write made old is
  * not served in any stage; health, metrics and administration are always answered; a stage takes 100 ms to come and 3 s
  * to go. By hand: a mode is the least stage, or none at all (`normal`); it is told to all nodes, and survives a restart.
  *
@@ -42,10 +43,10 @@ export interface OverloadDeps {
   /** Of whoever comes now, in ms, until a thread of the store reads for him, or the writer takes his write. */
   readonly readsWaitMs: () => number
   readonly writesWaitMs: () => number
-  /** Of what may be used at most: 0 to 1. */
   /** That the event loop has worked so far, and that it was kept from working by others on this machine. */
   readonly cpuMs: () => number
   readonly stolenMs: () => number
+  /** Of what may be used at most: 0 to 1. */
   readonly memoryShare: () => number
   readonly connectionShare: () => number
   /** Told to all nodes and remembered; a failure is logged, and the mode is kept here all the same. */

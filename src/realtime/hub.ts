@@ -16,14 +16,7 @@ import { Crowd, inputsMany, Look, noSights, seenBy, type Sights } from './crowd.
 import { History, Shelf, type Publication } from './history.ts'
 import { Outbox, type Shard, type Sink } from './outbox.ts'
 import { isTopicName, type Params } from './pattern.ts'
-import {
-  eventHead,
-  gapEvent,
-  noEvent,
-  publicationEvent,
-  pushFrame,
-  pushHead,
-} from './protocol.ts'
+import { eventHead, gapEvent, noEvent, publicationEvent, pushFrame, pushHead } from './protocol.ts'
 import type { Pump } from './pump.ts'
 import type { TopicPlan } from './realtime.ts'
 import type { Position } from './recovery.ts'

@@ -21,8 +21,9 @@ import type { ThreadClient } from './thread-client.ts'
 /** Reads that may wait at once in one place; each holds a request open. */
 const readsWaitingMax = 10_000
 
-/** Of the time between two answers: what the last one weighs. */
+/** Of the time between two answers: what the last one weighs, and the most that it counts for, as after a pause. */
 const paceWeight = 0.05
+const paceMsMax = 50
 
 /** Between the death of a reader and its successor: a cause that lasts must not become a busy loop. */
 const respawnMs = 500
@@ -146,7 +147,7 @@ export function createPool({ clock, log, open }: PoolDeps, size: PoolSize): Pool
     const now = clock.tick()
     reader.firstSince = now
     if (waiting.length === 0) return
-    paceMs += (now - answeredAt - paceMs) * paceWeight
+    paceMs += (Math.min(now - answeredAt, paceMsMax) - paceMs) * paceWeight
     answeredAt = now
     dispatch()
   }

@@ -11,10 +11,13 @@
  */
 import { assert } from '../lib/assert.ts'
 import type { Cancel } from '../lib/clock.ts'
-import { detach } from '../lib/service.ts'
+import { atMost, detach } from '../lib/service.ts'
 import type { RawRow } from './messages.ts'
 import { divide, type Claim } from './shares-divide.ts'
 import type { Share, ShareBounds, ShareOptions, Shares, SharesDeps } from './shares.ts'
+
+/** A primary that is away is not waited for: the units end by themselves. */
+const goodbyeMs = 1_000
 
 interface Member {
   readonly name: string
@@ -152,15 +155,14 @@ export function createSharesLedger(deps: SharesDeps, bounds: ShareBounds): Share
         get units() {
           return unitsOf(member)
         },
-        leave: () => leaveSafely(member),
+        leave: () => atMost(clock, goodbyeMs, leaveSafely(member)),
         onChange: (listener) => void member.listeners.push(listener),
       }
     },
     async stop() {
       isStopped = true
       cancel()
-      await Promise.all([...members.values()].map(leaveSafely))
-      await running
+      await atMost(clock, goodbyeMs, Promise.all([...members.values()].map(leaveSafely)))
     },
   }
 }

@@ -3,7 +3,7 @@
  * them. Drawn ahead in small parts; nothing is sent that was not drawn.
  */
 import type { Cancel, Clock } from '../lib/clock.ts'
-import { detach } from '../lib/service.ts'
+import { atMost, detach } from '../lib/service.ts'
 import type { Log } from '../observe/log.ts'
 import type { Allowances } from '../store/store.ts'
 import type { BudgetQuota } from './budget-port.ts'
@@ -16,6 +16,9 @@ const retryMs = 1_000
 
 /** When all is spent: others may have given something back. */
 const lookAgainMs = 60_000
+
+/** A database that is away is not waited for: what was drawn is lost then. */
+const goodbyeMs = 1_000
 
 export interface Quota {
   /** Calls that may be made now. */
@@ -108,6 +111,17 @@ export function createQuota(deps: QuotaDeps, options: QuotaOptions): Quota {
     if (!isStopped) cancel = clock.after(afterMs, refill)
   }
 
+  const giveBack = async (): Promise<void> => {
+    await drawing
+    const isMore = drawn > spent
+    drawn = spent
+    try {
+      if (isMore) await drawTo(spent)
+    } catch (error) {
+      log.warn('budget.quota_not_given_back', { quota: options.name, error })
+    }
+  }
+
   const refill = (): void => {
     if (drawing || isStopped) return
     drawing = refillSafely()
@@ -129,13 +143,7 @@ export function createQuota(deps: QuotaDeps, options: QuotaOptions): Quota {
     async stop() {
       isStopped = true
       cancel()
-      await drawing
-      try {
-        if (drawn > spent) await drawTo(spent)
-      } catch (error) {
-        log.warn('budget.quota_not_given_back', { quota: options.name, error })
-      }
-      drawn = spent
+      await atMost(clock, goodbyeMs, giveBack())
     },
   }
 }

@@ -10,7 +10,8 @@
  * a ≥ s − W or later, so it occupied a slot at s. So there are never more than slots.
  *
  * A call without an answer may arrive as long as its time-out after its sending; one whose connection has ended may not
- * arrive later than that. `marginMs` is for providers that count in whole ms; `drift` for clocks that run at another pace.
+ * arrive later than that. A process that is stopped (not its clock) between the turn and the writing of its bytes, for longer
+ * than the time-out, sends what it had begun when it goes on: nothing here can know of that. `marginMs` is for providers that count in whole ms; `drift` for clocks that run at another pace.
  */
 const marginMs = 5
 const drift = 0.001

@@ -318,7 +318,10 @@ describe('a topic whose hearers may see different rows', () => {
     const { home, hub, say } = setUp({ read: ofTenant })
     const listen = (user: User | null): string[] => {
       const heard: string[] = []
-      const listener: Listener = { user, push: (event, _, id) => void heard.push(withId(id, event)) }
+      const listener: Listener = {
+        user,
+        push: (event, _, id) => void heard.push(withId(id, event)),
+      }
       home.listeners.add(listener)
       return heard
     }

@@ -37,6 +37,7 @@ function nodeOn(ledger: Ledger, clock: TestClock) {
   const shares = createShares({ store, clock, log: createTestLog() }, { isShared: true })
   return {
     ...{ store, held },
+    stop: async () => await shares.stop(),
     hold: (whether: boolean) => void (isHolding = whether),
     join: (options: Partial<ShareOptions> = {}) =>
       shares.join('calls', {
@@ -161,6 +162,20 @@ test('what nobody wants any more is given up before it is looked what is in use'
   await pass(clock, 1_500)
   // Nothing may be begun while the ledger is told.
   expect(share.units).toBe(0)
+})
+
+test('a stop does not wait for a primary that is away', async () => {
+  const clock = createTestClock()
+  const node = nodeOn(createLedger(clock), clock)
+  const share = node.join()
+  await pass(clock, 50)
+  node.hold(true)
+  let isStopped = false
+  const stopped = node.stop().then(() => (isStopped = true))
+  await pass(clock, 900)
+  expect([share.units, isStopped]).toEqual([0, false])
+  await pass(clock, 150)
+  await stopped
 })
 
 const claim = (holder: string, wants: number, units = 0): Claim => ({ holder, wants, units })

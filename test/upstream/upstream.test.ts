@@ -248,7 +248,7 @@ describe('under a budget', () => {
     header: 'x-api-key',
     queueMax: 10,
     quota: undefined,
-    timeoutMs: 5_000,
+    timeoutMs: 60_000,
   }
 
   /** Time goes when it is told to. */
@@ -272,7 +272,7 @@ describe('under a budget', () => {
     void budgets.start?.()
     const upstream = createUpstream({ clock, log, budgets, random: () => 0 }, plans)
     const ask = (url: string, init = {}) =>
-      upstream.fetch(url, { budget: 'b', allowPrivate: true, ...init })
+      upstream.fetch(url, { budget: 'b', allowPrivate: true, timeoutMs: 60_000, ...init })
     return { budgets, upstream, ask }
   }
 
