@@ -71,6 +71,9 @@ const warmUpMs = 5_000
 
 const openBatch = 200
 
+/** Of what a member was told last: a publication or two. */
+const heardMax = 600
+
 /** Until a subscriber that was sent back comes back. */
 const againMs = 100
 
@@ -231,6 +234,7 @@ class Member {
   isOpen = false
   id = 1
   last = ''
+  heard = ''
 
   constructor(key: string, port: number) {
     this.key = key
@@ -311,6 +315,7 @@ class Crowd {
     const old = member.key
     member.key = key
     member.last = ''
+    member.heard = ''
     if (!member.isOpen) return
     member.socket?.write(
       masked(
@@ -353,6 +358,7 @@ class Crowd {
   async #connect(member: Member): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>()
     let step = 0
+    let asked = ''
     const gone = (): void => {
       const wasOpen = member.isOpen
       member.isOpen = false
@@ -376,13 +382,18 @@ class Crowd {
             step = 1
             const commands = `{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"price:${member.key}"}}`
             member.id = 2
+            asked = member.key
             socket.write(masked(commands))
             return
           }
           if (!member.isOpen) {
             member.isOpen = true
-            this.#count(member.key, 1)
+            this.#count(asked, 1)
             resolve()
+            // It has moved on meanwhile.
+            const { key } = member
+            member.key = asked
+            if (key !== asked) this.#move(member, key)
           }
           if (text.includes('{}') && text.length < 8) socket.write(pong)
           // Redis was too slow for its topic, or its subscription: it is to come back, as clients do.
@@ -390,10 +401,12 @@ class Crowd {
             text.includes(`"channel":"price:${member.key}","unsubscribe"`) ||
             new RegExp(`"id":${member.id},"error"`).test(text)
           if (isSentBack) this.#again(member)
-          const at = text.lastIndexOf('usdPrice')
-          if (at < 0) return
-          this.publications += 1
-          if (text.includes(member.key)) member.last = text.slice(at)
+          this.publications += text.split('"push":').length - 1
+          // A publication may come in two pieces.
+          member.heard = (member.heard + text).slice(-heardMax)
+          const at = member.heard.lastIndexOf(`"price:${member.key}"`)
+          const price = at < 0 ? undefined : /"usdPrice":[\d.]+/.exec(member.heard.slice(at))
+          if (price) member.last = price[0]
         },
         close: gone,
         error: () => {},
