@@ -96,6 +96,9 @@ export interface Overload {
 const beatMs = 10
 const beatSheddingMs = 2
 
+/** While nothing is ever held back, for whoever asks how it is. */
+const beatIdleMs = 1_000
+
 /** Reading it takes 10 µs, and it does not change faster. */
 const memoryEveryMs = 1_000
 
@@ -190,6 +193,7 @@ export function createOverload(deps: OverloadDeps, initial: Mode = 'auto'): Over
     if (said.untilMs !== undefined && clock.now() >= said.untilMs) {
       log.info('overload.mode', { mode: 'auto', was: said.mode })
       said = { mode: 'auto', atMs: said.untilMs }
+      start()
     }
     const isStrained = shares.look(now)
     stages.look(signalsOf(turn, betterOf(...turns.last)), { now, since: before, isStrained })
@@ -210,13 +214,15 @@ export function createOverload(deps: OverloadDeps, initial: Mode = 'auto'): Over
 
   const apply = (next: Said): void => {
     if (next.mode !== said.mode) log.warn('overload.mode', { ...next, was: said.mode })
+    const wasIdle = said.mode === 'normal'
     said = next
+    if (cancel && wasIdle !== (next.mode === 'normal')) start()
     settle(clock.tick())
   }
 
   const start = (): void => {
     cancel?.()
-    const everyMs = isShedding ? beatSheddingMs : beatMs
+    const everyMs = said.mode === 'normal' ? beatIdleMs : isShedding ? beatSheddingMs : beatMs
     turns.pace(everyMs)
     cancel = clock.every(everyMs, beat)
   }
