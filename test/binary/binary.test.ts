@@ -245,7 +245,7 @@ describe('the compiled binary, alone in an empty folder', () => {
     expect((await migrate('status', 'app.ts')).exitCode).toBe(0)
   }, 30_000)
 
-  test('plan prints what an app comes to, and all five mistakes of a bad one', async () => {
+  test('plan prints what an app comes to, and all mistakes of a bad one', async () => {
     const { folder, command } = emptyFolder()
     using _ = folder
     writeFileSync(folder.file('app.ts'), appFile)
@@ -262,12 +262,13 @@ describe('the compiled binary, alone in an empty folder', () => {
     writeFileSync(folder.file('app.ts'), broken)
     const bad = await runBelfry({ command, args: ['plan', 'app.ts'], cwd: folder.path })
     expect(bad).toMatchObject({ exitCode: 2, stdout: '' })
-    expect(bad.stderr).toStartWith('belfry plan: the app file has 5 problems\n')
+    expect(bad.stderr).toStartWith('belfry plan: the app file has 6 problems\n')
     for (const key of [
       'name',
       'topics.notes:{',
       'collections.notes.ttl',
       'collections.notes.filters',
+      'collections.notes.live',
       'collections.notes.raed',
     ]) {
       expect(bad.stderr).toContain(`  ${key}: `)

@@ -29,7 +29,7 @@ describe('belfry migrate', () => {
     const before = await migrate('status', 'app.ts')
     expect(before).toMatchObject({ exitCode: 1, stderr: '' })
     expect(before.stdout.replaceAll(folder.path, '')).toBe(`database /data/notes.db
-belfry's own tables: version 0, 4 after the next start or apply
+belfry's own tables: version 0, 6 after the next start or apply
 log triggers: 4 to be made again by the next start or apply
   table notes: is new (additive)
 differs: belfry migrate plan shows what is to be done
@@ -38,7 +38,7 @@ differs: belfry migrate plan shows what is to be done
     expect(await migrate('apply', 'app.ts')).toMatchObject({ exitCode: 0, stderr: '' })
     const after = await migrate('status', 'app.ts')
     expect(after).toMatchObject({ exitCode: 0, stderr: '' })
-    expect(after.stdout).toEndWith("belfry's own tables: version 4\nin step\n")
+    expect(after.stdout).toEndWith("belfry's own tables: version 6\nin step\n")
     expect((await migrate('apply', 'app.ts')).stdout).toStartWith('notes is in step: ')
   })
 

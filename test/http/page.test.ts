@@ -101,7 +101,7 @@ test.skipIf(requireService('chromium') === undefined)(
     const told: string[] = []
     page.on('console', (message) => void told.push(message.text()))
     await page.goto(server.url)
-    await page.waitForFunction(`window.ran === 'its own'`)
+    await until(async () => (await page.evaluate('window.ran')) === 'its own', 'it runs')
     const color = `getComputedStyle(document.querySelector('p')).color`
     expect(await page.evaluate(color)).toBe('rgb(1, 2, 3)')
     expect(told).toEqual([])
