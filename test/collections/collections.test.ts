@@ -152,7 +152,9 @@ describe('rows', () => {
 describe('rules', () => {
   test('absent denies: 401 for a visitor, 403 for a user', async () => {
     using folder = tempFolder()
-    const none = { read: undefined, create: undefined, update: undefined, remove: undefined }
+    const rules = { read: undefined, create: undefined, update: undefined, remove: undefined }
+    // Rows that nobody may read are told to nobody either: the plan asks for both or none.
+    const none = { ...rules, live: undefined }
     const { store, collections, spot: plan } = await setUp(folder, { spot: none as never })
     await using _ = store
     for (const [user, code] of [
