@@ -115,6 +115,9 @@ const loopLimitsMs = [50, Infinity, 1_000] as const
 const readsLimitsMs = [50, 150, Infinity] as const
 const writesLimitsMs = [250, 1_000, Infinity] as const
 
+/** Of what the loop can do. Beyond it whoever comes waits, and ever longer. */
+const fullDemand = 0.8
+
 /** What is taken at 95 of 100 may be ended by the kernel with the next large answer. */
 const memoryLimits = [0.8, 0.88, 0.95] as const
 
@@ -195,7 +198,7 @@ export function createOverload(deps: OverloadDeps, initial: Mode = 'auto'): Over
       said = { mode: 'auto', atMs: said.untilMs }
       start()
     }
-    const isStrained = shares.look(now)
+    const isStrained = shares.look(now, turns.demand() >= fullDemand)
     stages.look(signalsOf(turn, betterOf(...turns.last)), { now, since: before, isStrained })
     if ((stages.stage >= 2 && stages.isHeld) || least[said.mode] >= 2) shares.hurt(now)
     settle(now)

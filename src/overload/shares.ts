@@ -44,8 +44,11 @@ export interface Shares {
   admits(priority: Priority, waitMs: number, now: number): boolean
   /** Of one that is admitted: whether it waits in a queue that is so long. */
   awaits(priority: Priority, queue: Queue, waitMs: number): boolean
-  /** Whether others than low ones have had to wait too long of late: one pause is no queue. */
-  look(now: number): boolean
+  /**
+   * Whether others than low ones have had to wait too long of late: one pause is no queue. `isLoopFull`: all who come are
+   * more than the loop can do; else those who would have waited for it came together, and there is room between them.
+   */
+  look(now: number, isLoopFull?: boolean): boolean
   /** The low ones get nothing, and then little by little. */
   hurt(now: number): void
   readonly refused: Readonly<Record<Priority, number>>
@@ -59,6 +62,8 @@ export function createShares(): Shares {
   /** By rank, lately: how many asked, and how many of these would have had to wait too long. */
   const asked = [0, 0, 0]
   const late = [0, 0, 0]
+  /** Of these, for the loop. */
+  const lateLoop = [0, 0, 0]
 
   const isInShare = (rank: Rank, now: number): boolean => {
     if (rank === 2) return true
@@ -72,11 +77,14 @@ export function createShares(): Shares {
   const isPatient = (rank: Rank, queue: Queue, waitMs: number): boolean => {
     if (waitMs <= patienceMs[queue][rank]) return true
     late[rank] = (late[rank] ?? 0) + 1
+    if (queue === 'loop') lateLoop[rank] = (lateLoop[rank] ?? 0) + 1
     return false
   }
 
-  const isStrained = (rank: Rank): boolean =>
-    (late[rank] ?? 0) > Math.max(strainedMin, strainedShare * (asked[rank] ?? 0))
+  const isStrained = (rank: Rank, isLoopFull: boolean): boolean => {
+    const count = (late[rank] ?? 0) - (isLoopFull ? 0 : (lateLoop[rank] ?? 0))
+    return count > Math.max(strainedMin, strainedShare * (asked[rank] ?? 0))
+  }
 
   return {
     refused,
@@ -92,11 +100,11 @@ export function createShares(): Shares {
       refused[priority]++
       return false
     },
-    look(now) {
-      const [normal, high] = [isStrained(1), isStrained(2)]
+    look(now, isLoopFull = true) {
+      const [normal, high] = [isStrained(1, isLoopFull), isStrained(2, isLoopFull)]
       if (normal || high) hurtAt[0] = now
       if (high) hurtAt[1] = now
-      for (const counts of [asked, late]) {
+      for (const counts of [asked, late, lateLoop]) {
         for (const [rank, count] of counts.entries()) counts[rank] = count * memory
       }
       return normal || high

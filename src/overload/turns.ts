@@ -46,6 +46,8 @@ export interface Turns {
   refuse(): void
   /** What those who came before the last one will take of the loop. */
   backlogMs(): number
+  /** Of a second of the loop, what all who come would take, also those who are refused: above 1 it is more than can be done. */
+  demand(): number
   /** So far. */
   turn(now: number): Turn
   /** How often it beats from now on. */
@@ -75,6 +77,8 @@ export function createTurns({ cpuMs, stolenMs }: TurnsDeps, startedAt: number): 
   let cpuAtMs = cpuMs()
   let workedMs = 0
   let answered = 0
+  let begun = 0
+  let ownMs = 0
   let costMs = 0
   let grain = 1
   /** Work of those who have come. It gets less in time that is ours, also while they wait for something else. */
@@ -94,6 +98,8 @@ export function createTurns({ cpuMs, stolenMs }: TurnsDeps, startedAt: number): 
     const nowMs = cpuMs()
     workedMs = workedMs * memoryOfCosts + nowMs - cpuAtMs
     answered *= memoryOfCosts
+    begun *= memoryOfCosts
+    ownMs *= memoryOfCosts
     cpuAtMs = nowMs
     costMs = workedMs / Math.max(answered, answeredMin)
     grain = Math.min(grainMax, Math.max(1, costMs / usualCostMs))
@@ -101,6 +107,7 @@ export function createTurns({ cpuMs, stolenMs }: TurnsDeps, startedAt: number): 
 
   return {
     begin(now) {
+      begun++
       owedMs = Math.min(owedMs + costMs, owedMsMax)
       mark(now)
     },
@@ -113,12 +120,15 @@ export function createTurns({ cpuMs, stolenMs }: TurnsDeps, startedAt: number): 
       owedMs = Math.max(0, owedMs - costMs)
     },
     backlogMs: () => owedMs - costMs,
+    demand: () => (ownMs > 0 ? (costMs * begun) / ownMs : 0),
     turn: (now) => turnTo(now, now, stolenMs() - stolenAtMs),
     pace: (ms) => void (everyMs = ms),
     beat(now, leastMs) {
       const stolen = stolenMs() - stolenAtMs
       const turn = turnTo(now, lastAt, stolen)
-      owedMs = Math.max(0, owedMs - Math.max(0, now - beatAt - stolen))
+      const own = Math.max(0, now - beatAt - stolen)
+      ownMs += own
+      owedMs = Math.max(0, owedMs - own)
       stolenAtMs += stolen
       beatAt = now
       firstAt = -1

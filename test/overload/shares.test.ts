@@ -157,4 +157,17 @@ describe('who is let in', () => {
     }
     expect(overload.stage).toBe(1)
   })
+
+  test('who came together where there is room is no strain; who waits for a thread is one', () => {
+    const loop = createShares()
+    const reads = createShares()
+    for (let n = 0; n < 20; n++) {
+      expect(loop.admits('normal', 5, 1e9)).toBe(false)
+      expect(reads.admits('normal', 0, 1e9)).toBe(true)
+      expect(reads.awaits('normal', 'reads', 25)).toBe(false)
+    }
+    expect(loop.look(1e9, false)).toBe(false)
+    expect(loop.look(1e9, true)).toBe(true)
+    expect(reads.look(1e9, false)).toBe(true)
+  })
 })
