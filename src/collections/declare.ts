@@ -277,32 +277,12 @@ type None = {}
  *   },
  * })
  */
-export function collection<
-  T extends SQLiteTable,
-  Live extends string = never,
-  Filter extends keyof Row<T> & string = never,
-  OrderName extends string = never,
-  Expand extends string = never,
-  const Hide = None,
->(
-  table: T,
-  options: CollectionOptions<T, Live, Filter, OrderName, Expand, User, Hide>,
-): CollectionDeclaration<
-  T,
-  Live,
-  Filter,
-  OrderName,
-  Expand,
-  NeverShown<Hide>,
-  SometimesShown<Hide>
-> {
+export const collection: DeclareCollection<User> = (table, options) => ({
+  kind: 'collection',
+  table,
   // Rules are contravariant in the row: inside, every row is a plain record.
-  return {
-    kind: 'collection',
-    table,
-    options: options as unknown as CollectionOptions<SQLiteTable>,
-  }
-}
+  options: options as unknown as CollectionOptions<SQLiteTable>,
+})
 
 /** The table among `Tables` that a column belongs to. */
 type TableOf<Tables extends SQLiteTable, C extends SQLiteColumn> = Extract<

@@ -141,8 +141,4 @@ export type DeclareTopic<Asker extends User> = <Data = unknown, Through extends 
 ) => TopicDeclaration<Data, Through>
 
 /** Declares; opens nothing. */
-export function topic<Data = unknown, Through extends string = never>(
-  options: TopicOptions<Data, Through>,
-): TopicDeclaration<Data, Through> {
-  return { kind: 'topic', options }
-}
+export const topic: DeclareTopic<User> = (options) => ({ kind: 'topic', options })
