@@ -3,7 +3,7 @@
  * with `Last-Event-ID`; `last_event_id` in the query does the same for whoever cannot set a header.
  */
 import { Fault, toFault, type FieldProblem } from '../fault.ts'
-import type { Realtime } from '../realtime/realtime.ts'
+import { laterEvent, type Realtime } from '../realtime/realtime.ts'
 import { searchOf, visitHeaders, type Door, type Visit } from './visit.ts'
 
 export interface EventsDeps {
@@ -49,7 +49,7 @@ export function eventStream(
       })
     } catch (thrown) {
       if (toFault(thrown).code !== 'unavailable' || !isEventSource(request)) throw thrown
-      return `retry: ${laterMs.least + Math.floor(Math.random() * (laterMs.most - laterMs.least))}\n\n`
+      return laterEvent()
     }
   }
   return new Response(open(), {
@@ -62,12 +62,6 @@ export function eventStream(
     },
   })
 }
-
-/**
- * An `EventSource` gives up for ever on any status but 200. Where there is no room now it is told when to come back, and
- * the stream is over: after what is in line, or a restart, spread over as much again and more.
- */
-const laterMs = { least: 4_000, most: 12_000 } as const
 
 function isEventSource({ headers }: Request): boolean {
   return headers.get('accept')?.includes('text/event-stream') === true

@@ -12,7 +12,7 @@
  *   ARGV   now or '' │ per key: quota window grain isShadow born n │ n × (age count)
  *   gives  { now, 1 taken | 0 refused | -1 stale, per key: free total reset born newest's age }
  */
-import { createHash } from 'node:crypto'
+import { scriptOf } from '../store/store.ts'
 
 const text = `
 local now = tonumber(ARGV[1])
@@ -147,7 +147,7 @@ end
 return told
 `
 
-export const takeScript = { text, sha: createHash('sha1').update(text).digest('hex') }
+export const takeScript = scriptOf(text)
 
 /** Numbers of one key in what the script gives, after the first two. */
 export const toldPerKey = 5

@@ -42,9 +42,19 @@ export interface StreamLimits {
 /** Browsers wait this long before they reconnect; drawn per stream, so that they do not come together. */
 const retryMs = { least: 1_000, most: 5_000 } as const
 
-function drawnRetryMs(): number {
-  const { least, most } = retryMs
-  return least + Math.floor(Math.random() * (most - least))
+/**
+ * An `EventSource` gives up for ever on any status but 200. Where there is no room now it is told when to come back, and
+ * the stream is over: after what is in line, or a restart, spread over as much again and more.
+ */
+const laterMs = { least: 4_000, most: 12_000 } as const
+
+function drawnRetry({ least, most }: { readonly least: number; readonly most: number }): string {
+  return retryEvent(least + Math.floor(Math.random() * (most - least)))
+}
+
+/** All that a stream is told that finds no room. */
+export function laterEvent(): string {
+  return drawnRetry(laterMs)
 }
 
 /** Given to a stream without a look at its queue. */
@@ -266,7 +276,7 @@ export class EventStream implements Guest, Sink<Uint8Array> {
     const ids = places
       ? placesOfReplay(topics, events, new Set(gaps), since)
       : seqsOfReplay(hub, since)
-    let text = retryEvent(drawnRetryMs())
+    let text = drawnRetry(retryMs)
     // At the position it resumed from: were the stream cut before the next event, it is told again.
     if (gaps.length > 0) text += withId(ids.first, gapEvent(gaps))
     for (const { topic, publication } of events) {
@@ -299,7 +309,7 @@ export class LateStream implements Waiting {
   /** Not awaited by whoever reads: the head of the answer has left. A failure ends the stream, and browsers come back. */
   async start(controller: Controller): Promise<void> {
     // At once: Bun sends no head before the first byte.
-    controller.enqueue(encoder.encode(retryEvent(drawnRetryMs())))
+    controller.enqueue(encoder.encode(drawnRetry(retryMs)))
     try {
       await this.begins
       if (this.state === 'closed') return
