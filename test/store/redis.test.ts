@@ -141,7 +141,7 @@ describe.skipIf(!requireService('redis-server'))('a connection to Redis', () => 
 
   test('what is too much at once is refused at once, and the rest is answered', async () => {
     await using server = await startRedis()
-    await using opened = await openRedis(server.port)
+    await using opened = await openRedis(server.port, { commandMs: 100 })
     const { redis } = opened
     server.pause()
     const sizes = Array.from({ length: 10_050 }, (_, index) => redis.get(`k${index}`))
@@ -176,7 +176,7 @@ describe.skipIf(!requireService('redis-server'))('a connection to Redis', () => 
       timers.pop()?.()
     }
     await using server = await startRedis()
-    await using opened = await openRedis(server.port, { clock })
+    await using opened = await openRedis(server.port, { clock, commandMs: 100 })
     const { redis } = opened
 
     server.pause()
