@@ -21,7 +21,8 @@ async function startNode(port: number, skewMs = 0, options: Partial<RelayOptions
       feed: 'prices',
       onNews: (one) => void news.push(one),
       onWant: (key, isWanted) => void (isWanted ? wanted.add(key) : wanted.delete(key)),
-      nodeMs: 300,
+      // Longer than a busy machine holds up a sign.
+      nodeMs: 2_000,
       ...options,
     },
   )
