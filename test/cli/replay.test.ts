@@ -55,7 +55,8 @@ test('what a topic said is said again in another, all of it, in order, within th
   // The last twenty, with their pauses, so slowly that they take two seconds: in all it takes no less.
   const last = kept.slice(-20)
   const since = last[0]?.at ?? ''
-  const speed = spanOf(last) / 2_000
+  // It knows thousandths.
+  const speed = Math.floor(spanOf(last) / 2) / 1_000
   const startedAt = Date.now()
   const slow = await replay('kept', '--into', 'again', '--since', since, '--speed', `${speed}`)
   expect(slow.exitCode).toBe(0)
