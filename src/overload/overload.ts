@@ -195,7 +195,7 @@ export function createOverload(deps: OverloadDeps, initial: Mode = 'auto'): Over
     }
     if (said.untilMs !== undefined && clock.now() >= said.untilMs) {
       log.info('overload.mode', { mode: 'auto', was: said.mode })
-      said = { mode: 'auto', atMs: said.untilMs }
+      said = { mode: 'auto', atMs: said.atMs }
       start()
     }
     const isStrained = shares.look(now, turns.demand() >= fullDemand)
@@ -209,9 +209,12 @@ export function createOverload(deps: OverloadDeps, initial: Mode = 'auto'): Over
   const lookEarly = (now: number): void => {
     const turn = turns.turn(now)
     const isLate = turn.waitMs >= turnLimitsMs[0] * Math.sqrt(turns.grain)
-    const signals = signalsOf(isLate ? worseOf(turn, turns.last[0]) : turn)
-    stages.look(signals, { now, since: turns.beatAt, isStrained: false })
-    settle(now)
+    // A turn that has just begun says nothing yet: what is rising is neither confirmed by it nor over.
+    if (isLate) {
+      const signals = signalsOf(worseOf(turn, turns.last[0]))
+      stages.look(signals, { now, since: turns.beatAt, isStrained: false })
+      settle(now)
+    }
     ripeAt = stages.stage < 2 ? now + beatMs : Infinity
   }
 
@@ -265,8 +268,10 @@ export function createOverload(deps: OverloadDeps, initial: Mode = 'auto'): Over
       return false
     },
     async set(mode, forMs) {
-      const atMs = clock.now()
-      const next = { mode, atMs, ...(forMs === undefined ? {} : { untilMs: atMs + forMs }) }
+      const now = clock.now()
+      // Later than what was said last, also by a node whose clock is ahead.
+      const atMs = Math.max(now, said.atMs + 1)
+      const next = { mode, atMs, ...(forMs === undefined ? {} : { untilMs: now + forMs }) }
       apply(next)
       try {
         await deps.announce?.(next)
