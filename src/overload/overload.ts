@@ -205,7 +205,7 @@ export function createOverload(deps: OverloadDeps, initial: Mode = 'auto'): Over
     }
     if (said.untilMs !== undefined && clock.now() >= said.untilMs) {
       log.info('overload.mode', { mode: 'auto', was: said.mode })
-      said = { mode: 'auto', atMs: said.untilMs }
+      said = { mode: 'auto', atMs: said.atMs }
       start()
     }
     const isStrained = shares.look(now, turns.demand() >= fullDemand)
@@ -228,13 +228,14 @@ export function createOverload(deps: OverloadDeps, initial: Mode = 'auto'): Over
   /** In the second long turn, which may be over too late: each of those who come in it would be let in. */
   const lookEarly = (now: number): void => {
     const turn = turns.turn(now)
-    ripeAt = now + beatMs
-    // Not late yet says nothing: it is not over.
-    if (turn.waitMs < turnLimitsMs[0] * Math.sqrt(turns.grain)) return
-    const signals = signalsOf(worseOf(turn, turns.last[0]))
-    stages.look(signals, { now, since: turns.beatAt, isStrained: false })
-    settle(now)
-    if (stages.stage >= 2) ripeAt = Infinity
+    const isLate = turn.waitMs >= turnLimitsMs[0] * Math.sqrt(turns.grain)
+    // A turn that has just begun says nothing yet: what is rising is neither confirmed by it nor over.
+    if (isLate) {
+      const signals = signalsOf(worseOf(turn, turns.last[0]))
+      stages.look(signals, { now, since: turns.beatAt, isStrained: false })
+      settle(now)
+    }
+    ripeAt = stages.stage < 2 ? now + beatMs : Infinity
   }
 
   const apply = (next: Said): void => {
@@ -295,8 +296,10 @@ export function createOverload(deps: OverloadDeps, initial: Mode = 'auto'): Over
       return false
     },
     async set(mode, forMs) {
-      const atMs = clock.now()
-      const next = { mode, atMs, ...(forMs === undefined ? {} : { untilMs: atMs + forMs }) }
+      const now = clock.now()
+      // Later than what was said last, also by a node whose clock is ahead.
+      const atMs = Math.max(now, said.atMs + 1)
+      const next = { mode, atMs, ...(forMs === undefined ? {} : { untilMs: now + forMs }) }
       apply(next)
       try {
         await deps.announce?.(next)
