@@ -389,7 +389,10 @@ describe('under a budget', () => {
   test('while there are no turns, it waits as long as one waits for one, once', async () => {
     await using server = await rawServer((socket) => void socket.write(wire('200 X', {}, 'ok')))
     const clock = createTestClock()
-    const none = { units: 0, leave: () => Promise.resolve(), onChange: () => {} }
+    const none = {
+      ...{ units: 0, restsUntil: 0, rest() {} },
+      ...{ leave: () => Promise.resolve(), onChange() {} },
+    }
     const { ask, budgets, upstream } = open(clock, {}, { join: () => none, stop() {} })
     const asked = faultOf(() => ask(server.url))
     await until(() => budgets.stats()[0]?.waiting === 1, 'it waits')
