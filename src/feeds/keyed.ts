@@ -96,11 +96,7 @@ export function createKeyedFeed(
       await deps.collections.upsert([{ plan: into, rows: rows as Record<string, unknown>[] }])
     }
     if (isStopped || !leader.isLeading) return 0
-    const news = {
-      values: [] as [string, string, number][],
-      same: [] as string[],
-      absent: [] as string[],
-    }
+    const news = emptyNews()
     const now = clock.now()
     for (const [at, key] of keys.entries()) {
       const text = texts[at]
@@ -244,20 +240,36 @@ export function createKeyedFeed(
       {
         feed: plan.name,
         onNews: hearNews,
-        onWant(name, isWanted) {
-          const key = isWanted ? add(name) : watch.get(name)
-          if (!key) return
-          key.isWanted = isWanted
-          if (!isWanted) key.usedAt = clock.tick()
-          else if (key.value) {
-            const { text, asOfMs, isStale } = key.value
-            tell(key)
-            relay?.tell({ values: [[name, text, asOfMs]], failed: isStale ? [name] : [] })
-          } else if (key.isAbsent) relay?.tell({ absent: [name] })
-          else rounds.lookSoon()
-        },
+        onWant: (names, isWanted) => (isWanted ? wanted(names) : unwanted(names)),
       },
     )
+
+  /** By another node, perhaps again: it is told what is known. */
+  const wanted = (names: readonly string[]): void => {
+    const news = emptyNews()
+    for (const name of names) {
+      const key = add(name)
+      if (!key) continue
+      key.isWanted = true
+      if (key.value) {
+        const { text, asOfMs, isStale } = key.value
+        tell(key)
+        news.values.push([name, text, asOfMs])
+        if (isStale) news.failed.push(name)
+      } else if (key.isAbsent) news.absent.push(name)
+      else rounds.lookSoon()
+    }
+    relay?.tell(news)
+  }
+
+  const unwanted = (names: readonly string[]): void => {
+    for (const name of names) {
+      const key = watch.get(name)
+      if (!key) continue
+      key.isWanted = false
+      key.usedAt = clock.tick()
+    }
+  }
 
   const lead = (isLeading: boolean): void => {
     relay?.lead(isLeading)
@@ -371,6 +383,15 @@ export function createKeyedFeed(
       const { isLeading } = leader
       return { name: plan.name, ...counts, keys: watch.size, stale, isLeading }
     },
+  }
+}
+
+function emptyNews() {
+  return {
+    values: [] as [string, string, number][],
+    same: [] as string[],
+    absent: [] as string[],
+    failed: [] as string[],
   }
 }
 

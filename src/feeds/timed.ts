@@ -208,10 +208,11 @@ export function createTimedFeed(deps: FeedsDeps, plan: FeedPlan, schedule: Sched
               told = value.isStale ? `stale ${value.text}` : value.text
               first?.resolve()
             },
-            onWant(name, isWanted) {
-              if (!isWanted || !value || value.text.length > valueLengthMax) return
+            onWant(names, isWanted) {
+              if (!isWanted || names.length === 0) return
+              if (!value || value.text.length > valueLengthMax) return
               const { text, asOfMs, isStale } = value
-              relay?.tell({ values: [[name, text, asOfMs]], failed: isStale ? [name] : [] })
+              relay?.tell({ values: [[topic, text, asOfMs]], failed: isStale ? [topic] : [] })
             },
           },
         )
