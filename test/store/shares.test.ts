@@ -105,7 +105,15 @@ test('a lease is counted from before it was asked for, however late the answer',
 
 test('a rest is every node’s from its next renewal on, the longest that was said, whoever goes', async () => {
   const clock = createTestClock()
-  const ledger = createLedger(clock)
+  const kept = createLedger(clock)
+  let rests = 0
+  const ledger: Ledger = {
+    read: kept.read,
+    write(ops) {
+      kept.write(ops)
+      if (ops.length === 3) rests++
+    },
+  }
   const [one, two] = [nodeOn(ledger, clock), nodeOn(ledger, clock)]
   const [first, second] = [one.join(), two.join()]
   await pass(clock, 4_000)
@@ -115,18 +123,23 @@ test('a rest is every node’s from its next renewal on, the longest that was sa
   const startedAt = clock.tick()
   first.rest(10_000)
   expect(leftOf(second)).toBe(0)
-  await pass(clock, 1_550)
+  await pass(clock, 50)
   // Told at once, and heard with a renewal.
+  expect(rowsOf(ledger)).toEqual([5, 5, 0])
+  await pass(clock, 1_500)
   expect([leftOf(first), leftOf(second)]).toEqual([8_450, 8_450])
   expect(told).toBe(1)
-  // Less is nothing new; more is.
+  await pass(clock, 3_000)
+  expect(rests).toBe(1)
+  // Less is nothing new; more is, whoever is heard of last.
   second.rest(1_000)
   await pass(clock, 1_550)
   expect(Math.max(leftOf(first), leftOf(second))).toBe(startedAt + 10_000 - clock.tick())
-  second.rest(20_000)
+  first.rest(20_000)
+  second.rest(15_000)
   const longer = clock.tick() + 20_000
-  await pass(clock, 1_550)
-  expect(leftOf(first)).toBe(longer - clock.tick())
+  await pass(clock, 3_050)
+  expect([leftOf(first), leftOf(second)]).toEqual(Array(2).fill(longer - clock.tick()))
   // It takes nobody's units, and is there when those who said so are not.
   expect(rowsOf(ledger)).toEqual([5, 5, 0])
   await one.stop()
@@ -139,7 +152,7 @@ test('a rest is every node’s from its next renewal on, the longest that was sa
   expect(rowsOf(ledger)).toEqual([10])
 })
 
-test('a rest that could not be told is told when it can be, and never as a longer one', async () => {
+test('a rest that could not be told is told when it can be, as what is left of it', async () => {
   const clock = createTestClock()
   const ledger = createLedger(clock)
   const node = nodeOn(ledger, clock)
