@@ -226,6 +226,25 @@ describe('what has a validator', () => {
     expect([server.requests.length, upstream.stats().notModified]).toEqual([3, 2])
   })
 
+  test('and 304 gives what was kept when it was asked, whatever has come since', async () => {
+    const held = Promise.withResolvers<void>()
+    await using server = await rawServer((socket, _, nth) => {
+      if (nth === 0) socket.write(wire('200 OK', { etag: '"1"' }, 'body'))
+      else if (nth === 1) {
+        void held.promise.then(() => socket.write(wire('304 X', {})))
+      } else socket.write(wire('200 OK', {}, 'new, and without'))
+    })
+    await using upstream = openUpstream()
+    const url = `${server.url}/x`
+    await upstream.ask(url)
+    const asking = upstream.ask(url)
+    await until(() => server.requests.length === 2, 'it is asked')
+    await upstream.ask(url, { bytesMax: 100 })
+    held.resolve()
+    const response = await asking
+    expect([response.status, await response.text()]).toEqual([200, 'body'])
+  })
+
   test('but for who says no-store, asks with other headers, or has conditions of his own', async () => {
     await using server = await provider({ etag: '"1"', 'cache-control': 'private, no-store' })
     await using upstream = openUpstream()
