@@ -28,8 +28,8 @@ export interface RelayDeps {
 export interface News {
   /** Key, JSON, when. */
   readonly values?: readonly (readonly [string, string, number])[]
-  /** Have not changed. */
-  readonly same?: readonly string[]
+  /** Have not changed: key, and what the value is (`sumOf`), for whoever has missed it. */
+  readonly unchanged?: readonly (readonly [string, string])[]
   /** Upstream does not know them. */
   readonly absent?: readonly string[]
   /** Could not be asked for. */
@@ -48,6 +48,8 @@ export interface RelayOptions {
 export interface Relay {
   /** This node watches it, or no more. */
   want(key: string, isWanted: boolean): void
+  /** What was told of it has been missed here. */
+  again(key: string): void
   /** As the node that asks. */
   tell(news: News): void
   /** Whether this node asks. */
@@ -286,6 +288,11 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): Relay {
       }
       giveSoon()
     },
+    again(key) {
+      if (!own.has(key)) return
+      if (!isWhole) changes.set(key, true)
+      giveSoon()
+    },
     tell(told) {
       if (!redis.isUp) return
       const now = clock.now()
@@ -327,8 +334,8 @@ function messagesOf(by: string, told: News, now: number): string[] {
     'values',
     `[${JSON.stringify(key)},${text},${now - asOfMs}]`,
   ])
-  for (const kind of ['same', 'absent', 'failed'] as const) {
-    for (const key of lists[kind] ?? []) entries.push([kind, JSON.stringify(key)])
+  for (const kind of ['unchanged', 'absent', 'failed'] as const) {
+    for (const one of lists[kind] ?? []) entries.push([kind, JSON.stringify(one)])
   }
   const texts: string[] = []
   let packed = new Map<keyof News, string[]>()

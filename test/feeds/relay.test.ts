@@ -177,15 +177,20 @@ describe.skipIf(!requireService('redis-server'))('relay', () => {
       { length: 50 },
       (_, n) => [`k"${n}`, large, Date.now() + 3_600_000 - 5_000] as const,
     )
-    const same = Array.from({ length: 2_000 }, (_, n) => `a key of some length ${n}`)
-    leader.relay.tell({ values, same, absent: ['gone'], failed: ['down'] })
+    const unchanged = Array.from(
+      { length: 2_000 },
+      (_, n) => [`a key of some length ${n}`, 'sum'] as const,
+    )
+    leader.relay.tell({ values, unchanged, absent: ['gone'], failed: ['down'] })
     await until(() => follower.news.some(({ failed }) => failed?.includes('down')), 'told')
     expect(follower.values().size).toBe(50)
     for (const [, text, asOfMs] of follower.values().values()) {
       expect(text).toBe(large)
       expect(Math.abs(Date.now() - 60_000 - 5_000 - asOfMs)).toBeLessThan(4_000)
     }
-    expect(follower.news.flatMap((one) => one.same ?? [])).toEqual(same)
+    expect(follower.news.flatMap((one) => one.unchanged ?? [])).toEqual(
+      unchanged.map(([...one]) => one),
+    )
     expect(follower.news.flatMap((one) => one.absent ?? [])).toEqual(['gone'])
     // Nobody hears what it says itself.
     expect(leader.news).toEqual([])
