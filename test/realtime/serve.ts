@@ -182,7 +182,7 @@ function logTo(errors: string[]): Log {
 export async function until(
   isSo: () => boolean | Promise<boolean>,
   what: string,
-  withinMs = 5_000,
+  withinMs = 20_000,
 ): Promise<void> {
   const end = performance.now() + withinMs
   while (!(await isSo())) {
