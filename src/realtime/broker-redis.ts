@@ -383,7 +383,7 @@ export function createRedisBroker(
     return clock.tick() - awaySince >= patienceMs
   }
 
-  const lane = createLane({ wayOf, share, publishAlone })
+  const lane = createLane({ clock, wayOf, share, publishAlone })
 
   const look = (): void => {
     lane.go()

@@ -21,7 +21,7 @@ export interface Broker {
   ready(match: Match, since?: Position): Promise<void> | undefined
   /**
    * What every node says by itself is published once; for the others the answer is where the topic stands.
-   * Faults: `unavailable`.
+   * Faults: `unavailable`, `too_many`.
    */
   publish(match: Match, encoded: Encoded, once?: Once): Position | Promise<Position>
   /** What the topic keeps goes, at every node; it counts on. Faults: `unavailable`. */

@@ -176,7 +176,7 @@ export interface RealtimeStats {
 export interface Realtime extends Service {
   /** Names this process to clients and operators. */
   readonly node: string
-  /** As the server: no rule is asked. Faults: `not_found`, `invalid`, `too_large`, `unavailable`. */
+  /** As the server: no rule is asked. Faults: `not_found`, `invalid`, `too_large`, `too_many`, `unavailable`. */
   readonly publish: Publisher['publish']
   /** As the server API: the topic's `message` is asked, too. Faults: the same. */
   readonly submit: Publisher['submit']
