@@ -269,7 +269,9 @@ describe.skipIf(!requireService('redis-server'))('over Redis', () => {
     const ear = await near.listen('room:a')
     // Not in step: one node is ahead, then the other; and one has left something out.
     const said = [near, far, far, near].flatMap((node, n) =>
-      upTo(10).map((seq) => node.publish('room:a', `${seq + 5 * n}`, seq + 5 * n)),
+      upTo(10).map((seq) =>
+        node.publish('room:a', `${seq + 5 * n}`, { seq: seq + 5 * n, by: 'rows' }),
+      ),
     )
     await Promise.all(said)
     await near.publish('room:a', 'end')
@@ -277,10 +279,13 @@ describe.skipIf(!requireService('redis-server'))('over Redis', () => {
     const all = dataOf(ear).slice(0, -1).map(Number)
     // What one has left out is late, and not lost.
     expect(all.toSorted((a, b) => a - b)).toEqual(upTo(25))
+    // Another collection on the same table tells the same change as its own.
+    for (const node of [near, far]) await node.publish('room:a', 'other', { seq: 25, by: 'others' })
     // Another database, or this one after a backup was put back, counts for itself.
     await using elsewhere = await redisNode(declared, { port: server.port, source: 'other' })
-    await elsewhere.publish('room:a', 'again', 1)
+    await elsewhere.publish('room:a', 'again', { seq: 1, by: 'rows' })
     await until(() => dataOf(ear).at(-1) === 'again', 'again')
+    expect(dataOf(ear).slice(-3)).toEqual(['end', 'other', 'again'])
   })
 
   test('what a feed says is said once, by whichever node is first, and again when it differs', async () => {
@@ -306,14 +311,14 @@ describe.skipIf(!requireService('redis-server'))('over Redis', () => {
       tamper: (redis) => ({ isUp: true, script: redis.script, subscribe: telling(redis, onHeard) }),
     })
     const [ear, calm] = [await far.listen('room:a'), await far.listen('room:b')]
-    await near.publish('room:a', 'change 7', 7)
+    await near.publish('room:a', 'change 7', { seq: 7, by: 'rows' })
     await near.publish('room:a', 'after it')
     await near.publish('room:b', 'elsewhere')
     await until(() => heard.length === 3 && calm.told.length === 1, 'the node knows')
     expect(ear.told).toEqual([])
-    far.broker.followed(6)
+    far.followed.reach(6)
     expect(ear.told).toEqual([])
-    far.broker.followed(7)
+    far.followed.reach(7)
     await until(() => ear.told.length === 2, 'told')
     expect(dataOf(ear)).toEqual(['change 7', 'after it'])
   })
