@@ -41,6 +41,9 @@ export interface Views {
 const head = '{"collection":"'
 const wholeHead = /^\{"collection":"([^"\\]*)","op":"(?:create|update|remove)","id":"/
 
+/** More of a user than this counts as all of it: whoever looks at ever new fields must come to an end. */
+const fieldsMax = 64
+
 /** Texts remembered as rows, of each collection: many hear the same, now and when they come back. */
 const parsedMax = 64
 
@@ -194,9 +197,10 @@ class RowView implements View {
   }
 
   #note(field: string | symbol): void {
-    if (typeof field !== 'string' || this.#fields.has(field)) return
+    if (this.#looksAtAll || typeof field !== 'string' || this.#fields.has(field)) return
     this.#fields.add(field)
-    this.version++
+    if (this.#fields.size > fieldsMax) this.#noteAll()
+    else this.version++
   }
 
   #noteAll(): void {
