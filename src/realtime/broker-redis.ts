@@ -186,7 +186,9 @@ export function createRedisBroker(
 
   const hear = (text: string): void => {
     const { name, message } = messageOf(text, options.source)
-    loading.get(name)?.waiting.push(message)
+    const loaded = loading.get(name)
+    if (loaded && loaded.waiting.length < waitingMax) loaded.waiting.push(message)
+    else if (loaded) loaded.isDoubtful = true
     const topic = hub.peek(name)
     const follow = topic && follows.get(topic)
     if (!topic || !follow) return

@@ -324,44 +324,48 @@ describe.skipIf(!requireService('redis-server'))('over Redis', () => {
   })
 
   test.each([
-    ['told', false],
-    ['told before it began to listen', true],
-  ])('what is said while a node reads where a topic is, is not lost: %s', async (_, isDeaf) => {
-    await using server = await startRedis()
-    await using near = await redisNode(declared, { port: server.port })
-    const gate = Promise.withResolvers<void>()
-    let heard = 0
-    let listens: (() => void) | undefined
-    await using far = await redisNode(declared, {
-      port: server.port,
-      tamper: (redis) => ({
-        isUp: true,
-        async script(script, keys, args) {
-          const answer = await redis.script(script, keys, args)
-          if (script === stateScript) await gate.promise
-          return answer
-        },
-        subscribe(channel, onMessage, onReady) {
-          const hear = (text: string): void => {
-            heard += 1
-            if (!isDeaf) onMessage(text)
-          }
-          listens = onReady
-          return redis.subscribe(channel, hear, isDeaf ? () => {} : onReady)
-        },
-      }),
-    })
-    await until(() => far.redis?.redis.stats().isListening === true, 'it listens')
-    const opening = far.open('room:a')
-    await until(() => far.redis?.redis.stats().pending === 0, 'it has read')
-    for (const n of upTo(3)) await near.publish('room:a', n)
-    await until(() => heard === 3, 'the node was told')
-    if (isDeaf) listens?.()
-    gate.resolve()
-    const topic = await opening
-    await until(() => topic.offset === 3, 'it has caught up')
-    expect(historyOf(topic).map(({ data }) => data)).toEqual(upTo(3))
-  })
+    ['told', false, 3],
+    ['told before it began to listen', true, 3],
+    ['more than is held', false, 1_100],
+  ])(
+    'what is said while a node reads where a topic is, is not lost: %s',
+    async (_, isDeaf, count) => {
+      await using server = await startRedis()
+      await using near = await redisNode(declared, { port: server.port, patienceMs: 20_000 })
+      const gate = Promise.withResolvers<void>()
+      let heard = 0
+      let listens: (() => void) | undefined
+      await using far = await redisNode(declared, {
+        port: server.port,
+        tamper: (redis) => ({
+          isUp: true,
+          async script(script, keys, args) {
+            const answer = await redis.script(script, keys, args)
+            if (script === stateScript) await gate.promise
+            return answer
+          },
+          subscribe(channel, onMessage, onReady) {
+            const hear = (text: string): void => {
+              heard += 1
+              if (!isDeaf) onMessage(text)
+            }
+            listens = onReady
+            return redis.subscribe(channel, hear, isDeaf ? () => {} : onReady)
+          },
+        }),
+      })
+      await until(() => far.redis?.redis.stats().isListening === true, 'it listens')
+      const opening = far.open('room:a')
+      await until(() => far.redis?.redis.stats().pending === 0, 'it has read')
+      await Promise.all(upTo(count).map((n) => near.publish('room:a', n)))
+      await until(() => heard === count, 'the node was told')
+      if (isDeaf) listens?.()
+      gate.resolve()
+      const topic = await opening
+      await until(() => topic.offset === count, 'it has caught up')
+      expect(historyOf(topic).map(({ data }) => data)).toEqual(upTo(count).slice(-100))
+    },
+  )
 
   test('what is on its way on the channel is not taken for lost, though nothing keeps it', async () => {
     await using server = await startRedis()
