@@ -117,6 +117,11 @@ export interface LiveEvent {
   readonly id: string
   readonly row: RowData
   readonly seq: number
+  /**
+   * What of the row was otherwise before, where that may decide who saw it: told to nobody. Last, and never empty: by
+   * its end the text is known to have it.
+   */
+  readonly was?: RowData
 }
 
 export interface Collections extends Writes {
@@ -250,7 +255,18 @@ export function createCollections(
       row: published(plan, row),
       seq: change.seq,
     }
-    for (const topic of heard) topics.publish(topic, event)
+    const was = wasOf(plan, change)
+    for (const topic of new Set(heard)) tell(topic, event, was)
+  }
+
+  /** Who can no longer see a row hears that; of one that is too large for it, as of any other change, nothing. */
+  const tell = (topic: string, event: LiveEvent, was: RowData | undefined): void => {
+    try {
+      topics.publish(topic, was ? { ...event, was } : event)
+    } catch (thrown) {
+      if (!was || !(thrown instanceof Fault) || thrown.code !== 'too_large') throw thrown
+      topics.publish(topic, event)
+    }
   }
 
   return {
@@ -281,6 +297,15 @@ export function createCollections(
     },
     ...createWrites({ store, notFound }),
   }
+}
+
+/** What changed of the row, if its rule may look at that. */
+function wasOf({ columns, rules }: CollectionPlan, { row, was }: Change): RowData | undefined {
+  if (!was || typeof rules.read !== 'function') return undefined
+  const before = decodeRow(columns, was)
+  const changed = [...columns.keys()].filter((_, at) => was[at] !== row[at])
+  if (changed.length === 0) return undefined
+  return Object.fromEntries(changed.map((property) => [property, before[property]]))
 }
 
 /** What a text means to a collection, remembered: a hit then parses nothing. Forgotten all at once beyond `max`. */

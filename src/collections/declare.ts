@@ -119,7 +119,9 @@ export interface CollectionOptions<
    * goes out, what of it: each hearer is told of the rows that he may read, as he may see them; also from history.
    * They are asked once for all hearers who have the same in those fields of `user` that the rules look at. Where
    * that is `id`, each user costs 2 µs of each publication: beyond some thousands, give each its topic
-   * (`` (row) => `tickets:${row.owner}` ``). A row that leaves what one may read is not announced to him.
+   * (`` (row) => `tickets:${row.owner}` ``). Who may no longer read a row after a change is told `remove`, with the
+   * key alone in `row`; not if the same change replaced a text of more than 256 characters, nor surely where the topic
+   * conflates.
    */
   readonly live?: (row: Row<T>) => Live | readonly Live[] | null | undefined
 
