@@ -243,20 +243,28 @@ export function createCollections(
   const read = (plan: CollectionPlan, user: User | null, id: string, search = ''): Answer =>
     readOne(plan, user, rowOf(plan, id), search)
 
-  const publish = (plan: CollectionPlan, change: Change, row: RowData): void => {
-    const named = plan.live?.(row as never) ?? []
-    const heard = typeof named === 'string' ? [named] : named
-    if (heard.length === 0) return
-    // In this order: by its beginning the text is known again (views.ts).
-    const event: LiveEvent = {
-      collection: plan.path,
-      op: change.op,
-      id: idOf(plan.key, plan.keyProperties, row),
-      row: published(plan, row),
-      seq: change.seq,
-    }
+  const publish = (plan: CollectionPlan, change: Change): void => {
+    const row = decodeRow(plan.columns, change.row)
+    const heard = topicsOf(plan, row)
+    // First: who hears both topics has it in the end.
+    if (change.was) leave(plan, change, decodeRow(plan.columns, change.was), heard)
+    if (heard.size === 0) return
+    const event = eventOf(plan, change, row)
     const was = wasOf(plan, change)
-    for (const topic of new Set(heard)) tell(topic, event, was)
+    for (const topic of heard) tell(topic, event, was)
+  }
+
+  /** Where it was, and is no more, it is gone. */
+  const leave = (
+    plan: CollectionPlan,
+    change: Change,
+    before: RowData,
+    heard: ReadonlySet<string>,
+  ): void => {
+    const left = topicsOf(plan, before).difference(heard)
+    if (left.size === 0) return
+    const event = eventOf(plan, { ...change, op: 'remove' }, before)
+    for (const topic of left) topics.publish(topic, event)
   }
 
   /** Who can no longer see a row hears that; of one that is too large for it, as of any other change, nothing. */
@@ -289,7 +297,7 @@ export function createCollections(
     changed(change) {
       for (const plan of byTable.get(change.table) ?? []) {
         try {
-          publish(plan, change, decodeRow(plan.columns, change.row))
+          publish(plan, change)
         } catch (error) {
           log.error('collections.live_failed', { collection: plan.path, seq: change.seq, error })
         }
@@ -297,6 +305,17 @@ export function createCollections(
     },
     ...createWrites({ store, notFound }),
   }
+}
+
+function topicsOf({ live }: CollectionPlan, row: RowData): Set<string> {
+  const named = live?.(row as never) ?? []
+  return new Set(typeof named === 'string' ? [named] : named)
+}
+
+/** In this order: by its beginning the text is known again (views.ts). */
+function eventOf(plan: CollectionPlan, { op, seq }: Change, row: RowData): LiveEvent {
+  const id = idOf(plan.key, plan.keyProperties, row)
+  return { collection: plan.path, op, id, row: published(plan, row), seq }
 }
 
 /** What changed of the row, if its rule may look at that. */
