@@ -32,12 +32,18 @@ export type Identity =
   | { readonly kind: 'anonymous'; readonly user: null }
   | { readonly kind: 'user'; readonly user: User; readonly expiresAtMs: number | undefined }
   /** Holder of the server's API key, or of one with the scope `admin`: may use the server API; is nobody in rules. */
-  | { readonly kind: 'key'; readonly user: null; readonly key?: string }
+  | {
+      readonly kind: 'key'
+      readonly user: null
+      readonly key?: string
+      readonly expiresAtMs?: number | undefined
+    }
   /** Holder of an API key that may do some of it. `key`: its id. */
   | {
       readonly kind: 'scoped'
       readonly user: null
       readonly key: string
+      readonly expiresAtMs: number | undefined
       readonly may: (act: KeyAct, topic: string) => boolean
     }
 
@@ -87,7 +93,7 @@ export interface Auth {
   hear(notice: Notice): void
   /** What is written down is read; again when entries of the log are gone. After the store's start. */
   load(): Promise<void>
-  /** Whom to close when a token is revoked. */
+  /** Whom to close when a token or a key is revoked. */
   evictFrom(sockets: Sockets): void
   stats(): { readonly verifications: number; readonly revocations: number }
   /** Before the store's. */
@@ -113,10 +119,10 @@ export async function createAuth(
   const own = plan && openAccounts(deps, config, plan)
   const verifier = await createVerifier({ clock, log }, config, own?.source)
   const revocations = createRevocations(deps)
-  const eviction = createEviction({ clock, revocations })
+  const keys = createApiKeys(deps)
+  const eviction = createEviction({ clock, revocations, keys })
   const seen = ({ marks }: Verified): void => marks && eviction.seen(marks)
   const cache = verifier && createTokenCache({ clock, malformed, revocations, seen }, verifier)
-  const keys = createApiKeys(deps)
   const apiKeyHash = config.apiKey === undefined ? undefined : sha256(config.apiKey)
 
   return {
