@@ -93,9 +93,12 @@ const serverHistoryBytesMax = 16 * 1024 * 1024
 export interface RealtimeDeps {
   readonly topics: readonly TopicPlan[]
   /** A bearer token. Synchronous when it is known. */
-  readonly identify: (token: string) => Verdict | Promise<Verdict>
+  readonly identify: (token: string, from: () => string) => Verdict | Promise<Verdict>
   /** A subscription token. Absent: none is good. */
-  readonly identifyTopic?: (token: string) => TopicVerdict | Promise<TopicVerdict>
+  readonly identifyTopic?: (
+    token: string,
+    from: () => string,
+  ) => TopicVerdict | Promise<TopicVerdict>
   /** What `rpc` calls: the app's own doors. Absent: `rpc` is not served. */
   readonly call?: (call: Call) => Promise<Called>
   readonly clock: Clock
