@@ -4,6 +4,7 @@
  */
 import type { Clock } from '../lib/clock.ts'
 import { onlyIf, type Query, type Store, type Write } from '../store/store.ts'
+import { forgetOver } from './forget.ts'
 import { hashOf, randomText } from './sessions.ts'
 
 export type MailTokenKind = 'verify' | 'reset'
@@ -13,9 +14,6 @@ const keptMs = { verify: 24 * 60 * 60_000, reset: 60 * 60_000 } as const
 
 /** Of a user and a kind: those before them are good no more. */
 const tokensOfUserMax = 5
-
-/** In one statement: other writers wait for it. */
-const forgottenAtOnce = 500
 
 export interface MailTokens {
   /**
@@ -86,9 +84,8 @@ export function createMailTokens({
       ]
     },
     async forget() {
-      const over = `select hash from belfry_mail_tokens where expires < ? limit ${forgottenAtOnce}`
-      const sql = `delete from belfry_mail_tokens where hash in (${over})`
-      await store.write([{ sql, params: [clock.now()] }])
+      const over = { table: 'belfry_mail_tokens', id: 'hash', over: 'expires' }
+      await forgetOver(store, over, clock.now())
     },
   }
 }

@@ -24,6 +24,7 @@ import type { Clock } from '../lib/clock.ts'
 import type { Log } from '../observe/log.ts'
 import { isUnmet, onlyIf, type Query, type RawRow, type Store, type Write } from '../store/store.ts'
 import { sha256 } from './api-keys.ts'
+import { forgetOver } from './forget.ts'
 import { revokeSessions } from './revocations.ts'
 import { accessMs, derivedKey } from './signer.ts'
 import { accountColumns, accountOf, type Account } from './users.ts'
@@ -73,7 +74,7 @@ export interface Sessions {
   end(id: string): Write
   /** Access tokens that are out end, the sessions go on: clients refresh. */
   renewAll(user: string): Write
-  /** What no longer counts, a part of it. */
+  /** What no longer counts. */
   forget(): Promise<void>
 }
 
@@ -246,16 +247,11 @@ export function createSessions({ clock, log, store }: SessionDeps): Sessions {
       return [...revokeSessions(ids, { atMs, untilMs: atMs + revokedMs }), { sql, params: [user] }]
     },
     async forget() {
-      const over = `select id from belfry_sessions where expires < ? limit ${forgottenAtOnce}`
-      await store.write([
-        { sql: `delete from belfry_sessions where id in (${over})`, params: [clock.now()] },
-      ])
+      const over = { table: 'belfry_sessions', id: 'id', over: 'expires' }
+      await forgetOver(store, over, clock.now())
     },
   }
 }
-
-/** In one statement: other writers wait for it. */
-const forgottenAtOnce = 500
 
 type Found = 'next' | 'before' | 'lost' | 'used' | 'over'
 
