@@ -22,7 +22,14 @@ import { timingSafeEqual } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
 import type { Clock } from '../lib/clock.ts'
 import type { Log } from '../observe/log.ts'
-import { isUnmet, onlyIf, type Query, type RawRow, type Store, type Write } from '../store/store.ts'
+import {
+  onlyIf,
+  writeIfMet,
+  type Query,
+  type RawRow,
+  type Store,
+  type Write,
+} from '../store/store.ts'
 import { sha256 } from './api-keys.ts'
 import { forgetOver } from './forget.ts'
 import { revokeSessions } from './revocations.ts'
@@ -139,15 +146,8 @@ export function createSessions({ clock, log, store }: SessionDeps): Sessions {
   }
 
   /** False: the database says otherwise by now. */
-  const writeIf = async (condition: Query, ops: Write): Promise<boolean> => {
-    try {
-      await store.write([onlyIf(condition.sql, condition.params), ...ops])
-      return true
-    } catch (thrown) {
-      if (isUnmet(thrown)) return false
-      throw thrown
-    }
-  }
+  const writeIf = (condition: Query, ops: Write): Promise<boolean> =>
+    writeIfMet(store, [onlyIf(condition.sql, condition.params), ...ops])
 
   const rotate = async (familyHash: string, session: Stored, next: string): Promise<boolean> => {
     const now = clock.now()
