@@ -151,6 +151,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       clock,
       log,
       limits: (policy) => createLimits({ clock }, policy),
+      isFollowing: true,
       sights: createViews(plan.collections, log),
       publications: plan.topics.some(({ persist }) => persist)
         ? createPublications(store, { isShared: config.database.kind === 'remote' })
@@ -161,7 +162,6 @@ export async function startServer(options: ServerOptions): Promise<Server> {
         get source() {
           return Bun.hash(store.identity()).toString(36)
         },
-        isFollowing: true,
       },
       onAudience: (pattern, topic, isHeard) => feeds.heard(pattern, topic, isHeard),
     },
@@ -172,7 +172,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     void realtime.publish(topic, data, 'differs')
   // Every node on this database hears of a change by itself.
   const announce = (topic: string, event: LiveEvent) =>
-    void realtime.publish(topic, event, event.seq)
+    void realtime.publish(topic, event, { seq: event.seq, by: event.collection })
   const { collections, noted } = noting(
     createCollections(
       {

@@ -3,7 +3,7 @@
  *
  *   bfk_<id>_<secret> ─► the record of the id, in memory ─ SHA-256 of the whole key is its hash? not over? ─► identity
  *
- *   create, revoke ─► table and log, one transaction ─► every node hears it from the log
+ *   create, revoke ─► table and log, one transaction ─► every node hears it from the log, and closes who came in by it
  *
  * A secret has 256 random bits: nothing slower than SHA-256 would make guessing it any harder. When a key was used
  * last is written to the minute, behind the requests. Scopes:
@@ -51,6 +51,8 @@ export interface ApiKeys {
   list(): Promise<readonly ApiKey[]>
   /** Faults: `not_found`. */
   revoke(id: string): Promise<void>
+  /** With the id of each that counts no more from now on. Must not throw. */
+  onRevoked(listener: (id: string) => void): void
   /** From the log. */
   hear(notice: Notice): void
   load(): Promise<void>
@@ -91,6 +93,7 @@ export function createApiKeys({ clock, log, store }: ApiKeyDeps): ApiKeys {
   const known = new Map<string, Kept>()
   /** Used since it was last written down. */
   const used = new Set<Kept>()
+  const listeners: ((id: string) => void)[] = []
   let cancel: Cancel = () => {}
 
   const add = (one: Stored): void => {
@@ -103,6 +106,9 @@ export function createApiKeys({ clock, log, store }: ApiKeyDeps): ApiKeys {
       identity: identityOf(one),
       usedMs: before?.usedMs ?? -Infinity,
     })
+    // One that was revoked before it was known here let nobody in.
+    if (before?.revokedMs !== null || one.revokedMs === null) return
+    for (const listener of listeners) listener(one.id)
   }
 
   const writeUsed = async (): Promise<void> => {
@@ -170,6 +176,7 @@ export function createApiKeys({ clock, log, store }: ApiKeyDeps): ApiKeys {
       const sql = 'update belfry_keys set revoked = ? where id = ?'
       await need().note({ kind: keyNotice, data }, [{ sql, params: [revokedMs, id] }])
     },
+    onRevoked: (listener) => void listeners.push(listener),
     hear({ kind, data }) {
       if (kind === keyNotice && isStored(data)) add(data)
     },
@@ -217,8 +224,9 @@ function check({ name, scopes }: NewApiKey): void {
   if (fields.length > 0) throw new Fault('invalid', 'the API key is not valid', { fields })
 }
 
-function identityOf({ id, scopes }: Stored): Identity {
-  if (scopes.includes('admin')) return { kind: 'key', user: null, key: id }
+function identityOf({ id, scopes, expiresMs }: Stored): Identity {
+  const expiresAtMs = expiresMs ?? undefined
+  if (scopes.includes('admin')) return { kind: 'key', user: null, key: id, expiresAtMs }
   const patterns = {
     publish: patternsOf(scopes, 'publish'),
     read: patternsOf(scopes, 'read'),
@@ -228,6 +236,7 @@ function identityOf({ id, scopes }: Stored): Identity {
     kind: 'scoped',
     user: null,
     key: id,
+    expiresAtMs,
     may: (act, name) => patterns[act].some((parts) => isLike(name, parts)),
   }
 }

@@ -4,7 +4,7 @@
  *
  *   password ─ NFKC, 8 to 128 characters ─► line ─► argon2id (19 MiB, 2 passes: 30 ms of a free core) ─► PHC string
  *
- * Limits: at most four at once, 76 MiB of a VM's memory; at most 100 in line, beyond it `unavailable`.
+ * Limits: at most four at once, 76 MiB of a VM's memory; at most 100 in line, beyond it `overloaded`, which fills no log.
  */
 import { availableParallelism } from 'node:os'
 import { Fault } from '../fault.ts'
@@ -34,9 +34,9 @@ const unitsMax = 4 * passwordLength.most
 const nobodys = `$argon2id$v=19$m=${memoryKiB},t=${passes},p=1$${'A'.repeat(43)}$${'A'.repeat(43)}`
 
 export interface Passwords {
-  /** Faults: `unavailable`. */
+  /** Faults: `overloaded`. */
   hash(password: string): Promise<string>
-  /** `hash` undefined: nobody's, which takes as long. Faults: `unavailable`. */
+  /** `hash` undefined: nobody's, which takes as long. Faults: `overloaded`. */
   matches(password: string, hash: string | undefined): Promise<boolean>
   /** Hashes computed so far. */
   readonly count: number
@@ -51,7 +51,7 @@ export function createPasswords(): Passwords {
     if (running >= atOnce) {
       if (line.length >= waitingMax) {
         const text = 'too many passwords are being checked right now'
-        throw new Fault('unavailable', text, { retryAfterMs })
+        throw new Fault('overloaded', text, { retryAfterMs })
       }
       // Whoever ends hands its place on.
       await new Promise<void>((resolve) => void line.push(resolve))

@@ -37,7 +37,7 @@ describe('passwords', () => {
     const atOnce = passwords.count
     expect(atOnce).toBeLessThanOrEqual(Math.min(4, Math.max(1, availableParallelism() - 1)))
     const faults = (await Promise.all(asked)).filter((one) => one !== undefined)
-    expect(faults.map(({ code }) => code)).toEqual(Array(100 - atOnce).fill('unavailable'))
+    expect(faults.map(({ code }) => code)).toEqual(Array(100 - atOnce).fill('overloaded'))
     expect(faults[0]?.retryAfterMs).toBe(2_000)
     expect(passwords.count).toBe(100 + atOnce)
     expect(await passwords.matches('x', undefined)).toBe(false)

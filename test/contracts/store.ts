@@ -185,6 +185,8 @@ export function storeContract(start: () => Promise<Shape>): void {
         return read?.id
       })
       expect(told.map(({ op, key }) => `${op} ${key}`)).toEqual([`create ${id}`, `update ${id}`])
+      // As it was, on every shape.
+      expect(told.map(({ was }) => was)).toEqual([undefined, told[0]?.row])
       expect(await store.db.select().from(notes)).toHaveLength(1)
     },
   )

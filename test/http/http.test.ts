@@ -76,6 +76,9 @@ describe('reads', () => {
     expect(other.status).toBe(200)
     const head = await server.get(path, { method: 'HEAD' })
     expect([head.status, head.headers.get('etag'), await head.text()]).toEqual([200, etag, ''])
+    const known = { method: 'HEAD', headers: { 'if-none-match': etag } }
+    const { status, headers: same } = await server.get(path, known)
+    expect([status, same.get('etag'), same.get('content-length')]).toEqual([304, etag, null])
   })
 
   test('1,000 simultaneous requests for one cold key run exactly one query', async () => {

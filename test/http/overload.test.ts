@@ -4,6 +4,7 @@ import { collection, Fault, topic, type Priority, type Routes } from '../../src/
 import { shiftedClock } from '../clock.ts'
 import { faultOf, tempFolder, until, type TempFolder } from '../harness.ts'
 import { runBelfry, spawnBelfry } from '../process.ts'
+import { RawClient } from '../realtime/serve.ts'
 import { runServer, testApiKey, type TestServer } from '../server.ts'
 
 const notes = sqliteTable('notes', { id: integer().primaryKey(), text: text().notNull() })
@@ -117,6 +118,33 @@ describe('an emergency', () => {
     expect(metrics).toContain('belfry_requests_total{route="GET /api/spare",status="503"} 2')
     await setMode(server, { mode: 'auto' })
     expect((await server.get('/api/report')).status).toBe(200)
+  })
+})
+
+describe('an emergency, on an open socket', () => {
+  test('calls are refused as requests are, for a while; what is no call goes on', async () => {
+    using folder = tempFolder()
+    await using server = await start(folder)
+    const client = await RawClient.connect(
+      `${server.url.replace('http', 'ws')}/connection/websocket`,
+    )
+    await setMode(server, { mode: 'emergency' })
+    const call = async (method: string, data?: unknown) =>
+      await client.call({ rpc: { method, data } })
+    for (const [method, data] of [['GET /api/spare'], ['POST /api/guess', 5]] as const) {
+      const { error } = await call(method, data)
+      expect(error).toMatchObject({
+        ...{ code: 503, temporary: true },
+        message: 'more is asked of the server than it can do: try again later',
+      })
+    }
+    expect(await call('GET /api/plain')).toMatchObject({ rpc: { data: 'well' } })
+    expect(await call('POST /api/notes', { id: 1, text: 'one' })).toMatchObject({ rpc: {} })
+    expect(await client.call({ subscribe: { channel: 'notes' } })).toMatchObject({ subscribe: {} })
+    expect(await status(server)).toMatchObject({ refused: { low: 2, normal: 0, high: 0 } })
+    await setMode(server, { mode: 'auto' })
+    expect(await call('GET /api/report')).toMatchObject({ rpc: { data: 'long' } })
+    client.close()
   })
 })
 

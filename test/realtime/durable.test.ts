@@ -97,6 +97,23 @@ describe('after a restart', () => {
     client.close()
   })
 
+  test('what follows a subscription by token waits for it, too', async () => {
+    using folder = tempFolder()
+    await using store = await openStore(folder.file('a.db'), [])
+    await using server = serve(topics, { store })
+    const client = await RawClient.connect(server.wsUrl)
+    const [channel, token] = ['members:a', 'topic||members:a']
+    const commands = [
+      { id: 51, subscribe: { channel, token } },
+      { id: 52, unsubscribe: { channel } },
+    ]
+    client.send(commands.map((command) => JSON.stringify(command)).join('\n'))
+    await until(() => client.replies.length === 3, 'both are answered')
+    expect(client.replies.slice(1).map(({ id }) => id)).toEqual([51, 52])
+    expect(server.realtime.stats().subscriptions).toBe(0)
+    client.close()
+  })
+
   test('a topic that cannot be read is a temporary error, the end of a stream, 503', async () => {
     using folder = tempFolder()
     await using store = await openStore(folder.file('a.db'), [])
