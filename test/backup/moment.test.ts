@@ -150,4 +150,4 @@ test('kill -9 during a backup: no backup of that name, the server starts, the ne
   expect(restored.exitCode).toBe(0)
   await belfry('export', 'app.ts', '--to', 'out')
   expect(readFileSync(folder.file('out/notes.jsonl'), 'utf8').trimEnd()).toBe(lines.join('\n'))
-}, 60_000)
+}, 120_000)

@@ -76,7 +76,7 @@ describe('the compiled binary, alone in an empty folder', () => {
     const list = await fetch(`${server.url}/api/prices/live?region=NSW1`)
     const { items } = (await list.json()) as { items: { region: string }[] }
     expect(new Set(items.map(({ region }) => region))).toEqual(new Set(['NSW1']))
-  }, 30_000)
+  })
 
   test('serves the exams app inside it: its bank, and an attempt scored', async () => {
     const { folder, command } = emptyFolder()
@@ -197,7 +197,7 @@ describe('the compiled binary, alone in an empty folder', () => {
     // Closed cleanly: the file is whole without its WAL.
     const wal = folder.file('data/notes.db-wal')
     expect(existsSync(wal) ? statSync(wal).size : 0).toBe(0)
-  }, 30_000)
+  })
 
   test('has accounts: signs up, refreshes, and the operator gives a role', async () => {
     const { folder, command } = emptyFolder()
@@ -243,7 +243,7 @@ describe('the compiled binary, alone in an empty folder', () => {
     expect(status.stdout).toContain('table notes: unique (text) is not stored (rebuild)')
     expect(await migrate('apply', 'app.ts')).toMatchObject({ exitCode: 0, stderr: '' })
     expect((await migrate('status', 'app.ts')).exitCode).toBe(0)
-  }, 30_000)
+  })
 
   test('plan prints what an app comes to, and all mistakes of a bad one', async () => {
     const { folder, command } = emptyFolder()
@@ -273,7 +273,7 @@ describe('the compiled binary, alone in an empty folder', () => {
     ]) {
       expect(bad.stderr).toContain(`  ${key}: `)
     }
-  }, 30_000)
+  })
 
   test('backs up while it serves, restores, exports and imports', async () => {
     const { folder, command } = emptyFolder()
@@ -346,5 +346,5 @@ describe('the compiled binary, alone in an empty folder', () => {
     const syntax = await serve({}, ['serve', 'syntax.ts'])
     expect(syntax.stderr).toContain('the app file cannot be loaded')
     expect((await serve({}, ['sreve'])).exitCode).toBe(2)
-  }, 30_000)
+  })
 })

@@ -109,7 +109,7 @@ differs: belfry migrate plan shows what is to be done
         { id: 2, body: 'there', size: 'XL', stars: 3 },
       ],
     })
-  }, 30_000)
+  })
 
   test('says how it is called', async () => {
     using folder = tempFolder()

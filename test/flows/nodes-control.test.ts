@@ -130,5 +130,5 @@ describe.skipIf(!isRun)('two servers, one database, one Redis', () => {
     expect(bob.closed).toBeUndefined()
     expect((await post(here, 'disconnect', { user: 'bob' })).result).toEqual({})
     await until(() => bob.closed !== undefined, 'disconnected')
-  }, 40_000)
+  })
 })
