@@ -82,7 +82,7 @@ describe('sockets and streams of an API key', () => {
     const opened = await openAll(server, key)
     using stays = openSocket(server, headed(long.key))
     await stays.connect()
-    clock.by += 3_600_000
+    clock.by += 3_600_001
     expect(await endsOf(opened)).toEqual(gone)
     expect(server.rooms.realtime.stats()).toMatchObject({ sockets: 1, streams: 0 })
   })
