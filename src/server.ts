@@ -169,7 +169,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   // Every node on this database hears of a change by itself.
   const announce = (topic: string, event: LiveEvent) =>
     void realtime.publish(topic, event, { seq: event.seq, by: event.collection })
-  const { collections, hottest } = noting(
+  const { collections, noted } = noting(
     createCollections(
       {
         store,
@@ -181,7 +181,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       plan.collections,
     ),
   )
-  const warmer = createWarmer({ collections, store, clock, log }, hottest)
+  const warmer = createWarmer({ collections, store, clock, log }, noted)
 
   auth.evictFrom(realtime.signedIn)
   store.onChange(({ notice }) => {
@@ -268,7 +268,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       follow: () => ({ seq: store.stats().seq, checkedMsAgo: Math.round(store.followedMsAgo()) }),
       own: {
         db: dbOf(store),
-        cache: createValues({ cache, invalidate: store.invalidate }),
+        cache: createValues({ cache, invalidate: store.invalidate, log }),
         load: () => createLoader(store),
         feeds,
         log,

@@ -50,8 +50,9 @@ export interface CollectionOptions<
   Hide = unknown,
 > {
   /**
-   * How long a read may be served from cache. Writes invalidate at once; this bounds everything else. Default
-   * `60s`. With `REDIS_URL`, `{ own: '5s', shared: '10m' }` keeps it longer in the tier that nodes share.
+   * How long a read may be served from cache, a tenth more or less, so that not all of them expire together. Writes
+   * invalidate at once; this bounds everything else. Default `60s`. With `REDIS_URL`, `{ own: '5s', shared: '10m' }`
+   * keeps it longer in the tier that nodes share.
    */
   readonly ttl?: Duration | { readonly own: Duration; readonly shared: Duration }
   /**
@@ -330,7 +331,10 @@ export type CacheTag = SQLiteTable | string
 export interface CachedOptions {
   /** Default `60s`. */
   readonly ttl?: Duration
-  /** How much longer an expired value may be given if the load fails, or in an overload. Default: not at all. */
+  /**
+   * How much longer an expired value may be given if the load fails (whatever `Error` it throws, but for a `Fault` that
+   * refuses; the log says `cache.load_failed`), takes more than 2 s, or in an overload. Default: not at all.
+   */
   readonly stale?: Duration
   readonly tags?: readonly CacheTag[]
   readonly scope: CacheScope
@@ -339,11 +343,14 @@ export interface CachedOptions {
 /** The cache, for custom routes. Values are JSON, shared by all who ask and frozen: copy what you change. */
 export interface RouteCache {
   /**
-   * The value under this key and scope, loaded if need be, once for all who ask. `undefined` (there is none)
-   * is remembered for ten seconds.
+   * The value under this key and scope, loaded if need be, once for all who ask: a load that is under way for half a
+   * minute is joined by nobody else. `undefined` (there is none) is remembered for ten seconds, a failure for a moment.
    */
   get<T>(key: CacheKey, options: CachedOptions, load: () => Promise<T> | T): Promise<T>
-  /** On every node: tags by name, tables, and keys by prefix (`'board:1:*'`). Resolves once this node obeys. */
+  /**
+   * On every node: tags by name, tables, and keys by prefix (`'board:1:*'`). Resolves once this node obeys. A write of
+   * its own: after a transaction, not within one.
+   */
   invalidate(...tags: CacheTag[]): Promise<void>
 }
 

@@ -168,6 +168,42 @@ test('only who leads is connected', async () => {
   expect(log.lines.filter(({ level }) => level === 'error')).toEqual([])
 })
 
+test('a publication that does not get through ends no stream', async () => {
+  await using provider = startProvider()
+  let refused = 0
+  const told: unknown[] = []
+  const { feeds, log } = setUp(
+    {
+      publish: 'last',
+      stream: {
+        url: provider.url,
+        parse: ({ data }) => JSON.parse(String(data)) as unknown,
+        silenceMs: 60_000,
+        lengthMax: 1_000,
+      },
+    },
+    {
+      follow: (options) => createFollower({ clock: systemClock, log: createTestLog() }, options),
+      publish(_, data) {
+        told.push(data)
+        if (refused++ < 2) throw new Fault('unavailable', 'full')
+      },
+    },
+  )
+  feeds.start()
+  await until(provider.isHeard, 'it is connected')
+  provider.say(1)
+  await until(() => refused === 1, 'refused')
+  provider.end()
+  // That it is stale is refused, too.
+  await until(() => refused === 2, 'refused again')
+  await until(provider.isHeard, 'it is connected again')
+  provider.say(2)
+  await until(() => told.includes(2), 'told')
+  await feeds.stop()
+  expect(log.lines.filter(({ level }) => level === 'error')).toEqual([])
+})
+
 test('streams that are none', () => {
   const problems = (stream: object, rest: object = { publish: 't' }): string[] => {
     try {

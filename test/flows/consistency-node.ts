@@ -172,7 +172,7 @@ export async function startNode(options: NodeOptions): Promise<Node> {
     store,
     cache,
     collections,
-    values: createValues({ cache: given, invalidate: store.invalidate }),
+    values: createValues({ cache: given, invalidate: store.invalidate, log }),
     read: disturbed,
     invalidatedAt: (tag) => invalidated.get(`tag:${tag}`),
     jump: (ms) => void (offsetMs += ms),

@@ -68,7 +68,8 @@ describe('server-sent events', () => {
       [
         ': hi\n\nid: 1\ndata: a\n\n',
         'event: tick\nid: 2\ndata: b\ndata: c\n\n',
-        'data: cut',
+        // An event that is cut off has not been told.
+        'id: 3\ndata: cut\n',
         'end',
       ],
       ['id: 3\r\ndata: d\r\n\r\n'],
