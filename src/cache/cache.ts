@@ -20,7 +20,7 @@
  * the turn of the event loop that gave them (tier-memory.ts).
  */
 import { LRUCache } from 'lru-cache'
-import { Fault } from '../fault.ts'
+import { Fault, unwrapped } from '../fault.ts'
 import type { Clock } from '../lib/clock.ts'
 import { etagOf } from '../lib/etag.ts'
 import { createFlights, type Flight } from './flight.ts'
@@ -59,6 +59,10 @@ const holdMsMin = 250
 
 /** Keys whose last load failed, remembered. */
 const holdsMax = 1_000
+
+/** Counted each for itself; the rest together: a route may make a path of what it was sent. */
+const pathsMax = 1_000
+const otherPaths = 'other'
 
 /** Whoever waits longer for a load gets an expired entry, where one is kept. */
 const waitMsMax = 2_000
@@ -190,7 +194,7 @@ export function createCache(deps: CacheDeps, options: CacheOptions = {}): Cache 
   const { random = Math.random, refreshAheadShare = refreshAheadShareDefault } = options
   const tier = createMemoryTier<Kept>({ ...cacheDefaults, ...options }, clock)
   const validity = createValidity(options.groups ?? [])
-  const flights = createFlights<Landed>()
+  const flights = createFlights<Landed>(clock)
   const holds = new LRUCache<string, { readonly until: number; readonly failure: unknown }>({
     max: holdsMax,
   })
@@ -210,10 +214,13 @@ export function createCache(deps: CacheDeps, options: CacheOptions = {}): Cache 
   const isGood = (entry: Kept): boolean =>
     validity.isGood(entry, entry.ask.tags, sourceOf(entry.ask.from))
 
-  const countsOf = ({ path = '' }: CachePolicy): Counts => {
-    let one = byPath.get(path)
-    if (!one) byPath.set(path, (one = { hits: 0, misses: 0 }))
-    return one
+  const countsOf = ({ path = '' }: Pick<CachePolicy, 'path'>): Counts => {
+    const known = byPath.get(path)
+    if (known) return known
+    if (path !== otherPaths && byPath.size >= pathsMax) return countsOf({ path: otherPaths })
+    const made = { hits: 0, misses: 0 }
+    byPath.set(path, made)
+    return made
   }
 
   const keptOf = (ask: Ask, entry: CacheEntry): Kept => ({
@@ -228,12 +235,14 @@ export function createCache(deps: CacheDeps, options: CacheOptions = {}): Cache 
   const fromShared = async (ask: Ask, newerThanMs: number): Promise<Kept | undefined> => {
     const found = await shared?.get(ask.key)
     if (!found || found.freshUntilMs <= Math.max(clock.now(), newerThanMs)) return undefined
+    // A load without a source is asked for by its tags alone: whoever left it may have known fewer.
+    const tags = sourceOf(ask.from) ? found.tags : [...new Set([...found.tags, ...ask.tags])]
     const kept = keptOf(ask, {
       ...found,
+      tags,
       freshUntilMs: Math.min(found.freshUntilMs, clock.now() + ask.policy.ttlMs),
     })
-    const isAsked = sourceOf(ask.from) !== undefined || validity.isUntouched(found.asOf, ask.tags)
-    return isAsked && isGood(kept) ? kept : repaired(kept)
+    return isGood(kept) ? kept : repaired(kept)
   }
 
   /** The same answer as the log says it is now, with the times it had. */
@@ -276,7 +285,7 @@ export function createCache(deps: CacheDeps, options: CacheOptions = {}): Cache 
         return landed
       } catch (failure) {
         const until = clock.tick() + holdMsMin * (1 + 3 * random())
-        if (isOutage(failure)) holds.set(key, { until, failure })
+        if (isOutage(failure, ask)) holds.set(key, { until, failure })
         throw failure
       }
     })
@@ -357,7 +366,7 @@ export function createCache(deps: CacheDeps, options: CacheOptions = {}): Cache 
       const landed = await (spare ? soon(flight.landing) : flight.landing)
       if (landed) return { state: landed.state, isCoalesced, entry: landed.entry }
     } catch (failure) {
-      if (!isOutage(failure) || !isUsable(spare)) throw failure
+      if (!isUsable(spare) || !isOutage(failure, spare.ask)) throw failure
     }
     if (!isUsable(spare)) return await land(flight, isCoalesced, undefined)
     counts.stale++
@@ -469,7 +478,10 @@ async function loadFrom({ from }: Ask, minSeq: number): Promise<Loaded> {
   return typeof from === 'function' ? { body: await from(minSeq) } : await from.load(minSeq)
 }
 
-/** Only the store's trouble is bridged with an old answer; a refusal or a bug is told. */
-function isOutage(failure: unknown): boolean {
-  return failure instanceof Fault && (failure.code === 'unavailable' || failure.code === 'timeout')
+/** The store's trouble is bridged with an old answer, and whatever else an app's load meets; a refusal or a bug is told. */
+function isOutage(failure: unknown, { from }: Ask): boolean {
+  const cause = unwrapped(failure)
+  // What is thrown and is no error is an answer in the app's words.
+  if (!(cause instanceof Fault)) return typeof from === 'function' && cause instanceof Error
+  return cause.code === 'unavailable' || cause.code === 'timeout'
 }

@@ -1,11 +1,19 @@
 /**
  * Coalescing: a thousand callers who miss the same key at once cost one load. A flight remembers
  * when it took off (`asOf`); whoever arrives after an invalidation takes the next one, because this
- * one may carry the old value.
+ * one may carry the old value, and so does whoever finds one that has been away too long: a load that never
+ * ends is not waited for by everybody for good.
  */
+import type { Clock } from '../lib/clock.ts'
+
+/** Nobody joins an older one. Reads of the store, and upstreams, are given up sooner by themselves. */
+export const joinMsMax = 30_000
+
 export interface Flight<T> {
   readonly asOf: number
   readonly tags: readonly string[]
+  /** `clock.tick()` */
+  readonly departedMs: number
   readonly landing: Promise<T>
 }
 
@@ -17,16 +25,20 @@ export interface Flights<T> {
   readonly size: number
 }
 
-export function createFlights<T>(): Flights<T> {
+export function createFlights<T>({ tick }: Pick<Clock, 'tick'>): Flights<T> {
   const inAir = new Map<string, Flight<T>>()
 
   return {
     find(key, isValid) {
       const flight = inAir.get(key)
-      return flight && isValid(flight) ? flight : undefined
+      const isJoinable = flight && tick() - flight.departedMs < joinMsMax && isValid(flight)
+      return isJoinable ? flight : undefined
     },
     depart(key, asOf, tags, load) {
-      const flight: Flight<T> = { asOf, tags, landing: load().finally(land) }
+      const flight: Flight<T> = {
+        ...{ asOf, tags, departedMs: tick() },
+        landing: load().finally(land),
+      }
       function land(): void {
         if (inAir.get(key) === flight) inAir.delete(key)
       }

@@ -50,8 +50,9 @@ export interface CollectionOptions<
   Hide = unknown,
 > {
   /**
-   * How long a read may be served from cache. Writes invalidate at once; this bounds everything else. Default
-   * `60s`. With `REDIS_URL`, `{ own: '5s', shared: '10m' }` keeps it longer in the tier that nodes share.
+   * How long a read may be served from cache, a tenth more or less, so that not all of them expire together. Writes
+   * invalidate at once; this bounds everything else. Default `60s`. With `REDIS_URL`, `{ own: '5s', shared: '10m' }`
+   * keeps it longer in the tier that nodes share.
    */
   readonly ttl?: Duration | { readonly own: Duration; readonly shared: Duration }
   /**
@@ -114,12 +115,15 @@ export interface CollectionOptions<
   readonly orders?: Readonly<Record<OrderName, Order | readonly Order[]>>
   /**
    * The topic (or topics) on which a change of this row is published, or null for none. Publication data:
-   * `{ collection, op: 'create' | 'update' | 'remove', id, row, seq }`.
+   * `{ collection, op: 'create' | 'update' | 'remove', id, row, seq }`. Where a row was and no longer is after a change,
+   * that is `remove`, with the row as it was.
    * A topic's `subscribe` rule decides who hears it, and this collection's `read` and `hide`, asked when the change
    * goes out, what of it: each hearer is told of the rows that he may read, as he may see them; also from history.
    * They are asked once for all hearers who have the same in those fields of `user` that the rules look at. Where
    * that is `id`, each user costs 2 µs of each publication: beyond some thousands, give each its topic
-   * (`` (row) => `tickets:${row.owner}` ``). A row that leaves what one may read is not announced to him.
+   * (`` (row) => `tickets:${row.owner}` ``). Who may no longer read a row after a change is told `remove`, with the
+   * key alone in `row`. Neither is told if the same change replaced a text of more than 256 characters, and where the
+   * topic conflates, a later change may take its place.
    */
   readonly live?: (row: Row<T>) => Live | readonly Live[] | null | undefined
 
@@ -315,7 +319,7 @@ export interface Load<Tables extends SQLiteTable = never> {
   ): Promise<RowOf<Tables, C>[]>
 }
 
-/** Of a cached value: parts joined by `:`; as text it may not hold input (`a:${x}` with `x` of a client). */
+/** Of a cached value: parts joined by `:`. What a client sent is a part of a list (`['a', x]`), and never of a text. */
 export type CacheKey = string | readonly (string | number)[]
 
 /** Who may be given the value: everybody, one user (all visitors together, for null), or one tenant. */
@@ -327,7 +331,10 @@ export type CacheTag = SQLiteTable | string
 export interface CachedOptions {
   /** Default `60s`. */
   readonly ttl?: Duration
-  /** How much longer an expired value may be given if the load fails, or in an overload. Default: not at all. */
+  /**
+   * How much longer an expired value may be given if the load fails (whatever `Error` it throws, but for a `Fault` that
+   * refuses; the log says `cache.load_failed`), takes more than 2 s, or in an overload. Default: not at all.
+   */
   readonly stale?: Duration
   readonly tags?: readonly CacheTag[]
   readonly scope: CacheScope
@@ -336,11 +343,14 @@ export interface CachedOptions {
 /** The cache, for custom routes. Values are JSON, shared by all who ask and frozen: copy what you change. */
 export interface RouteCache {
   /**
-   * The value under this key and scope, loaded if need be, once for all who ask. `undefined` (there is none)
-   * is remembered for ten seconds.
+   * The value under this key and scope, loaded if need be, once for all who ask: a load that is under way for half a
+   * minute is joined by nobody else. `undefined` (there is none) is remembered for ten seconds, a failure for a moment.
    */
   get<T>(key: CacheKey, options: CachedOptions, load: () => Promise<T> | T): Promise<T>
-  /** On every node: tags by name, tables, and keys by prefix (`'board:1:*'`). Resolves once this node obeys. */
+  /**
+   * On every node: tags by name, tables, and keys by prefix (`'board:1:*'`). Resolves once this node obeys. A write of
+   * its own: after a transaction, not within one.
+   */
   invalidate(...tags: CacheTag[]): Promise<void>
 }
 

@@ -8,17 +8,20 @@
  *
  * Invariant: what one scope may see never answers another: the scope is part of the key.
  */
+import { createHash } from 'node:crypto'
 import { is } from 'drizzle-orm'
 import { getTableConfig, SQLiteTable } from 'drizzle-orm/sqlite-core'
+import type { User } from '../auth/declare.ts'
 import type { Cache, CacheEntry } from '../cache/cache.ts'
 import { Fault } from '../fault.ts'
 import { parseDurationMs } from '../lib/duration.ts'
+import type { Log } from '../observe/log.ts'
 import { tableTag } from '../store/store.ts'
 import type { CacheKey, CacheScope, CacheTag, RouteCache } from './declare.ts'
 
-/** Parts of a key, and what they may take together. */
+/** Of a key: 1,024 characters together. */
 const keyPartsMax = 16
-const keyLengthMax = 1_024
+const partLengthMax = 63
 
 /** Of one entry, and of one invalidation. */
 const tagsMax = 64
@@ -29,6 +32,7 @@ export interface ValuesDeps {
   readonly cache: Pick<Cache, 'read'>
   /** Writes an entry of the log that names these tags. */
   readonly invalidate: (tags: readonly string[]) => Promise<void>
+  readonly log: Log
 }
 
 const encoder = new TextEncoder()
@@ -53,7 +57,7 @@ interface Place {
   readonly tags: readonly string[]
 }
 
-export function createValues({ cache, invalidate }: ValuesDeps): RouteCache {
+export function createValues({ cache, invalidate, log }: ValuesDeps): RouteCache {
   const places = new Map<string, Place>()
   const decoded = createDecoded()
   const placeIn = (key: CacheKey): Place => {
@@ -77,12 +81,21 @@ export function createValues({ cache, invalidate }: ValuesDeps): RouteCache {
       const dependsOn =
         tags.length === 0 ? place.tags : [...place.tags, ...checked(tags).map(tagOf)]
       const at = `=${scopeOf(scope)} ${place.joined}`
+      let failure: unknown
       const found = cache.read(at, dependsOn, policy, async () => {
-        const value: unknown = await load()
-        return value === undefined ? undefined : encoder.encode(JSON.stringify(value))
+        try {
+          return encoded(await load())
+        } catch (error) {
+          failure = error
+          throw error
+        }
       })
       // A hit is there already: waiting for it would be a turn of the queue.
-      const { entry } = found instanceof Promise ? await found : found
+      const { entry, state } = found instanceof Promise ? await found : found
+      // Nobody else will hear of it.
+      if (failure !== undefined && state === 'stale') {
+        log.warn('cache.load_failed', { path: place.path, error: failure })
+      }
       return (entry.isAbsent ? undefined : decoded(entry)) as never
     },
     async invalidate(...tags) {
@@ -91,14 +104,35 @@ export function createValues({ cache, invalidate }: ValuesDeps): RouteCache {
   }
 }
 
+/** `undefined` is "there is no such thing", and so is what JSON cannot say. */
+function encoded(value: unknown): Uint8Array | undefined {
+  const text = JSON.stringify(value) as string | undefined
+  return text === undefined ? undefined : encoder.encode(text)
+}
+
+/**
+ * A text is the app's own: each of its parts is there. Parts in a list may be what a client sent, whatever that is. An
+ * app file is not always type-checked: what is no text and no number would be one key for all of its kind.
+ */
 function partsOf(key: CacheKey): string[] {
-  const parts = (typeof key === 'string' ? key.split(':') : key).map((one) =>
-    encodeURIComponent(String(one)),
-  )
-  const isGood = parts.length <= keyPartsMax && parts.every((one) => one !== '' && one !== '*')
-  if (isGood && parts.join(':').length <= keyLengthMax) return parts
-  const text = `must be 1 to ${keyPartsMax} parts, none empty, and ${keyLengthMax} characters at most`
-  throw new Fault('internal', `a cache key ${text}`)
+  const given: readonly unknown[] = typeof key === 'string' ? key.split(':') : key
+  const isPart = (one: unknown): one is string | number =>
+    typeof key === 'string'
+      ? one !== '' && one !== '*'
+      : typeof one === 'string' || typeof one === 'number'
+  if (given.length > 0 && given.length <= keyPartsMax && given.every(isPart))
+    return given.map(partOf)
+  throw new Fault('internal', `a cache key must be 1 to ${keyPartsMax} texts or numbers`)
+}
+
+/** No two are one, and `*` is none. A long one goes by its hash, as does what is no Unicode. */
+function partOf(one: string | number): string {
+  const text = String(one)
+  if (text.length <= partLengthMax && text.isWellFormed()) {
+    const part = encodeURIComponent(text).replaceAll('*', '%2A')
+    if (part.length <= partLengthMax) return part
+  }
+  return `#${createHash('sha256').update(text, 'utf16le').digest('base64url')}`
 }
 
 /** One object for all who ask: frozen, so that none of them changes what the others see. */
@@ -151,10 +185,20 @@ function checked(tags: readonly CacheTag[]): readonly CacheTag[] {
   throw new Fault('internal', `more than ${tagsMax} tags`)
 }
 
+/** What is none of these would be one scope for all who give it: a claim that is missing, an option misspelt. */
 function scopeOf(scope: CacheScope): string {
   if (scope === 'public') return 'public'
-  if ('tenant' in scope) return `tenant:${encodeURIComponent(scope.tenant)}`
-  return scope.user ? `user:${encodeURIComponent(scope.user.id)}` : 'visitor'
+  const { user, tenant, ...rest } = Object(scope) as { user?: User | null; tenant?: unknown }
+  if (Object.keys(rest).length === 0) {
+    const isTenant = typeof tenant === 'string' && tenant !== '' && user === undefined
+    if (isTenant) return `tenant:${encodeURIComponent(tenant)}`
+    if (user === null && tenant === undefined) return 'visitor'
+    if (user && tenant === undefined) return `user:${encodeURIComponent(user.id)}`
+  }
+  throw new Fault(
+    'internal',
+    "the scope of a cached value must be 'public', { user } or { tenant }",
+  )
 }
 
 function durationOf(name: string, text: unknown): number | undefined {

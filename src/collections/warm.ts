@@ -3,7 +3,7 @@
  * before anybody asks. Public answers only: what a user may see is not known before the user comes.
  *
  *   start ─► declared reads (at most 2 s are waited for) ─► hot ones of last time, a few a second
- *   reads ─► one in 64 noted ─► the hottest 500, kept in the database each minute and at stop
+ *   reads ─► one in 61 noted ─► the hottest 500, kept in the database each minute and at stop
  *
  * Limits: a few loads at a time, and a bounded number; readiness waits for no more than `waitMsMax`.
  */
@@ -25,8 +25,14 @@ const pauseMs = 10
 /** Kept of what was hot. */
 const hotMax = 500
 
-/** One read in so many is noted: a note costs more than a hit, and makes a text. A power of two. */
-const noteEvery = 64
+/**
+ * One read in so many is noted: a note costs more than a hit, and makes a text. A prime: of pages that ask for the same
+ * few in turn, each has its turn.
+ */
+const noteEvery = 61
+
+/** A longer question is not worth keeping. */
+const notedLengthMax = 512
 
 /** Noted at a time; beyond, all counts are halved and the smallest forgotten. */
 const notedMax = 5_000
@@ -42,47 +48,80 @@ export interface Warmer extends Service {
 }
 
 export interface WarmDeps {
-  readonly collections: Pick<Collections, 'list' | 'read' | 'plans'>
+  readonly collections: Pick<Collections, 'list' | 'read' | 'lookup' | 'children' | 'plans'>
   readonly store: Pick<Store, 'remember' | 'recall'>
   readonly clock: Clock
   readonly log: Log
 }
 
+/** What was read most. */
+export interface Noted {
+  hottest(): readonly HotRead[]
+  /** Was hot before: it counts for one, so that it is not forgotten by a stop soon after the start. */
+  recall(reads: readonly HotRead[]): void
+}
+
 /** Notes what is read of public collections; the reads themselves are as they were. */
 export function noting(collections: Collections): {
   readonly collections: Collections
-  hottest(): readonly HotRead[]
+  readonly noted: Noted
 } {
   const counts = new Map<string, number>()
-  let reads = 0
-  const note = (plan: CollectionPlan, kind: HotRead[0], text: string): void => {
-    if ((++reads & (noteEvery - 1)) !== 0 || plan.rules.read !== 'public') return
-    const key = JSON.stringify([kind, plan.path, text])
+  let left = noteEvery
+  const isNoted = ({ rules }: CollectionPlan): boolean => {
+    if (--left > 0) return false
+    left = noteEvery
+    return rules.read === 'public'
+  }
+  const note = (read: HotRead): void => {
+    const key = JSON.stringify(read)
+    if (key.length > notedLengthMax) return
     counts.set(key, (counts.get(key) ?? 0) + 1)
     if (counts.size > notedMax) halve(counts)
   }
+  const hottest = (): readonly HotRead[] =>
+    [...counts]
+      .toSorted(([, a], [, b]) => b - a)
+      .slice(0, hotMax)
+      .map(([key]) => JSON.parse(key) as HotRead)
   return {
     collections: {
       ...collections,
       list(plan, user, search) {
-        note(plan, 'list', search)
+        if (isNoted(plan)) note(['list', plan.path, search])
         return collections.list(plan, user, search)
       },
-      read(plan, user, id, search) {
-        if (search === undefined || search === '') note(plan, 'row', id)
+      read(plan, user, id, search = '') {
+        if (isNoted(plan)) note(['row', plan.path, id, search])
         return collections.read(plan, user, id, search)
       },
+      lookup(plan, user, ask) {
+        if (isNoted(plan)) note(['lookup', plan.path, ask.property, ask.text, ask.search])
+        return collections.lookup(plan, user, ask)
+      },
+      children(plan, user, ask) {
+        if (isNoted(plan)) note(['children', plan.path, ask.child.name, ask.id, ask.search])
+        return collections.children(plan, user, ask)
+      },
     },
-    hottest: () =>
-      [...counts]
-        .toSorted(([, a], [, b]) => b - a)
-        .slice(0, hotMax)
-        .map(([key]) => JSON.parse(key) as HotRead),
+    noted: {
+      hottest,
+      recall(reads) {
+        for (const read of reads) note(read)
+      },
+    },
   }
 }
 
-/** What was read of which collection: a query string, or an id. */
-export type HotRead = readonly [kind: 'list' | 'row', path: string, text: string]
+/**
+ * What was read of which collection. Of a list its query string; of others a row's id, a property and its value, a
+ * child's name and the id, and then the query string.
+ */
+export type HotRead = readonly [
+  kind: 'list' | 'row' | 'lookup' | 'children',
+  path: string,
+  ...asked: readonly string[],
+]
 
 function halve(counts: Map<string, number>): void {
   for (const [key, count] of counts) {
@@ -91,20 +130,33 @@ function halve(counts: Map<string, number>): void {
   }
 }
 
-export function createWarmer(
-  { collections, store, clock, log }: WarmDeps,
-  hottest: () => readonly HotRead[],
-): Warmer {
+export function createWarmer({ collections, store, clock, log }: WarmDeps, noted: Noted): Warmer {
   const byPath = new Map(collections.plans.map((plan) => [plan.path, plan]))
   let isStopped = false
   let cancelKeep = (): void => {}
 
-  const load = async ([kind, path, text]: HotRead): Promise<void> => {
-    const plan = byPath.get(path)
+  const ask = (plan: CollectionPlan, [kind, , first = '', second = '', search = '']: HotRead) => {
+    switch (kind) {
+      case 'list':
+        return collections.list(plan, null, first)
+      case 'row':
+        return collections.read(plan, null, first, second)
+      case 'lookup': {
+        if (!plan.lookup.includes(first)) return undefined
+        return collections.lookup(plan, null, { property: first, text: second, search })
+      }
+      case 'children': {
+        const child = plan.children.find(({ name }) => name === first)
+        return child && collections.children(plan, null, { id: second, child, search })
+      }
+    }
+  }
+
+  const load = async (read: HotRead): Promise<void> => {
+    const plan = byPath.get(read[1])
     if (!plan || plan.rules.read !== 'public' || isStopped) return
     try {
-      if (kind === 'list') await collections.list(plan, null, text)
-      else await collections.read(plan, null, text)
+      await ask(plan, read)
     } catch {
       // Gone, or a query of an older version of the app: whoever asks for it is told.
     }
@@ -128,7 +180,7 @@ export function createWarmer(
     )
 
   const keep = async (): Promise<void> => {
-    const hot = hottest()
+    const hot = noted.hottest()
     if (hot.length > 0) await store.remember('hot', JSON.stringify(hot))
   }
 
@@ -136,6 +188,7 @@ export function createWarmer(
     await loadAll(declared(), 0)
     const kept = await store.recall('hot')
     const hot = kept === undefined ? [] : (JSON.parse(kept) as HotRead[])
+    noted.recall(hot)
     detach(loadAll(hot, pauseMs), (error) => log.warn('cache.not_warmed', { error }))
   }
 

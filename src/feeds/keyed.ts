@@ -16,7 +16,7 @@ import type { FeedPlan, FeedsDeps, KeyedPlan, RunningFeed } from './feeds.ts'
 import { createLeader } from './leader.ts'
 import { createRelay, type News } from './relay.ts'
 import { createRounds, type Priority } from './rounds.ts'
-import { retellMs, textOf, toldOf, valueLengthMax, type Value } from './values.ts'
+import { retellMs, sumOf, textOf, toldOf, valueLengthMax, type Value } from './values.ts'
 import { Watch, type Key } from './watch.ts'
 
 /** Watched at once; names come from clients. With 300 bytes each and their values, some 20 MB. */
@@ -48,7 +48,11 @@ export function createKeyedFeed(
   const aborts = new Set<AbortController>()
   let failuresInARow = 0
   let answeredAt = 0
-  let isFullSaid = false
+  /**
+   * Heard here or wanted elsewhere, for which there was no room: they come in as soon as there is. Bounded by who listens,
+   * here and elsewhere.
+   */
+  const outside = new Map<string, { isHeard: boolean; isWanted: boolean }>()
   let isStopped = false
   let cancel: Cancel = () => {}
 
@@ -96,11 +100,7 @@ export function createKeyedFeed(
       await deps.collections.upsert([{ plan: into, rows: rows as Record<string, unknown>[] }])
     }
     if (isStopped || !leader.isLeading) return 0
-    const news = {
-      values: [] as [string, string, number][],
-      same: [] as string[],
-      absent: [] as string[],
-    }
+    const news = emptyNews()
     const now = clock.now()
     for (const [at, key] of keys.entries()) {
       const text = texts[at]
@@ -109,7 +109,7 @@ export function createKeyedFeed(
         news.absent.push(key.name)
         setAbsent(key)
       } else if (key.value?.text === text) {
-        news.same.push(key.name)
+        news.unchanged.push([key.name, sumOf(text)])
         setValue(key, { text, asOfMs: now, isStale: false })
       } else {
         news.values.push([key.name, text, now])
@@ -214,7 +214,8 @@ export function createKeyedFeed(
     { everyMs, batch: keyed.batch, adaptive: plan.adaptive },
   )
 
-  const hearNews = ({ values = [], same = [], absent = [], failed: failures = [] }: News): void => {
+  const hearNews = (news: News): void => {
+    const { values = [], unchanged = [], absent = [], failed: failures = [] } = news
     const now = clock.now()
     const learn = (name: string, run: (key: Key) => void): void => {
       const key = watch.get(name)
@@ -226,11 +227,13 @@ export function createKeyedFeed(
     for (const [name, text, asOfMs] of values) {
       learn(name, (key) => setValue(key, { text, asOfMs, isStale: false }))
     }
-    for (const name of same) {
-      learn(
-        name,
-        (key) => key.value && setValue(key, { ...key.value, asOfMs: now, isStale: false }),
-      )
+    for (const [name, sum] of unchanged) {
+      learn(name, (key) => {
+        const { value } = key
+        if (value && sumOf(value.text) === sum) {
+          setValue(key, { ...value, asOfMs: now, isStale: false })
+        } else relay?.again(name)
+      })
     }
     for (const name of absent) learn(name, setAbsent)
     for (const name of failures) learn(name, (key) => setFailed(key, noValue(undefined)))
@@ -244,20 +247,42 @@ export function createKeyedFeed(
       {
         feed: plan.name,
         onNews: hearNews,
-        onWant(name, isWanted) {
-          const key = isWanted ? add(name) : watch.get(name)
-          if (!key) return
-          key.isWanted = isWanted
-          if (!isWanted) key.usedAt = clock.tick()
-          else if (key.value) {
-            const { text, asOfMs, isStale } = key.value
-            tell(key)
-            relay?.tell({ values: [[name, text, asOfMs]], failed: isStale ? [name] : [] })
-          } else if (key.isAbsent) relay?.tell({ absent: [name] })
-          else rounds.lookSoon()
-        },
+        onWant: (names, isWanted) => (isWanted ? wanted(names) : unwanted(names)),
       },
     )
+
+  /** By another node, perhaps again: it is told what is known. */
+  const wanted = (names: readonly string[]): void => {
+    const news = emptyNews()
+    for (const name of names) {
+      const key = add(name)
+      if (!key) {
+        leaveOutside(name, { isWanted: true })
+        continue
+      }
+      key.isWanted = true
+      if (key.value) {
+        const { text, asOfMs, isStale } = key.value
+        tell(key)
+        news.values.push([name, text, asOfMs])
+        if (isStale) news.failed.push(name)
+      } else if (key.isAbsent) news.absent.push(name)
+      else rounds.lookSoon()
+    }
+    relay?.tell(news)
+  }
+
+  const unwanted = (names: readonly string[]): void => {
+    for (const name of names) {
+      const key = watch.get(name)
+      if (!key) {
+        leaveOutside(name, { isWanted: false })
+        continue
+      }
+      key.isWanted = false
+      key.usedAt = clock.tick()
+    }
+  }
 
   const lead = (isLeading: boolean): void => {
     relay?.lead(isLeading)
@@ -276,10 +301,25 @@ export function createKeyedFeed(
 
   const add = (name: string): Key | undefined => {
     const key = watch.add(name, clock.tick())
-    if (key) return key
-    if (!isFullSaid) log.warn('feed.full', { feed: plan.name, keys: watch.size })
-    isFullSaid = true
-    return undefined
+    const before = key && outside.get(name)
+    if (!key || !before) return key
+    outside.delete(name)
+    key.isHeard ||= before.isHeard
+    key.isWanted ||= before.isWanted
+    if (before.isHeard) relay?.want(name, true)
+    rounds.lookSoon()
+    return key
+  }
+
+  const leaveOutside = (name: string, as: Partial<Pick<Key, 'isHeard' | 'isWanted'>>): void => {
+    const now = { isHeard: false, isWanted: false, ...outside.get(name), ...as }
+    if (!now.isHeard && !now.isWanted) return void outside.delete(name)
+    if (outside.size === 0) log.warn('feed.full', { feed: plan.name, keys: watch.size })
+    outside.set(name, now)
+  }
+
+  const letIn = (): void => {
+    for (const name of outside.keys()) if (!add(name)) return
   }
 
   const addOwn = (name: string): Key | undefined => {
@@ -291,6 +331,7 @@ export function createKeyedFeed(
   const look = (): void => {
     const now = clock.tick()
     watch.sweep(now)
+    letIn()
     const silentMs = Math.max(silentMsMin, silentIntervals * rounds.intervalMs)
     if (watch.size === 0) answeredAt = now
     if (now - answeredAt <= silentMs) return
@@ -305,12 +346,11 @@ export function createKeyedFeed(
     let { first } = key
     if (!first) {
       const waiting = (first = key.first = Promise.withResolvers<void>())
-      waiting.promise.catch(() => {})
-      clock.after(plan.timeoutMs, () => {
-        if (key.first !== waiting) return
-        key.first = undefined
+      const late = clock.after(plan.timeoutMs, () => {
+        if (key.first === waiting) key.first = undefined
         waiting.reject(noValue(new Fault('timeout', 'no answer')))
       })
+      waiting.promise.then(late, late)
       watch.renew(key)
       rounds.lookSoon()
     }
@@ -348,7 +388,7 @@ export function createKeyedFeed(
       const name = keyed.keyOf(topic)
       if (name === undefined) return
       const key = isHeard ? addOwn(name) : watch.get(name)
-      if (!key) return
+      if (!key) return leaveOutside(name, { isHeard })
       key.isHeard = isHeard
       if (!isHeard) key.usedAt = clock.tick()
       // Not in the turn in which somebody is about to listen.
@@ -371,6 +411,15 @@ export function createKeyedFeed(
       const { isLeading } = leader
       return { name: plan.name, ...counts, keys: watch.size, stale, isLeading }
     },
+  }
+}
+
+function emptyNews() {
+  return {
+    values: [] as [string, string, number][],
+    unchanged: [] as [string, string][],
+    absent: [] as string[],
+    failed: [] as string[],
   }
 }
 

@@ -33,6 +33,7 @@ export interface LeaderOptions {
 }
 
 export interface Leader {
+  /** Not longer than it has the lease: a process that was paused has lost it before any timer says so. */
   readonly isLeading: boolean
   start(): void
   stop(): Promise<void>
@@ -44,10 +45,12 @@ export function createLeader(
 ): Leader {
   let lease: Lease | undefined
   let isLeading = false
+  let isRunning = false
   let upAt = 0
   let cancel: Cancel = () => {}
 
   const look = (): void => {
+    if (!isRunning) return
     const now = clock.tick()
     if (shared?.redis.isUp) upAt = now
     const isRedisAway = isPublishing && now - upAt > awayMs
@@ -59,9 +62,11 @@ export function createLeader(
 
   return {
     get isLeading() {
+      if (isLeading) look()
       return isLeading
     },
     start() {
+      isRunning = true
       upAt = clock.tick()
       // Without Redis nobody would hear what another node publishes.
       if (join && (shared || !isPublishing)) {
@@ -73,6 +78,7 @@ export function createLeader(
     },
     async stop() {
       cancel()
+      isRunning = false
       isLeading = false
       await lease?.leave()
     },

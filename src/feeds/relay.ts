@@ -5,7 +5,8 @@
  *   who asks ──values, as they come──► channel ──► every node, which keeps those it watches
  *
  * Invariant: hints may be lost. Who asks reads all sets every 5 s, a node gives its whole set when Redis does not know
- * it, and a value is told again to whoever begins to want it. Ages travel, not times: clocks differ.
+ * it, and a value is told again to whoever begins to want it. What Redis had no time for is tried again within a second
+ * of its return, given or read. Ages travel, not times: clocks differ.
  *
  * Limits: a node's keys are those it may watch; messages are cut to what Redis takes at once.
  */
@@ -27,8 +28,8 @@ export interface RelayDeps {
 export interface News {
   /** Key, JSON, when. */
   readonly values?: readonly (readonly [string, string, number])[]
-  /** Have not changed. */
-  readonly same?: readonly string[]
+  /** Have not changed: key, and what the value is (`sumOf`), for whoever has missed it. */
+  readonly unchanged?: readonly (readonly [string, string])[]
   /** Upstream does not know them. */
   readonly absent?: readonly string[]
   /** Could not be asked for. */
@@ -39,14 +40,16 @@ export interface RelayOptions {
   readonly feed: string
   /** Of the node that asks. */
   readonly onNews: (news: News) => void
-  /** While this node asks: another one wants it, perhaps again; or none any more. */
-  readonly onWant: (key: string, isWanted: boolean) => void
+  /** While this node asks: others want these, perhaps again; or none any more. */
+  readonly onWant: (keys: readonly string[], isWanted: boolean) => void
   readonly nodeMs?: number
 }
 
 export interface Relay {
   /** This node watches it, or no more. */
   want(key: string, isWanted: boolean): void
+  /** What was told of it has been missed here. */
+  again(key: string): void
   /** As the node that asks. */
   tell(news: News): void
   /** Whether this node asks. */
@@ -60,6 +63,15 @@ const nodeMsDefault = 15_000
 
 /** Signs in that time. */
 const signs = 3
+
+/** How soon what Redis had no time for is tried again. */
+const againMs = 500
+
+/** All sets at once, up to 20,000 keys each, may take longer than what is usually waited for. */
+const readMsMax = 1_000
+
+/** Kept for a Redis that is away; of more, all keys are given when it is back. */
+const changesMax = 1_000
 
 /** Keys given in one step of Redis: a hint of them fits a message, however long they are. */
 const keysAtOnce = 100
@@ -127,6 +139,9 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): Relay {
   let isWhole = true
   let isDue = false
   let isLeading = false
+  let isReading = false
+  /** The sets are to be read. */
+  let isUnread = true
   /** Others' keys, by node. */
   let others = new Map<string, Set<string>>()
   /** Since the sets were asked for. */
@@ -170,32 +185,42 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): Relay {
     onAnswer: (answer: unknown) => void = () => undefined,
   ): void => {
     detach(redis.script(script, keys, args).then(onAnswer), (error) => {
-      // Given as a whole with the next sign.
+      // What of it has arrived is not known.
       isWhole = true
+      changes.clear()
       log.debug('feed.keys-not-told', { feed, error })
     })
   }
 
+  /** What is still to be given and read. */
+  const look = (): void => {
+    if (!redis.isUp) return
+    if (isWhole || changes.size > 0) give()
+    if (isUnread) readAll()
+  }
+
   const beat = (): void => {
+    isUnread = true
     if (!redis.isUp) {
       if (clock.tick() - heardAt > nodeMs) learn(new Map())
       return
     }
-    if (isWhole) give()
-    else {
+    if (!isWhole && changes.size === 0) {
       send(wantScript, [setOf(node), nodes], [node, nodeMs, 0, wants, '', 0], (isKnown) => {
         if (isKnown === 1 || own.size === 0) return
         isWhole = true
         give()
       })
     }
-    if (isLeading) readAll()
+    look()
   }
 
   const readAll = (): void => {
-    if (!redis.isUp) return
+    if (!isLeading || !redis.isUp || isReading) return
+    isReading = true
+    isUnread = false
     const since = (hinted = [])
-    const read = redis.script(allScript, [nodes], [setOf('')]).then((answer) => {
+    const read = redis.script(allScript, [nodes], [setOf('')], readMsMax).then((answer) => {
       const pairs = answer as (string | string[])[]
       const all = new Map<string, Set<string>>()
       for (let at = 0; at + 1 < pairs.length; at += 2) {
@@ -205,7 +230,13 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): Relay {
       for (const { by, adds } of since) all.set(by, (all.get(by) ?? new Set()).union(new Set(adds)))
       if (isLeading) learn(all)
     })
-    detach(read, (error) => log.debug('feed.keys-not-read', { feed, error }))
+    detach(
+      read.finally(() => (isReading = false)),
+      (error) => {
+        isUnread = true
+        log.debug('feed.keys-not-read', { feed, error })
+      },
+    )
   }
 
   const isWantedBySome = (key: string): boolean => {
@@ -219,8 +250,8 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): Relay {
     others = all
     const had = new Set([...before.values()].flatMap((keys) => [...keys]))
     const has = new Set([...all.values()].flatMap((keys) => [...keys]))
-    for (const key of has) if (!had.has(key)) onWant(key, true)
-    for (const key of had) if (!has.has(key)) onWant(key, false)
+    onWant([...has.difference(had)], true)
+    onWant([...had.difference(has)], false)
   }
 
   const hearWants = (text: string): void => {
@@ -231,13 +262,10 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): Relay {
     hinted.push(hint)
     let keys = others.get(by)
     if (!keys) others.set(by, (keys = new Set()))
-    for (const key of adds) {
-      keys.add(key)
-      onWant(key, true)
-    }
-    for (const key of removes) {
-      if (keys.delete(key) && !isWantedBySome(key)) onWant(key, false)
-    }
+    for (const key of adds) keys.add(key)
+    onWant(adds, true)
+    const gone = removes.filter((key) => keys.delete(key) && !isWantedBySome(key))
+    onWant(gone, false)
   }
 
   const hearNews = (text: string): void => {
@@ -257,6 +285,15 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): Relay {
       if (isWanted) own.add(key)
       else own.delete(key)
       if (!isWhole) changes.set(key, isWanted)
+      if (changes.size > changesMax) {
+        isWhole = true
+        changes.clear()
+      }
+      giveSoon()
+    },
+    again(key) {
+      if (!own.has(key)) return
+      if (!isWhole) changes.set(key, true)
       giveSoon()
     },
     tell(told) {
@@ -266,6 +303,7 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): Relay {
     },
     lead(is) {
       isLeading = is
+      isUnread = true
       if (is) readAll()
       else learn(new Map())
     },
@@ -279,6 +317,7 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): Relay {
         redis.subscribe(wants, hearWants, begin),
         redis.subscribe(news, hearNews, () => undefined),
         clock.every(nodeMs / signs, beat),
+        clock.every(againMs, look),
       ]
     },
     stop() {
@@ -298,8 +337,8 @@ function messagesOf(by: string, told: News, now: number): string[] {
     'values',
     `[${JSON.stringify(key)},${text},${now - asOfMs}]`,
   ])
-  for (const kind of ['same', 'absent', 'failed'] as const) {
-    for (const key of lists[kind] ?? []) entries.push([kind, JSON.stringify(key)])
+  for (const kind of ['unchanged', 'absent', 'failed'] as const) {
+    for (const one of lists[kind] ?? []) entries.push([kind, JSON.stringify(one)])
   }
   const texts: string[] = []
   let packed = new Map<keyof News, string[]>()

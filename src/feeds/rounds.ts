@@ -89,8 +89,10 @@ export function createRounds(deps: RoundsDeps, options: RoundsOptions): Rounds {
     cancel()
     if (!deps.isLeading()) return
     const now = clock.tick()
-    const at = Math.max(nextAt(), restsUntil)
-    if (now >= restsUntil && watch.newCount > 0) launch('high')
+    const isResting = now < restsUntil
+    const hasNew = watch.newCount > 0
+    if (!isResting && hasNew) launch('high')
+    const at = Math.max(isResting && hasNew ? now : nextAt(), restsUntil)
     if (now >= at) launch('normal')
     // Whole milliseconds: a timer of less comes before its time.
     else if (at !== Infinity) cancel = clock.after(Math.ceil(at - now), look)

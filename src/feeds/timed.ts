@@ -11,7 +11,7 @@ import { createLeader } from './leader.ts'
 import { createRelay } from './relay.ts'
 import { isDueWithin, nextDueMs, type Schedule } from './schedule.ts'
 import { streamOf } from './streamed.ts'
-import { retellMs, textOf, toldOf, valueLengthMax, type Value } from './values.ts'
+import { retellMs, sumOf, textOf, toldOf, valueLengthMax, type Value } from './values.ts'
 
 /** Rows one tick may bring; more is a mistake or belongs in several ticks. */
 const rowsPerTickMax = 10_000
@@ -44,10 +44,13 @@ export function createTimedFeed(deps: FeedsDeps, plan: FeedPlan, schedule: Sched
   const tick = async (): Promise<void> => {
     counts.ticks++
     abort = new AbortController()
+    const isAsking = leader.isLeading
+    const isLate = (): boolean => isStopped || (isAsking && !leader.isLeading)
     const asking = { keys: [], priority: 'normal', turn: undefined, abort } as const
     const answer = await ask(deps, plan, asking)
-    if (isStopped) return
-    const changes = answer === null || answer === undefined ? 0 : await take([answer])
+    if (isLate()) return
+    const changes = answer === null || answer === undefined ? 0 : await take([answer], isLate)
+    if (isLate()) return
     if (value?.isStale === true) recover()
     counts.changes += changes
     if (!plan.adaptive || schedule.kind === 'cron') return
@@ -55,12 +58,14 @@ export function createTimedFeed(deps: FeedsDeps, plan: FeedPlan, schedule: Sched
     everyMs = adaptedMs(everyMs, plan.adaptive, heard)
   }
 
-  const take = async (answers: readonly unknown[]): Promise<number> => {
+  /** `isLate`: another node asks by now, and what it says is newer. */
+  const take = async (answers: readonly unknown[], isLate: () => boolean): Promise<number> => {
     let changes = 0
     if (plan.into.length > 0) {
       const batches = answers.flatMap((answer) => batchesOf(plan, answer))
       changes += (await deps.collections.upsert(batches)).length
     }
+    if (isLate()) return changes
     for (const answer of answers) changes += say(answer)
     return changes
   }
@@ -75,7 +80,8 @@ export function createTimedFeed(deps: FeedsDeps, plan: FeedPlan, schedule: Sched
     first?.resolve()
     tell(topic, value)
     const isShort = text.length <= valueLengthMax
-    relay?.tell(isKnown ? { same: [topic] } : { values: isShort ? [[topic, text, asOfMs]] : [] })
+    if (isShort && isKnown) relay?.tell({ unchanged: [[topic, sumOf(text)]] })
+    else if (isShort) relay?.tell({ values: [[topic, text, asOfMs]] })
     return changes
   }
 
@@ -85,7 +91,7 @@ export function createTimedFeed(deps: FeedsDeps, plan: FeedPlan, schedule: Sched
     value.isStale = false
     value.asOfMs = clock.now()
     tell(topic, value)
-    relay?.tell({ same: [topic] })
+    relay?.tell({ unchanged: [[topic, sumOf(value.text)]] })
   }
 
   const tell = (name: string, one: Value): void => {
@@ -95,8 +101,13 @@ export function createTimedFeed(deps: FeedsDeps, plan: FeedPlan, schedule: Sched
     if (text === told && !(isRetelling && now - toldAt >= retellMs)) return
     told = undefined
     toldAt = now
-    deps.publish(name, toldOf(one))
-    told = text
+    try {
+      deps.publish(name, toldOf(one))
+      told = text
+    } catch (error) {
+      // It is tried again with the next answer; the clock, or the stream, goes on.
+      log.warn('feed.not-published', { feed: plan.name, error })
+    }
   }
 
   const failed = (error: unknown): void => {
@@ -169,10 +180,20 @@ export function createTimedFeed(deps: FeedsDeps, plan: FeedPlan, schedule: Sched
     else waitFor()
   }
 
+  const isLost = (): boolean => !leader.isLeading
   const stream = streamOf(deps, plan, {
     async take(answers) {
       counts.ticks++
-      counts.changes += await take(answers)
+      counts.changes += await take(answers, isLost)
+    },
+    async catchUp(signal) {
+      const own = new AbortController()
+      signal.addEventListener('abort', () => own.abort(signal.reason))
+      const asking = { keys: [], priority: 'normal', turn: undefined, abort: own } as const
+      const answer = await ask(deps, plan, asking)
+      if (isLost()) return
+      if (answer !== null && answer !== undefined) counts.changes += await take([answer], isLost)
+      if (!isLost() && value?.isStale === true) recover()
     },
     onLost() {
       counts.failures++
@@ -197,21 +218,24 @@ export function createTimedFeed(deps: FeedsDeps, plan: FeedPlan, schedule: Sched
           { clock, log, ...deps.shared },
           {
             feed: plan.name,
-            onNews({ values = [], same = [], failed: failures = [] }) {
+            onNews({ values = [], unchanged = [], failed: failures = [] }) {
               for (const [, text, asOfMs] of values) value = { text, asOfMs, isStale: false }
-              if (value && same.length > 0) {
-                value.asOfMs = clock.now()
-                value.isStale = false
+              for (const [, sum] of unchanged) {
+                if (value && sumOf(value.text) === sum) {
+                  value.asOfMs = clock.now()
+                  value.isStale = false
+                } else relay?.again(topic)
               }
               if (value && failures.length > 0) value.isStale = true
               if (!value) return
               told = value.isStale ? `stale ${value.text}` : value.text
               first?.resolve()
             },
-            onWant(name, isWanted) {
-              if (!isWanted || !value || value.text.length > valueLengthMax) return
+            onWant(names, isWanted) {
+              if (!isWanted || names.length === 0) return
+              if (!value || value.text.length > valueLengthMax) return
               const { text, asOfMs, isStale } = value
-              relay?.tell({ values: [[name, text, asOfMs]], failed: isStale ? [name] : [] })
+              relay?.tell({ values: [[topic, text, asOfMs]], failed: isStale ? [topic] : [] })
             },
           },
         )

@@ -12,8 +12,9 @@
 /** A second of them. */
 const turnsMax = 100
 
-/** What is left of the sums after a turn: half of a second's after 0.7 s. */
+/** What is left of the sums after a turn of the usual length: half of a second's after 0.7 s. */
 const memoryOfCosts = 0.99
+const usualTurnMs = 10
 
 /** What is said in ms elsewhere is for requests of up to 2 ms; where they take longer, waits are longer, up to so often. */
 const usualCostMs = 2
@@ -96,10 +97,12 @@ export function createTurns({ cpuMs, stolenMs }: TurnsDeps, startedAt: number): 
 
   const learnCost = (): void => {
     const nowMs = cpuMs()
-    workedMs = workedMs * memoryOfCosts + nowMs - cpuAtMs
-    answered *= memoryOfCosts
-    begun *= memoryOfCosts
-    ownMs *= memoryOfCosts
+    // Also where it beats less often.
+    const kept = everyMs > usualTurnMs ? memoryOfCosts ** (everyMs / usualTurnMs) : memoryOfCosts
+    workedMs = workedMs * kept + nowMs - cpuAtMs
+    answered *= kept
+    begun *= kept
+    ownMs *= kept
     cpuAtMs = nowMs
     costMs = workedMs / Math.max(answered, answeredMin)
     grain = Math.min(grainMax, Math.max(1, costMs / usualCostMs))

@@ -36,6 +36,7 @@ import type { TopicRule } from './declare.ts'
 import { createDrain, type Guest } from './drain.ts'
 import { createDurable, type Durable } from './durable.ts'
 import { Emulated, type EmulationContext, type Framing } from './emulation.ts'
+import { createFollowed, type Followed } from './followed.ts'
 import type { Publication } from './history.ts'
 import { createHub, type Audience, type Hub, type Topic } from './hub.ts'
 import { limitsDefault, type Limits } from './limits.ts'
@@ -111,6 +112,8 @@ export interface RealtimeDeps {
   readonly publications?: Publications | undefined
   /** What several nodes share. Absent: this one is alone. */
   readonly shared?: SharedTopics | undefined
+  /** `followed` is told how far the log has been followed: changes that other nodes tell wait for it. */
+  readonly isFollowing?: boolean
   /** Publications that are rows: what each hearer may have of them. Absent: everybody all. */
   readonly sights?: Sights | undefined
   /** A topic has its first subscriber here, who is not told anything yet; or has none any more. */
@@ -186,7 +189,7 @@ export interface RealtimeStats {
 export interface Realtime extends Service {
   /** Names this process to clients and operators. */
   readonly node: string
-  /** As the server: no rule is asked. Faults: `not_found`, `invalid`, `too_large`, `unavailable`. */
+  /** As the server: no rule is asked. Faults: `not_found`, `invalid`, `too_large`, `too_many`, `unavailable`. */
   readonly publish: Publisher['publish']
   /** As the server API: the topic's `message` is asked, too. Faults: the same. */
   readonly submit: Publisher['submit']
@@ -252,8 +255,9 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
       if (guest instanceof Connection) guest.unsubscribe(topic, unsubscribes.insufficient)
       else if (guest instanceof EventStream && guest.hears(topic)) guest.close()
     })
-  const durable = publications && createDurable({ hub, clock, log, publications, onGap })
-  const broker = brokerOf(deps, hub, durable)
+  const followed = createFollowed(clock, log, deps.isFollowing === true)
+  const durable = publications && createDurable({ hub, clock, log, publications, followed, onGap })
+  const broker = brokerOf(deps, { hub, durable, followed })
   const publisher = createPublisher(
     { hub, broker, clock, log, limits: deps.limits, call: deps.call },
     limits,
@@ -407,7 +411,7 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
       nodes.start()
       presence.start()
     },
-    followed: broker.followed,
+    followed: followed.reach,
     async settled() {
       await broker.settled()
     },
@@ -440,11 +444,10 @@ function keyOf(identity: Identity): string | undefined {
 
 function brokerOf(
   { clock, log, shared }: RealtimeDeps,
-  hub: Hub,
-  durable: Durable | undefined,
+  { hub, durable, followed }: { hub: Hub; durable: Durable | undefined; followed: Followed },
 ): Broker {
   const base = shared
-    ? createRedisBroker({ hub, redis: shared.redis, clock, log }, shared)
+    ? createRedisBroker({ hub, redis: shared.redis, followed, clock, log }, shared)
     : createMemoryBroker(hub)
   if (!durable) return base
   const namespace = shared?.namespace ?? ''

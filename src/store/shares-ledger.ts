@@ -8,6 +8,9 @@
  *
  * A node that is to have fewer uses fewer at once, and writes the lower number when nothing above it is in use. A
  * renewal that arrives after a later one changes nothing (`turn`). The sum is kept by the one statement that writes.
+ *
+ * A rest is a row of nobody's: it has no units, and lasts as long as nobody is to begin anything. Who says so writes it at
+ * once, with a renewal; the others read it with theirs. It is counted from when the answer came, so never too short.
  */
 import { assert } from '../lib/assert.ts'
 import type { Cancel } from '../lib/clock.ts'
@@ -18,6 +21,12 @@ import type { Share, ShareBounds, ShareOptions, Shares, SharesDeps } from './sha
 
 /** A primary that is away is not waited for: the units end by themselves. */
 const goodbyeMs = 1_000
+
+/** Whose a rest is. */
+const nobody = ''
+
+/** A rest that is so much longer than was told is told at once; else with the next renewal. */
+const restStepMs = 250
 
 interface Member {
   readonly name: string
@@ -31,6 +40,9 @@ interface Member {
   expiresAt: number
   /** What listeners know. */
   told: number
+  restsUntil: number
+  /** Of it, what the ledger knows. */
+  restTold: number
   cancelExpiry: Cancel
 }
 
@@ -57,21 +69,38 @@ export function createSharesLedger(deps: SharesDeps, bounds: ShareBounds): Share
     for (const listener of member.listeners) listener()
   }
 
+  const hearRest = (member: Member, leftMs: number): void => {
+    const until = clock.tick() + leftMs
+    if (leftMs <= 0 || until <= member.restsUntil) return
+    member.restsUntil = member.restTold = until
+    for (const listener of member.listeners) listener()
+  }
+
+  const isUntold = ({ restsUntil, restTold }: Member): boolean =>
+    restsUntil > Math.max(restTold + restStepMs, clock.tick())
+
   const renewal = async (asked: readonly Member[]): Promise<void> => {
     turn++
     const sentAt = clock.tick()
     const rows = asked.map((member) => askedFor(member, bounds))
     // What is given back is not used again meanwhile.
     for (const member of asked) tell(member)
+    const rests = asked
+      .map((member) => ({ member, until: member.restsUntil }))
+      .filter(({ member, until }) => until > Math.max(member.restTold, sentAt))
+    const lefts = rests.map(({ member, until }) => [member.name, Math.ceil(until - sentAt)])
     await store.writeAside([
       { sql: forgetShares, params: [] },
       { sql: renewShares, params: [turn, JSON.stringify(rows)] },
+      ...(lefts.length > 0 ? [{ sql: restShares, params: [JSON.stringify(lefts)] }] : []),
     ])
+    for (const { member, until } of rests) member.restTold = Math.max(member.restTold, until)
     const names = JSON.stringify(asked.map(({ name }) => name))
     const select = { name: 'shares', sql: selectShares, params: [names] }
     const read = (await store.read(select, { from: 'primary' })).map(rowOf)
     for (const member of asked) {
       const claims = read.filter(({ name }) => name === member.name)
+      hearRest(member, claims.find(({ holder }) => holder === nobody)?.leftMs ?? 0)
       const own = claims.find(({ holder }) => holder === member.holder)
       // Without it, or with another renewal's, nothing is known.
       if (own?.turn !== turn) continue
@@ -100,8 +129,10 @@ export function createSharesLedger(deps: SharesDeps, bounds: ShareBounds): Share
       isFailing = true
     }
     const isMoving = isFailing || asked.some(({ target, granted }) => target !== granted)
-    const isJoined = [...members.values()].some((member) => !asked.includes(member))
-    const everyMs = isJoined ? 0 : isMoving ? bounds.hurryMs : bounds.renewMs
+    const isNew = [...members.values()].some(
+      (member) => !asked.includes(member) || (!isFailing && isUntold(member)),
+    )
+    const everyMs = isNew ? 0 : isMoving ? bounds.hurryMs : bounds.renewMs
     schedule(Math.max(0, everyMs - (clock.tick() - startedAt)))
   }
 
@@ -146,6 +177,7 @@ export function createSharesLedger(deps: SharesDeps, bounds: ShareBounds): Share
         ...{ name, holder: `${node}.${joined}`, options, listeners: [] },
         // All it may get, until it knows of others.
         ...{ target: options.capacity, granted: 0, expiresAt: 0, told: 0 },
+        ...{ restsUntil: -Infinity, restTold: -Infinity },
         cancelExpiry: () => {},
       }
       members.set(name, member)
@@ -154,6 +186,13 @@ export function createSharesLedger(deps: SharesDeps, bounds: ShareBounds): Share
       return {
         get units() {
           return unitsOf(member)
+        },
+        get restsUntil() {
+          return member.restsUntil
+        },
+        rest(ms) {
+          member.restsUntil = Math.max(member.restsUntil, clock.tick() + ms)
+          if (!running && isUntold(member)) schedule(0)
         },
         leave: () => atMost(clock, goodbyeMs, leaveSafely(member)),
         onChange: (listener) => void member.listeners.push(listener),
@@ -179,13 +218,15 @@ function askedFor(member: Member, { leaseMs }: ShareBounds): unknown[] {
 interface Row extends Claim {
   readonly name: string
   readonly turn: number
+  readonly leftMs: number
   readonly nowMs: number
 }
 
-function rowOf([name, holder, units, wants, turn, nowMs]: RawRow): Row {
+function rowOf([name, holder, units, wants, turn, leftMs, nowMs]: RawRow): Row {
   return {
     ...{ name: String(name), holder: String(holder) },
-    ...{ units: Number(units), wants: Number(wants), turn: Number(turn), nowMs: Number(nowMs) },
+    ...{ units: Number(units), wants: Number(wants), turn: Number(turn) },
+    ...{ leftMs: Number(leftMs), nowMs: Number(nowMs) },
   }
 }
 
@@ -209,7 +250,12 @@ on conflict (name, holder) do update set
   units = excluded.units, wants = excluded.wants, turn = excluded.turn, until = excluded.until
 where excluded.turn > belfry_shares.turn`
 
-const selectShares = `select name, holder, units, wants, turn, ${now} from belfry_shares
+/** Whoever says the longest is obeyed. */
+const restShares = `insert into belfry_shares (name, holder, units, wants, turn, until)
+select value ->> 0, '${nobody}', 0, 0, 0, ${now} + (value ->> 1) from json_each(?) where true
+on conflict (name, holder) do update set until = max(belfry_shares.until, excluded.until)`
+
+const selectShares = `select name, holder, units, wants, turn, until - ${now}, ${now} from belfry_shares
 where name in (select value from json_each(?)) and until > ${now}`
 
 /** What is to settle counts as held; nobody else is to wait for what it wants. */

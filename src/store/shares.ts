@@ -37,9 +37,16 @@ export interface ShareOptions {
 export interface Share {
   /** 0 once the lease ran out here. */
   readonly units: number
+  /** Nothing is to be begun before, by `clock.tick()`, as other nodes have said. */
+  readonly restsUntil: number
+  /**
+   * No node is to begin anything for so long. Others know with their next renewal, and whoever has a unit had one within a
+   * lease. It outlives whoever said so.
+   */
+  rest(ms: number): void
   /** Has no units from now on; others may have them once nothing of them is in use, or has settled. */
   leave(): Promise<void>
-  /** Called when `units` is another number. */
+  /** Called when `units` is another number, or others have said to rest. */
   onChange(listener: () => void): void
 }
 
@@ -94,6 +101,9 @@ export function createSharesAlone(): Shares {
         get units() {
           return units
         },
+        // There are no others.
+        restsUntil: 0,
+        rest() {},
         async leave() {
           units = 0
           for (const listener of listeners) listener()

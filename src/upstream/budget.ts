@@ -9,8 +9,8 @@
  * rank is the time of asking and what the priority adds to it, so that nobody is overtaken for ever.
  *
  * Limits: a restart knows nothing of calls before: it holds its slots for a window, of at most 10 s; in longer
- * windows a process that crashed has spent what its successor cannot see. Keys that are stopped by 429 are so on the node
- * that was told.
+ * windows a process that crashed has spent what its successor cannot see. A key that is stopped by 429 is so on other nodes
+ * from their next renewal on, each 1.5 s; the pace that was halved is of the node that was told.
  */
 import { Fault } from '../fault.ts'
 import { must } from '../lib/assert.ts'

@@ -127,7 +127,7 @@ export function createCaller(deps: CallDeps): Caller {
       origin.enter()
       const headers = new Headers(hop.headers)
       const key = `${method} ${url.href} ${textOf(headers)}`
-      const isAsked = method === 'GET' && kept.ask(key, headers)
+      const known = method === 'GET' ? kept.ask(key, headers) : undefined
       const isHome = url.origin === call.url.origin
       const init = isHome
         ? withKey(deps, call, grant?.key, { method, headers, body: hop.body })
@@ -137,7 +137,8 @@ export function createCaller(deps: CallDeps): Caller {
         headers: new Headers(init.headers ?? headers),
         body: init.body ?? hop.body,
         timeoutMs: Math.min(call.timeoutMs, left() ?? Infinity, grant?.timeoutMs ?? Infinity),
-        ...{ bytesMax: call.bytesMax, isVouched: call.isVouched, nth, signal: call.signal },
+        ...{ bytesMax: call.bytesMax, nth, signal: call.signal },
+        vouched: call.isVouched ? call.url : undefined,
         onBegun(status, seen) {
           hasBegun = true
           grant?.done({ status, headers: seen })
@@ -146,8 +147,8 @@ export function createCaller(deps: CallDeps): Caller {
       origin.answered(answer.status)
       counts.bytes += answer.body.length
       if (method !== 'GET') return answer
-      if (answer.status === 304 && isAsked) counts.notModified++
-      return kept.settle(key, answer, isAsked)
+      if (answer.status === 304 && known) counts.notModified++
+      return kept.settle(key, answer, known)
     } catch (error) {
       // Cut off by us, it may be on its way; ended by others, or never sent, it is not.
       const isCut = call.signal.aborted || (error instanceof Fault && error.code === 'timeout')

@@ -32,10 +32,18 @@ export interface GuardDeps {
 export interface Guard {
   /** `nth`: of several addresses, counted around, so that another try takes another one. Faults: `denied`, `unavailable`. */
   check(url: URL, nth: number): Promise<Place>
+  /** Whether its host is, and nothing of it private. Faults: `unavailable`. */
+  isPublic(url: URL): Promise<boolean>
 }
 
 export function createGuard({ lookup = lookupAll, isPublic = isPublicAddress }: GuardDeps): Guard {
+  const addressesOf = async ({ hostname }: URL): Promise<readonly string[]> => {
+    const host = hostOf(hostname)
+    return isIP(host) === 0 ? await resolved(lookup, host) : [host]
+  }
+
   return {
+    isPublic: async (url) => (await addressesOf(url)).every(isPublic),
     async check(url, nth) {
       if (url.username !== '' || url.password !== '') {
         throw new Fault(
@@ -43,21 +51,24 @@ export function createGuard({ lookup = lookupAll, isPublic = isPublicAddress }: 
           `a call to ${url.host} may not have a name or password in its URL`,
         )
       }
-      const host = url.hostname.replace(/^\[|\]$/g, '')
-      const isAddress = isIP(host) !== 0
-      const addresses = isAddress ? [host] : await addressesOf(lookup, host)
+      const addresses = await addressesOf(url)
       // All of them: who mixes a private address in means it.
       if (!addresses.every(isPublic)) {
         throw new Fault('denied', `${url.host} leads to an address that is not public`)
       }
       const place = addresses[nth % addresses.length]
       if (place === undefined) throw new Fault('unavailable', `${url.host} has no address`)
-      return { address: place, serverName: isAddress ? undefined : host.replace(/\.$/, '') }
+      const host = hostOf(url.hostname)
+      return { address: place, serverName: isIP(host) === 0 ? host.replace(/\.$/, '') : undefined }
     },
   }
 }
 
-async function addressesOf(lookup: Lookup, host: string): Promise<readonly string[]> {
+function hostOf(hostname: string): string {
+  return hostname.replace(/^\[|\]$/g, '')
+}
+
+async function resolved(lookup: Lookup, host: string): Promise<readonly string[]> {
   try {
     const found = await lookup(host)
     // Many machines have IPv6 addresses and no way out over them.

@@ -10,10 +10,10 @@ const bytesEachMax = 1024 * 1024
 const overheadBytes = 2_048
 
 export interface Kept {
-  /** Adds the conditions, unless there are some already. True if a 304 is an answer to ours. */
-  ask(key: string, headers: Headers): boolean
-  /** The answer as it is: of a 304, the one that is kept. */
-  settle(key: string, answer: Answer, isAsked: boolean): Answer
+  /** Adds the conditions, unless there are some already: to what is returned, a 304 is an answer. */
+  ask(key: string, headers: Headers): Answer | undefined
+  /** The answer as it is: of a 304, `known`, whatever has become of it here meanwhile. */
+  settle(key: string, answer: Answer, known: Answer | undefined): Answer
 }
 
 const conditions = [
@@ -34,16 +34,15 @@ export function createKept(): Kept {
   return {
     ask(key, headers) {
       const known = answers.get(key)
-      if (!known || conditions.some((name) => headers.has(name))) return false
+      if (!known || conditions.some((name) => headers.has(name))) return undefined
       const etag = known.headers.get('etag')
       const modified = known.headers.get('last-modified')
       if (etag !== null) headers.set('if-none-match', etag)
       if (modified !== null) headers.set('if-modified-since', modified)
-      return true
+      return known
     },
-    settle(key, answer, isAsked) {
-      const known = answers.peek(key)
-      if (answer.status === 304 && isAsked && known) {
+    settle(key, answer, known) {
+      if (answer.status === 304 && known) {
         const headers = new Headers(known.headers)
         for (const [name, value] of answer.headers) headers.set(name, value)
         // It says how long nothing is.

@@ -105,6 +105,7 @@ export function createLane(deps: LaneDeps, { plan, index, key }: LaneOptions): L
 
   const stop = (until: number): void => {
     stoppedUntil = Math.max(stoppedUntil, until)
+    share.rest(until - clock.tick())
   }
 
   return {
@@ -115,7 +116,7 @@ export function createLane(deps: LaneDeps, { plan, index, key }: LaneOptions): L
       if (units === 0) return Infinity
       if (quota && quota.left === 0) return quota.readyAt
       const paced = nextAt - (atOnce() - 1) / perMs(now)
-      const at = Math.max(now, stoppedUntil, paced)
+      const at = Math.max(now, stoppedUntil, share.restsUntil, paced)
       return slots.used(now) < units ? at : Math.max(at, slots.freeAt(now))
     },
     send(now) {
@@ -149,7 +150,8 @@ export function createLane(deps: LaneDeps, { plan, index, key }: LaneOptions): L
       const now = clock.tick()
       return {
         ...{ index, ...counts, units: share.units, inUse: slots.used(now), pace: pace(now) },
-        ...{ stoppedMs: Math.max(0, stoppedUntil - now), quotaLeft: quota?.left },
+        stoppedMs: Math.max(0, Math.max(stoppedUntil, share.restsUntil) - now),
+        quotaLeft: quota?.left,
       }
     },
   }

@@ -134,7 +134,9 @@ export function createQuota(deps: QuotaDeps, options: QuotaOptions): Quota {
       return left()
     },
     get readyAt() {
-      return isOver && left() === 0 ? clock.tick() + untilEndMs() : Infinity
+      // Of a period that has begun nothing is drawn yet.
+      const endMs = untilEndMs()
+      return isOver && left() === 0 && endMs > 0 ? clock.tick() + endMs : Infinity
     },
     spend() {
       spent++

@@ -21,8 +21,8 @@ export interface Exchange {
   /** Name resolution, connection, headers and body together. */
   readonly timeoutMs: number
   readonly bytesMax: number
-  /** The operator wrote where it goes: anywhere. */
-  readonly isVouched: boolean
+  /** What the operator wrote, and vouches for: its host may be anywhere, and if it is private, so may what it leads to. */
+  readonly vouched: URL | undefined
   /** Of several addresses, another one for each try. */
   readonly nth: number
   readonly signal: AbortSignal
@@ -49,9 +49,17 @@ export interface SourceDeps {
 }
 
 export function createSource({ clock, guard, ca }: SourceDeps): Source {
+  /** Somebody else's server does not lead into our network. */
+  const isVouched = async ({ hostname }: URL, { vouched }: Exchange): Promise<boolean> => {
+    if (!vouched) return false
+    return hostname === vouched.hostname || !(await guard.isPublic(vouched))
+  }
+
   const request = async (url: URL, exchange: Exchange, signal: AbortSignal): Promise<Answer> => {
     const { method, headers, body, bytesMax } = exchange
-    const place = exchange.isVouched ? undefined : await guard.check(url, exchange.nth)
+    const place = (await isVouched(url, exchange))
+      ? undefined
+      : await guard.check(url, exchange.nth)
     const target = new URL(url)
     if (place) {
       headers.set('host', url.host)

@@ -24,10 +24,13 @@ export function createSseParser(charsMax: number, lastId: string): SseParser {
   let data: string[] = []
   let length = 0
   let event = ''
+  /** Of the event that is not at its end yet: cut off before, it has not been told, and is asked for again. */
+  let nextId = lastId
   let id = lastId
   let retryMs: number | undefined
 
   const endOf = (): ServerSentEvent | undefined => {
+    id = nextId
     const whole = data.length === 0 ? undefined : { data: data.join('\n'), event, id }
     data = []
     length = 0
@@ -44,7 +47,7 @@ export function createSseParser(charsMax: number, lastId: string): SseParser {
       data.push(value)
       length += value.length + 1
     } else if (name === 'event') event = value
-    else if (name === 'id' && !value.includes('\0')) id = value
+    else if (name === 'id' && !value.includes('\0')) nextId = value
     else if (name === 'retry' && /^\d{1,9}$/.test(value)) retryMs = Number(value)
     return undefined
   }

@@ -3,6 +3,7 @@ import { describe, expect, test } from 'bun:test'
 import { must } from '../../src/lib/assert.ts'
 import { faultOf, tempFolder, until } from '../harness.ts'
 import { requireService, startRedis } from '../services.ts'
+import { startIsOver } from '../server.ts'
 import { password, refusal, runAccounts, type AccountsServer } from './accounts-setup.ts'
 
 /** What each of these came to, counted. */
@@ -151,6 +152,7 @@ describe('brute force', () => {
     const statuses: number[] = []
     for (let n = 0; n < 5; n++) statuses.push(await refresh(forged(n), '198.51.100.1'))
     expect(statuses).toEqual([401, 401, 401, 429, 429])
+    await startIsOver(server)
     const { reads } = server.rooms.store.stats()
     expect(await refresh(forged(5), '198.51.100.1')).toBe(429)
     expect(server.rooms.store.stats().reads).toBe(reads)

@@ -3,16 +3,10 @@ import { describe, expect, test } from 'bun:test'
 import { createAccountMail } from '../../src/auth/account-mail.ts'
 import { accountLimits, type Grant } from '../../src/auth/auth.ts'
 import { createMailer } from '../../src/auth/mailer.ts'
-import { createTestClock } from '../clock.ts'
+import { createTestClock, shiftedClock } from '../clock.ts'
 import { createTestLog, tempFolder, until } from '../harness.ts'
 import { testApiKey } from '../server.ts'
-import {
-  password,
-  refusal,
-  runAccounts,
-  shiftedClock,
-  type AccountsServer,
-} from './accounts-setup.ts'
+import { password, refusal, runAccounts, type AccountsServer } from './accounts-setup.ts'
 import { openSocket, openStream } from './live.ts'
 
 const ann = 'ann@example.com'

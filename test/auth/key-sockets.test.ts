@@ -4,11 +4,10 @@ import { keyHolder } from '../../src/auth/auth.ts'
 import { createEviction } from '../../src/auth/eviction.ts'
 import { topic } from '../../src/kit.ts'
 import type { Clock } from '../../src/lib/clock.ts'
-import { createTestClock } from '../clock.ts'
+import { createTestClock, shiftedClock } from '../clock.ts'
 import { tempFolder, until } from '../harness.ts'
 import { runServer, testApiKey, type TestServer } from '../server.ts'
 import { requireService, startSqld } from '../services.ts'
-import { shiftedClock } from './accounts-setup.ts'
 import { openSocket, openStream } from './live.ts'
 
 const app = { topics: { news: topic({ subscribe: 'public' }) } }
@@ -83,7 +82,7 @@ describe('sockets and streams of an API key', () => {
     const opened = await openAll(server, key)
     using stays = openSocket(server, headed(long.key))
     await stays.connect()
-    clock.by += 3_600_000
+    clock.by += 3_600_001
     expect(await endsOf(opened)).toEqual(gone)
     expect(server.rooms.realtime.stats()).toMatchObject({ sockets: 1, streams: 0 })
   })

@@ -3,6 +3,7 @@ import { describe, expect, test } from 'bun:test'
 import { integer, sqliteTable, text } from 'drizzle-orm/sqlite-core'
 import { signToken } from '../../src/auth/auth.ts'
 import { collection, topic, type Routes } from '../../src/kit.ts'
+import { shiftedClock } from '../clock.ts'
 import { tempFolder } from '../harness.ts'
 import { runBelfry, spawnBelfry } from '../process.ts'
 import { runServer, testApiKey, testSecret, type TestServer } from '../server.ts'
@@ -36,13 +37,15 @@ async function revoke(server: TestServer, body: unknown, headers: Record<string,
 describe('POST /api/admin/revoke', () => {
   test('by jti, by sid, and all of a user up to a time; after a restart, too', async () => {
     using folder = tempFolder()
-    const old = Date.now() - 60_000
+    // Time stands: a start may take longer than the late token is ahead.
+    const clock = shiftedClock()
+    const old = clock.now() - 60_000
     const [one, other, session, early, late, blank] = await Promise.all([
       tokenOf({ sub: 'ann', jti: 'one' }),
       tokenOf({ sub: 'ann', jti: 'other' }),
       tokenOf({ sub: 'bob', jti: 'three', sid: 's1' }),
       tokenOf({ sub: 'cid' }, old),
-      tokenOf({ sub: 'cid' }, Date.now() + 2_000),
+      tokenOf({ sub: 'cid' }, clock.now() + 2_000),
       tokenOf({ sub: 'one', sid: 's2' }),
     ])
     const all = { one, other, session, early, late, blank }
@@ -55,7 +58,7 @@ describe('POST /api/admin/revoke', () => {
     const good = { one: 200, other: 200, session: 200, early: 200, late: 200, blank: 200 }
     const after = { ...good, one: 401, session: 401, early: 401 }
     {
-      await using server = await runServer({ folder, app })
+      await using server = await runServer({ folder, app, clock })
       expect(await statuses(server)).toEqual(good)
       expect(await revoke(server, { jti: 'one', expiresAt: '2100-01-01T00:00:00Z' })).toMatchObject(
         {
@@ -75,7 +78,7 @@ describe('POST /api/admin/revoke', () => {
       // The log is kept for a day.
       await server.rooms.store.write([{ sql: 'delete from log', params: [] }])
     }
-    await using again = await runServer({ folder, app })
+    await using again = await runServer({ folder, app, clock })
     expect(await statuses(again)).toEqual(after)
     expect(again.rooms.auth.stats().revocations).toBe(3)
   })

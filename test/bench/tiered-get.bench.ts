@@ -8,6 +8,7 @@
 import { createCache } from '../../src/cache/cache.ts'
 import { createValues } from '../../src/collections/values.ts'
 import { systemClock } from '../../src/lib/clock.ts'
+import { createTestLog } from '../harness.ts'
 import { cachePeers } from './cache-peers.ts'
 import { median, rounded } from './load.ts'
 
@@ -48,7 +49,7 @@ function belfry(): readonly Contender[] {
       await run?.()
       return body
     })
-  const values = createValues({ cache, invalidate: async () => {} })
+  const values = createValues({ cache, invalidate: async () => {}, log: createTestLog() })
   const options = { ttl: '1h', tags: ['posts'], scope: 'public' } as const
   const got = (key: string, run?: () => Promise<void>) =>
     values.get(`post:${key}`, options, async () => {

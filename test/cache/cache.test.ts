@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'bun:test'
 import { createCache, type CacheRead } from '../../src/cache/cache.ts'
+import { joinMsMax } from '../../src/cache/flight.ts'
 import { createTags } from '../../src/cache/tags.ts'
 import { Fault } from '../../src/fault.ts'
 import { createTestClock } from '../clock.ts'
@@ -111,6 +112,20 @@ describe('cache.read', () => {
     expect((await cache.read('other', [], policy, load('up'))).state).toBe('miss')
     clock.advance(1_000)
     expect((await cache.read('k', [], policy, load('up'))).state).toBe('miss')
+  })
+
+  test('a load that never ends is waited for by those who came within half a minute, and no more', async () => {
+    const { clock, cache, load, loads } = setUp()
+    const never = () => new Promise<never>(() => {})
+    void cache.read('k', ['t'], policy, never)
+    clock.advance(joinMsMax - 1)
+    void cache.read('k', ['t'], policy, load('joins'))
+    clock.advance(1)
+    const read = await cache.read('k', ['t'], policy, load('one'))
+    expect([read.isCoalesced, textOf(read), loads(), cache.stats().coalesced]).toEqual([
+      ...[false, 'one', 1, 1],
+    ])
+    expect((await cache.read('k', ['t'], policy, never)).state).toBe('hit')
   })
 
   test('while a load is held, an expired entry stands in', async () => {
@@ -242,6 +257,18 @@ describe('cache.read', () => {
     expect(cache.stats().bytes).toBeLessThanOrEqual(10_000)
     await cache.read('large', [], policy, body(3_000))
     expect((await cache.read('large', [], policy, body(3_000))).state).toBe('miss')
+  })
+
+  test('statistics are bounded, whatever paths are made of', async () => {
+    const { cache, load } = setUp()
+    for (let n = 0; n < 2_000; n++) {
+      await cache.read(`k${n}`, [], { ...policy, path: `route ${n}` }, load('one'))
+    }
+    const { byPath, misses } = cache.stats()
+    expect([misses, Object.keys(byPath).length, byPath['route 7']?.misses]).toEqual([
+      2_000, 1_001, 1,
+    ])
+    expect(byPath['other']).toEqual({ hits: 0, misses: 1_000 })
   })
 
   test('TTLs vary by a tenth either way', async () => {

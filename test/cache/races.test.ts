@@ -144,6 +144,15 @@ describe('the shared tier', () => {
     expect(await shown(b.read('new'))).toEqual(['miss', 'new'])
   })
 
+  test("race: what was left by whoever knew fewer tags is dropped by the reader's, too", async () => {
+    const { a, b } = setUp()
+    await a.cache.read('k', ['s'], policy, async () => bytes('old'))
+    expect(await shown(b.read('none'))).toEqual(['l2', 'old'])
+    expect(await shown(b.read('none'))).toEqual(['hit', 'old'])
+    b.cache.apply(1, ['t'])
+    expect(await shown(b.read('new'))).toEqual(['miss', 'new'])
+  })
+
   test('promotion keeps the logical expiry', async () => {
     const { clock, a, b } = setUp()
     await a.read('one')

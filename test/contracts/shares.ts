@@ -86,4 +86,21 @@ export function sharesContract(start: () => Promise<Shape>): void {
     await a.shares.stop()
     await b.shares.stop()
   })
+
+  test('shares: a rest that one says is the other’s, too', async () => {
+    await using shape = await start()
+    await using store = await shape.open()
+    const [a, b] = [nodeOn(store), nodeOn(store)]
+    const [first, second] = [a.join(), b.join()]
+    await until(() => first.units > 0 && second.units > 0, 'units')
+    const told = new Promise<void>((resolve) => second.onChange(resolve))
+    const saidAt = systemClock.tick()
+    first.rest(60_000)
+    await told
+    await until(() => second.restsUntil > 0, 'the rest')
+    expect(second.restsUntil).toBeGreaterThan(saidAt + 59_900)
+    expect(second.restsUntil).toBeLessThan(systemClock.tick() + 60_100)
+    await a.shares.stop()
+    await b.shares.stop()
+  })
 }

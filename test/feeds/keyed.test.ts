@@ -1,5 +1,8 @@
 import { describe, expect, test } from 'bun:test'
 import { Fault } from '../../src/fault.ts'
+import { sumOf } from '../../src/feeds/values.ts'
+import type { Clock } from '../../src/lib/clock.ts'
+import { createTestClock } from '../clock.ts'
 import { faultOf } from '../harness.ts'
 import { createPrices, keyed, pass, prices, setUp, turns } from './setup.ts'
 
@@ -219,6 +222,80 @@ describe('keyed feeds', () => {
     await feed.feeds.stop()
   })
 
+  test('a key that is heard and had no room comes in as soon as there is some', async () => {
+    const feed = start(
+      {},
+      {
+        keyed: { ...keyed, idleMs: 1_000 },
+        load: ({ keys }) => new Map(keys.map((key) => [key, 1])),
+      },
+    )
+    for (let n = 0; n < 20_000; n += 1) feed.hear(`k${n}`)
+    feed.hear('more')
+    feed.hear('gone')
+    feed.hear('gone', false)
+    await turns(5)
+    feed.hear('k7', false)
+    feed.hear('k8', false)
+    await pass(feed, 3_000, 500)
+    expect(feed.published).toContainEqual(['price:more', 1])
+    expect(feed.published).not.toContainEqual(['price:gone', 1])
+    expect(feed.log.lines.filter(({ event }) => event === 'feed.full')).toHaveLength(1)
+    await feed.feeds.stop()
+  })
+
+  test('who reads a key for the first time leaves no timer behind', async () => {
+    const clock = createTestClock()
+    const open = new Set<object>()
+    const after: Clock['after'] = (ms, run) => {
+      const timer = { ms }
+      const end = (): void => void open.delete(timer)
+      open.add(timer)
+      const cancel = clock.after(ms, () => (end(), run()))
+      return () => (end(), cancel())
+    }
+    const feed = start({ a: 1 }, { timeoutMs: 7_777 }, { clock: { ...clock, after } })
+    expect((await feed.last('a'))?.text).toBe('1')
+    expect([...open]).not.toContainEqual({ ms: 7_777 })
+    await feed.feeds.stop()
+  })
+
+  test('what has not changed elsewhere is only then what is known here, and is asked for if it is not', async () => {
+    const said: string[] = []
+    const hears = new Map<string, (text: string) => void>()
+    const redis = {
+      isUp: true,
+      script: (_: unknown, __: unknown, args: readonly unknown[]) => {
+        said.push(String(args[4]))
+        return Promise.resolve([])
+      },
+      publish: () => undefined,
+      subscribe: (channel: string, hear: (text: string) => void) => {
+        hears.set(channel, hear)
+        return () => undefined
+      },
+    }
+    const lease = { units: 0, leave: () => Promise.resolve(), onChange: () => undefined }
+    const shared = { redis, namespace: 'n' }
+    const feed = start({}, {}, { shared, lease: () => lease })
+    const tell = (news: object) =>
+      hears.get('n:feed:{f}:news')?.(JSON.stringify({ by: 'x', ...news }))
+    feed.hear('a')
+    await turns()
+    said.length = 0
+    tell({ values: [['a', { usd: 1 }, 0]] })
+    tell({ failed: ['a'] })
+    expect((await feed.last('a'))?.isStale).toBe(true)
+    tell({ unchanged: [['a', sumOf('{"usd":1}')]] })
+    expect((await feed.last('a'))?.isStale).toBe(false)
+    tell({ failed: ['a'] })
+    tell({ unchanged: [['a', sumOf('{"usd":2}')]] })
+    expect((await feed.last('a'))?.isStale).toBe(true)
+    await turns()
+    expect(said.map((hint) => (JSON.parse(hint) as { adds: unknown }).adds)).toEqual([['a']])
+    await feed.feeds.stop()
+  })
+
   test('changed values are rows of a collection', async () => {
     const feed = start({ a: { id: 'a', usd: 1 }, b: { id: 'b', usd: 1 } }, { into: [prices] })
     feed.hear('a')
@@ -286,6 +363,22 @@ describe('keyed feeds', () => {
     isFull = false
     await pass(feed, 1_500)
     expect(feed.published).toEqual([['price:a', 1]])
+    await feed.feeds.stop()
+  })
+
+  test('no leave once: a new key does not wait for the next round, however far it is', async () => {
+    const refusals = [false, true]
+    const turn = () =>
+      refusals.shift() === true
+        ? Promise.reject(new Fault('too_many', 'full', { retryAfterMs: 3_000 }))
+        : Promise.resolve({ drop() {} })
+    const feed = start({ a: 1, b: 2 }, { every: '1h', budget: 'b' }, { turn })
+    feed.hear('a')
+    await turns()
+    expect(feed.published).toEqual([['price:a', 1]])
+    feed.hear('b')
+    await pass(feed, 3_500)
+    expect(feed.published).toContainEqual(['price:b', 2])
     await feed.feeds.stop()
   })
 

@@ -1,27 +1,53 @@
 /** What nodes tell each other of a feed, over a real Redis that forgets, and between clocks that differ. */
 import { describe, expect, test } from 'bun:test'
 import { createRelay, type News, type RelayOptions } from '../../src/feeds/relay.ts'
-import { systemClock } from '../../src/lib/clock.ts'
+import { Fault } from '../../src/fault.ts'
+import { systemClock, type Clock } from '../../src/lib/clock.ts'
 import { scriptOf } from '../../src/store/store.ts'
 import { openRedis } from '../cache/redis.ts'
+import { createTestClock } from '../clock.ts'
 import { createTestLog, until } from '../harness.ts'
 import { requireService, startRedis } from '../services.ts'
+import { turns } from './setup.ts'
 
 const flushScript = scriptOf(`redis.call('FLUSHALL')`)
 
-async function startNode(port: number, skewMs = 0, options: Partial<RelayOptions> = {}) {
+async function startNode(
+  port: number,
+  skewMs = 0,
+  options: Partial<RelayOptions> = {},
+  clock: Clock = { ...systemClock, now: () => Date.now() + skewMs },
+) {
   const opened = await openRedis(port)
   const { redis } = opened
   const news: News[] = []
   const wanted = new Set<string>()
-  const clock = { ...systemClock, now: () => Date.now() + skewMs }
+  /** What goes wrong between this node and Redis. */
+  const fault = { isAway: false, isLate: false, late: 0 }
+  const between = {
+    get isUp() {
+      return redis.isUp && !fault.isAway
+    },
+    async script(...asked: Parameters<typeof redis.script>) {
+      if (!fault.isLate) return await redis.script(...asked)
+      fault.late++
+      throw new Fault('timeout', 'redis took too long')
+    },
+    publish: redis.publish,
+    subscribe: redis.subscribe,
+  }
   const relay = createRelay(
-    { clock, log: createTestLog(), redis, namespace: 'belfry:test' },
+    { clock, log: createTestLog(), redis: between, namespace: 'belfry:test' },
     {
       feed: 'prices',
       onNews: (one) => void news.push(one),
-      onWant: (key, isWanted) => void (isWanted ? wanted.add(key) : wanted.delete(key)),
-      nodeMs: 300,
+      onWant(keys, isWanted) {
+        for (const key of keys)
+          if (isWanted) wanted.add(key)
+          else wanted.delete(key)
+      },
+      // Longer than a busy machine holds up a sign.
+      nodeMs: 2_000,
       ...options,
     },
   )
@@ -30,7 +56,7 @@ async function startNode(port: number, skewMs = 0, options: Partial<RelayOptions
   const values = () =>
     new Map(news.flatMap((one) => (one.values ?? []).map((v) => [v[0], v] as const)))
   return {
-    ...{ relay, redis, news, wanted, values },
+    ...{ relay, redis, news, wanted, values, fault },
     /** As a crash: nobody is told. */
     async die() {
       await redis.stop()
@@ -105,6 +131,44 @@ describe.skipIf(!requireService('redis-server'))('relay', () => {
     await until(() => leader.wanted.has('b') && leader.wanted.has('a'), 'told both')
   })
 
+  test('what Redis had no time for is given and read again within a second, not with the next sign', async () => {
+    await using server = await startRedis()
+    const clock = createTestClock()
+    // The next sign is an hour away; a Redis that is really late meanwhile is no failure.
+    const node = () => startNode(server.port, 0, { nodeMs: 3 * 3_600_000 }, clock)
+    const soon = (isSo: () => boolean, what: string) =>
+      until(() => {
+        clock.advance(100)
+        return isSo()
+      }, what)
+    await using leader = await node()
+    await using follower = await node()
+    leader.relay.lead(true)
+    follower.relay.want('a', true)
+    await soon(() => leader.wanted.has('a'), 'told')
+
+    follower.fault.isLate = true
+    follower.relay.want('late', true)
+    await soon(() => follower.fault.late > 0, 'it was not told')
+    follower.fault.isLate = false
+    await soon(() => leader.wanted.has('late'), 'told again')
+
+    follower.fault.isAway = true
+    follower.relay.want('away', true)
+    follower.relay.want('a', false)
+    await turns()
+    follower.fault.isAway = false
+    await soon(() => leader.wanted.has('away') && !leader.wanted.has('a'), 'told when it is back')
+
+    leader.relay.lead(false)
+    leader.fault.isLate = true
+    leader.relay.lead(true)
+    await soon(() => leader.fault.late > 0, 'they were not read')
+    await turns()
+    leader.fault.isLate = false
+    await soon(() => leader.wanted.size === 2, 'read again')
+  })
+
   test('values travel as they are, in as many messages as it takes, and their age, not their time', async () => {
     await using server = await startRedis()
     await using leader = await startNode(server.port, 3_600_000)
@@ -114,15 +178,20 @@ describe.skipIf(!requireService('redis-server'))('relay', () => {
       { length: 50 },
       (_, n) => [`k"${n}`, large, Date.now() + 3_600_000 - 5_000] as const,
     )
-    const same = Array.from({ length: 2_000 }, (_, n) => `a key of some length ${n}`)
-    leader.relay.tell({ values, same, absent: ['gone'], failed: ['down'] })
+    const unchanged = Array.from(
+      { length: 2_000 },
+      (_, n) => [`a key of some length ${n}`, 'sum'] as const,
+    )
+    leader.relay.tell({ values, unchanged, absent: ['gone'], failed: ['down'] })
     await until(() => follower.news.some(({ failed }) => failed?.includes('down')), 'told')
     expect(follower.values().size).toBe(50)
     for (const [, text, asOfMs] of follower.values().values()) {
       expect(text).toBe(large)
       expect(Math.abs(Date.now() - 60_000 - 5_000 - asOfMs)).toBeLessThan(4_000)
     }
-    expect(follower.news.flatMap((one) => one.same ?? [])).toEqual(same)
+    expect(follower.news.flatMap((one) => one.unchanged ?? [])).toEqual(
+      unchanged.map(([...one]) => one),
+    )
     expect(follower.news.flatMap((one) => one.absent ?? [])).toEqual(['gone'])
     // Nobody hears what it says itself.
     expect(leader.news).toEqual([])

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'bun:test'
+import { Fault } from '../../src/fault.ts'
 import type { Lease } from '../../src/feeds/feeds.ts'
 import { faultOf } from '../harness.ts'
 import { pass, setUp, turns } from './setup.ts'
@@ -17,6 +18,17 @@ function createLease(): Lease & { give(units: number): void; left: number } {
     },
   }
   return lease
+}
+
+/** A Redis at which nobody else is. */
+const shared = {
+  redis: {
+    isUp: true,
+    script: () => Promise.resolve([]),
+    publish: () => undefined,
+    subscribe: () => () => undefined,
+  },
+  namespace: 'n',
 }
 
 describe('timed feeds', () => {
@@ -120,6 +132,28 @@ describe('timed feeds', () => {
     await feed.feeds.stop()
   })
 
+  test('a publication that does not get through is made with the next answer, and the clock goes on', async () => {
+    let isFull = true
+    const told: unknown[] = []
+    const feed = setUp(
+      { publish: 'stats', load: () => ({ n: 1 }) },
+      {
+        publish(_, data) {
+          if (isFull) throw new Fault('unavailable', 'full')
+          told.push(data)
+        },
+      },
+    )
+    feed.feeds.start()
+    await pass(feed, 3_500)
+    expect(feed.feeds.stats()[0]).toMatchObject({ ticks: 4, failures: 0 })
+    expect(await feed.feeds.last('stats', 'stats')).toMatchObject({ isStale: false })
+    isFull = false
+    await pass(feed, 1_000)
+    expect(told).toEqual([{ n: 1 }])
+    await feed.feeds.stop()
+  })
+
   test('whoever reads before there is a value waits for it, or is told that there is none', async () => {
     const answer = Promise.withResolvers<unknown>()
     const feed = setUp({ publish: 'stats', timeoutMs: 5_000, load: () => answer.promise })
@@ -220,5 +254,48 @@ describe('timed feeds', () => {
     await pass(feed, 120_000, 1_000)
     expect(times.map((at) => at - start)).toEqual([128_000, 240_000])
     await feed.feeds.stop()
+  })
+
+  test('what an answer brings after the lease was lost is not published, told of or not', async () => {
+    for (const isTold of [true, false]) {
+      const lease = createLease()
+      const written = Promise.withResolvers<never[]>()
+      const feed = setUp(
+        { into: [{ path: 'prices' } as never], publish: 'stats', load: () => ({ prices: [] }) },
+        { lease: () => lease, shared, collections: { upsert: () => written.promise } },
+      )
+      feed.feeds.start()
+      lease.give(1)
+      await turns()
+      if (isTold) lease.give(0)
+      // As after a pause: no timer has said so yet.
+      else Object.assign(lease, { units: 0 })
+      written.resolve([])
+      await turns()
+      expect(feed.published).toEqual([])
+      // It comes back with the lease.
+      lease.give(1)
+      await turns()
+      expect(feed.published).toHaveLength(1)
+      await feed.feeds.stop()
+    }
+  })
+
+  test('who stops asks no more, although Redis is away', async () => {
+    const lease = createLease()
+    let ticks = 0
+    const feed = setUp(
+      { publish: 'stats', load: () => (ticks += 1) },
+      { lease: () => lease, shared: { ...shared, redis: { ...shared.redis, isUp: false } } },
+    )
+    lease.leave = async () => lease.give(0)
+    feed.feeds.start()
+    lease.give(1)
+    await pass(feed, 3_100)
+    const before = ticks
+    expect(before).toBeGreaterThan(0)
+    await feed.feeds.stop()
+    await pass(feed, 5_000)
+    expect(ticks).toBe(before)
   })
 })

@@ -118,7 +118,9 @@ export async function startNode(options: NodeOptions): Promise<Node> {
   }
 
   const opened: TestRedis | undefined =
-    redisPort === undefined ? undefined : await openRedis(redisPort, { namespace })
+    redisPort === undefined
+      ? undefined
+      : await openRedis(redisPort, { namespace, commandMs: undefined })
   const channel = `${namespace}:news`
   const clock = tamper.clock?.(systemClock) ?? systemClock
   const store = createStore(
@@ -172,7 +174,7 @@ export async function startNode(options: NodeOptions): Promise<Node> {
     store,
     cache,
     collections,
-    values: createValues({ cache: given, invalidate: store.invalidate }),
+    values: createValues({ cache: given, invalidate: store.invalidate, log }),
     read: disturbed,
     invalidatedAt: (tag) => invalidated.get(`tag:${tag}`),
     jump: (ms) => void (offsetMs += ms),

@@ -8,7 +8,14 @@ import { runServer, testApiKey, testSecret, type TestServer } from '../server.ts
 
 const posts = sqliteTable('posts', {
   id: integer().primaryKey({ autoIncrement: true }),
-  title: text().notNull(),
+  title: text().notNull().unique(),
+})
+
+const replies = sqliteTable('replies', {
+  id: integer().primaryKey({ autoIncrement: true }),
+  postId: integer()
+    .notNull()
+    .references(() => posts.id),
 })
 
 let loads = 0
@@ -48,6 +55,14 @@ const app = {
         oldest: posts.id && { column: posts.id, descending: false },
       },
       warm: [{ order: 'oldest', limit: 5 }],
+      lookup: ['title'],
+      children: { replies: replies.postId },
+    }),
+    replies: collection(replies, {
+      read: 'public',
+      create: 'public',
+      filters: ['postId'],
+      expand: { post: replies.postId },
     }),
   },
   routes,
@@ -130,6 +145,33 @@ describe('what is read before anybody asks', () => {
       'hot',
     )
     expect((await server.get('/api/posts/1')).headers.get('x-cache')).toBe('hit')
+  })
+
+  test('however it was asked for: by a column, as a child, with what it refers to; and after two stops', async () => {
+    using folder = tempFolder()
+    const paths = [
+      '/api/posts/title/one',
+      '/api/posts/1/replies?limit=3',
+      '/api/replies/1?expand=post',
+      '/api/replies?postId=1',
+    ]
+    {
+      await using server = await runServer({ app, folder })
+      await post(server, '/api/posts', { title: 'one' })
+      await post(server, '/api/replies', { postId: 1 })
+      // In turn, as a page asks for them.
+      for (let n = 0; n < 64; n++) for (const path of paths) await json(server, path)
+    }
+    for (let start = 0; start < 2; start++) {
+      await using server = await runServer({ app, folder })
+      // One declared, and these four; a child's parent beside it.
+      await until(() => server.rooms.cache.stats().entries >= 1 + paths.length + 1, 'hot')
+      for (const path of paths) {
+        expect([path, (await server.get(path)).headers.get('x-cache')]).toEqual([path, 'hit'])
+      }
+      // Something else is hot now.
+      for (let n = 0; n < 64; n++) await json(server, '/api/posts/1')
+    }
   })
 })
 

@@ -60,6 +60,26 @@ describe('by hand', () => {
     expect(restarted.overload.status().mode).toBe('auto')
   })
 
+  test('who answers a node whose clock is ahead has the last word', async () => {
+    const ahead = setUp()
+    const behind = setUp()
+    ahead.clock.advance(300_000)
+    await ahead.overload.set('emergency')
+    behind.overload.hear(ahead.told[0])
+    expect(behind.overload.stage).toBe(2)
+    await behind.overload.set('auto')
+    ahead.overload.hear(behind.told[0])
+    expect(ahead.overload.status()).toMatchObject({ mode: 'auto', stage: 'normal' })
+    // Also when what it said itself was for a time that is over there.
+    await ahead.overload.set('closed', 60_000)
+    behind.overload.hear(ahead.told[1])
+    ahead.turns(0, 61_000)
+    expect(ahead.overload.stage).toBeLessThan(3)
+    await behind.overload.set('emergency')
+    ahead.overload.hear(behind.told[1])
+    expect(ahead.overload.status().mode).toBe('emergency')
+  })
+
   test('it holds here also where nobody can be told', async () => {
     const { overload, log, told } = setUp()
     told.push = () => {

@@ -38,6 +38,20 @@ describe('stages', () => {
     expect(overload.stage).toBe(0)
   })
 
+  test('a turn that has just begun says nothing of a queue that the last two have shown', () => {
+    const { overload, turns, clock } = setUp()
+    turns(25, 1)
+    turns(45, 1)
+    // 100 ms after the first of them began, this one is 1 ms late.
+    overload.begin(clock.tick())
+    clock.advance(11)
+    overload.begin(clock.tick())
+    expect(overload.stage).toBe(0)
+    clock.advance(24)
+    overload.begin(clock.tick())
+    expect(overload.stage).toBe(2)
+  })
+
   test('a loop that is late without a queue has nothing to refuse', () => {
     const { overload, stalls } = setUp()
     stalls(100, 5_000)

@@ -5,6 +5,7 @@ import {
   createShares,
   type Query,
   type RawRow,
+  type Share,
   type ShareOptions,
 } from '../../src/store/store.ts'
 import { divide, type Claim } from '../../src/store/shares-divide.ts'
@@ -100,6 +101,76 @@ test('a lease is counted from before it was asked for, however late the answer',
   expect(other.units).toBe(0)
   await pass(clock, 1_500)
   expect(other.units).toBe(10)
+})
+
+test('a rest is every node’s from its next renewal on, the longest that was said, whoever goes', async () => {
+  const clock = createTestClock()
+  const kept = createLedger(clock)
+  let rests = 0
+  const ledger: Ledger = {
+    read: kept.read,
+    write(ops) {
+      kept.write(ops)
+      if (ops.length === 3) rests++
+    },
+  }
+  const [one, two] = [nodeOn(ledger, clock), nodeOn(ledger, clock)]
+  const [first, second] = [one.join(), two.join()]
+  await pass(clock, 4_000)
+  const leftOf = (share: Share): number => Math.max(0, share.restsUntil - clock.tick())
+  let told = 0
+  second.onChange(() => void told++)
+  const startedAt = clock.tick()
+  first.rest(10_000)
+  expect(leftOf(second)).toBe(0)
+  await pass(clock, 50)
+  // Told at once, and heard with a renewal.
+  expect(rowsOf(ledger)).toEqual([5, 5, 0])
+  await pass(clock, 1_500)
+  expect([leftOf(first), leftOf(second)]).toEqual([8_450, 8_450])
+  expect(told).toBe(1)
+  await pass(clock, 3_000)
+  expect(rests).toBe(1)
+  // Less is nothing new; more is, whoever is heard of last.
+  second.rest(1_000)
+  await pass(clock, 1_550)
+  expect(Math.max(leftOf(first), leftOf(second))).toBe(startedAt + 10_000 - clock.tick())
+  first.rest(20_000)
+  second.rest(15_000)
+  const longer = clock.tick() + 20_000
+  await pass(clock, 3_050)
+  expect([leftOf(first), leftOf(second)]).toEqual(Array(2).fill(longer - clock.tick()))
+  // It takes nobody's units, and is there when those who said so are not.
+  expect(rowsOf(ledger)).toEqual([5, 5, 0])
+  await one.stop()
+  await two.stop()
+  const third = nodeOn(ledger, clock).join()
+  await pass(clock, 2_000)
+  expect(leftOf(third)).toBe(longer - clock.tick())
+  await pass(clock, 20_000)
+  expect(leftOf(third)).toBe(0)
+  expect(rowsOf(ledger)).toEqual([10])
+})
+
+test('a rest that could not be told is told when it can be, as what is left of it', async () => {
+  const clock = createTestClock()
+  const ledger = createLedger(clock)
+  const node = nodeOn(ledger, clock)
+  const [first, second] = [node.join(), nodeOn(ledger, clock).join()]
+  await pass(clock, 4_000)
+  node.hold(true)
+  await pass(clock, 1_500)
+  first.rest(10_000)
+  const until = clock.tick() + 10_000
+  await pass(clock, 3_000)
+  expect(second.restsUntil).toBe(-Infinity)
+  node.hold(false)
+  for (const { run, answer } of node.held.splice(0)) {
+    run()
+    answer()
+  }
+  await pass(clock, 2_000)
+  expect(second.restsUntil).toBe(until)
 })
 
 test('a draw that arrives after a later one undoes nothing', async () => {

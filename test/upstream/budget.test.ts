@@ -1,6 +1,7 @@
 /** No window at the provider is ever overfull, whatever happens, and everybody who waits is answered. */
 import { describe, expect, test } from 'bun:test'
 import { parseRate } from '../../src/lib/rate.ts'
+import { shareBounds } from '../../src/store/shares.ts'
 import { takeOverMsMax } from '../../src/store/store.ts'
 import type { BudgetPlan } from '../../src/upstream/budget-port.ts'
 import { settleMsOf } from '../../src/upstream/slots.ts'
@@ -144,6 +145,39 @@ describe('nodes on one ledger', () => {
       expectKept(simulation, plan, seed)
     },
   )
+
+  /** Of all runs together: of calls that came late enough after a 429. */
+  let rested = 0
+
+  test.each(seeds)(
+    'a key that one was told to leave alone is left alone by all, a lease later: seed %d',
+    async (seed) => {
+      const random = createRandom(2_000 + seed)
+      const plan = planOf(random, { timeoutMs: random.pick([300, 1_000]) })
+      const simulation = simulate({ random, plan, isShared: true, limited: 0.02 })
+      for (let at = 0; at < 3; at++) simulation.join()
+      for (let step = 0; step < 3_000; step++) {
+        load(simulation, random, plan)
+        trouble(simulation, random)
+        await simulation.step(1 + random.below(20))
+      }
+      // Whoever has a unit has read the ledger within a lease, by a clock of its own.
+      const knownMs = shareBounds.leaseMs * 1.001
+      for (const { writtenMs, untilMs } of simulation.rests) {
+        const early = simulation.calls.filter(
+          ({ sentMs }) => sentMs > writtenMs + knownMs && sentMs < untilMs,
+        )
+        expect(`seed ${seed}: ${early.length} too early`).toBe(`seed ${seed}: 0 too early`)
+        if (untilMs > writtenMs + knownMs) rested++
+      }
+      calls += simulation.calls.length
+      expectKept(simulation, plan, seed)
+    },
+  )
+
+  test('keys were left alone at all', () => {
+    expect(rested).toBeGreaterThan(seeds.length / 2)
+  })
 
   test('calls were made at all', () => {
     expect(calls).toBeGreaterThan(seeds.length * 200)

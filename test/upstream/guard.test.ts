@@ -115,6 +115,22 @@ describe('redirects', () => {
     expect([fault.code, inner.connections]).toEqual(['denied', 0])
   })
 
+  test('of what the operator wrote: from a public address to no private one, from a private one to any', async () => {
+    await using inner = await secret()
+    const leading = (host: string) =>
+      rawServer(
+        (socket) => void socket.write(wire('302 Found', { location: `${inner.url}/admin` })),
+        host,
+      )
+    await using outer = await leading('127.0.0.2')
+    await using upstream = openUpstream(taking('127.0.0.2'))
+    const fault = await faultOf(() => upstream.ask(outer.url))
+    expect([fault.code, outer.requests.length, inner.connections]).toEqual(['denied', 1, 0])
+    await using own = await leading('127.0.0.3')
+    expect((await upstream.ask(own.url)).status).toBe(200)
+    expect(inner.connections).toBe(1)
+  })
+
   test.each(['file:///etc/passwd', 'javascript:1', 'http://'])(
     'to %s: not followed',
     async (to) => {

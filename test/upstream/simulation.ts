@@ -36,9 +36,17 @@ export interface Call extends Span {
   readonly node: number
 }
 
+/** A key is to be left alone, and the ledger has known so since then. */
+export interface Rest {
+  readonly writtenMs: number
+  readonly untilMs: number
+}
+
 export interface Simulation {
   readonly nodes: Node[]
   readonly calls: Call[]
+  /** Of the first key. */
+  readonly rests: Rest[]
   /** Asked and not answered yet. */
   open: number
   readonly nowMs: number
@@ -63,21 +71,25 @@ export interface SimulationOptions {
   readonly networkMs?: number
   /** Calls take nearly as long as they may. */
   readonly isSlow?: boolean
+  /** Share of calls that are answered by a 429, which says when to come again. */
+  readonly limited?: number
 }
 
 export function simulate(options: SimulationOptions): Simulation {
   const { random, plan, isShared, trouble = 0.05, networkMs = 200, isSlow = false } = options
+  const { limited = 0 } = options
   const { timeoutMs } = plan
   const world = createTestClock()
   const ledger = createLedger(world)
   const nodes: Node[] = []
   const calls: Call[] = []
+  const rests: Rest[] = []
   const outcomes = new Map<string, number>()
   const count = (outcome: string): void =>
     void outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1)
 
   const simulation: Simulation = {
-    ...{ nodes, calls, outcomes, open: 0 },
+    ...{ nodes, calls, rests, outcomes, open: 0 },
     get nowMs() {
       return world.tick()
     },
@@ -119,7 +131,11 @@ export function simulate(options: SimulationOptions): Simulation {
         })
       const store = {
         read: (query: Query) => request(() => ledger.read(query)),
-        writeAside: (ops: readonly Query[]) => request(() => ledger.write(ops)),
+        writeAside: (ops: readonly Query[]) =>
+          request(() => {
+            ledger.write(ops)
+            noteRest()
+          }),
       }
       const log = createTestLog()
       const budgets = createBudgets(
@@ -168,6 +184,14 @@ export function simulate(options: SimulationOptions): Simulation {
     },
   }
 
+  const noteRest = (): void => {
+    const [row] = ledger.read({ sql: selectRest, params: [] })
+    const untilMs = Number(row?.[0] ?? 0) - world.now() + world.tick()
+    if (row && untilMs > (rests.at(-1)?.untilMs ?? 0)) {
+      rests.push({ writtenMs: world.tick(), untilMs })
+    }
+  }
+
   const advance = (node: Node): void => {
     if (node.isDead) return
     if (node.isPaused) node.owedMs += node.pace
@@ -202,12 +226,18 @@ export function simulate(options: SimulationOptions): Simulation {
     // A node that is paused learns of it later.
     span(sentMs + ms / node.pace)
     const refused = { failed: new Error('refused'), isOver: true }
-    const answered = { status: first < 0.15 ? 500 : 200, headers: new Headers() }
+    const isLimited = limited > 0 && random.next() < limited
+    const waitS = isLimited ? 2 + random.below(20) : 0
+    const answered = isLimited
+      ? { status: 429, headers: new Headers({ 'retry-after': String(waitS) }) }
+      : { status: first < 0.15 ? 500 : 200, headers: new Headers() }
     node.clock.after(ms, () => grant.done(first < 0.13 ? refused : answered))
   }
 
   return simulation
 }
+
+const selectRest = `select max(until) from belfry_shares where holder = '' having max(until) > 0`
 
 export interface Ledger {
   read(query: Query): RawRow[]

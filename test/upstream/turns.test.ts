@@ -1,5 +1,6 @@
 /** Who goes first, who is refused, what a provider's answers and its quota do to a budget. */
 import { describe, expect, test } from 'bun:test'
+import { Fault } from '../../src/fault.ts'
 import { createAllowances, createSharesAlone } from '../../src/store/store.ts'
 import type { BudgetPlan, Grant, Priority } from '../../src/upstream/budget-port.ts'
 import { createBudgets } from '../../src/upstream/budget.ts'
@@ -347,6 +348,32 @@ describe('a quota', () => {
     expect(second.key()?.calls).toBe(40)
     await second.pass(1_000)
     expect((await faultOf(() => second.take('x', 'high'))).code).toBe('too_many')
+  })
+
+  test('of a day that has begun nothing is sent before it is drawn', async () => {
+    const clock = createTestClock(Date.UTC(2026, 0, 1, 23, 59))
+    const kept = createLedger(clock)
+    let isAway = false
+    const away = () => {
+      if (isAway) throw new Fault('unavailable', 'the primary database cannot be reached')
+    }
+    const ledger: Ledger = {
+      read: (query) => (away(), kept.read(query)),
+      write: (ops) => (away(), kept.write(ops)),
+    }
+    const it = openBudget({ plan, clock, ledger })
+    await it.start()
+    for (let at = 0; at < 30; at++) (await take(it)).done(answer(200))
+    isAway = true
+    await it.pass(60_000)
+    const waiting = take(it)
+    await it.pass(3_000)
+    expect(it.key()).toMatchObject({ calls: 30, quotaLeft: 0 })
+    isAway = false
+    await it.pass(1_100)
+    ;(await waiting).done(answer(200))
+    expect(it.key()?.calls).toBe(31)
+    await it.budgets.stop()
   })
 
   test('is of all nodes together, and what one that died has drawn is lost, not spent twice', async () => {

@@ -226,6 +226,25 @@ describe('what has a validator', () => {
     expect([server.requests.length, upstream.stats().notModified]).toEqual([3, 2])
   })
 
+  test('and 304 gives what was kept when it was asked, whatever has come since', async () => {
+    const held = Promise.withResolvers<void>()
+    await using server = await rawServer((socket, _, nth) => {
+      if (nth === 0) socket.write(wire('200 OK', { etag: '"1"' }, 'body'))
+      else if (nth === 1) {
+        void held.promise.then(() => socket.write(wire('304 X', {})))
+      } else socket.write(wire('200 OK', {}, 'new, and without'))
+    })
+    await using upstream = openUpstream()
+    const url = `${server.url}/x`
+    await upstream.ask(url)
+    const asking = upstream.ask(url)
+    await until(() => server.requests.length === 2, 'it is asked')
+    await upstream.ask(url, { bytesMax: 100 })
+    held.resolve()
+    const response = await asking
+    expect([response.status, await response.text()]).toEqual([200, 'body'])
+  })
+
   test('but for who says no-store, asks with other headers, or has conditions of his own', async () => {
     await using server = await provider({ etag: '"1"', 'cache-control': 'private, no-store' })
     await using upstream = openUpstream()
@@ -389,7 +408,10 @@ describe('under a budget', () => {
   test('while there are no turns, it waits as long as one waits for one, once', async () => {
     await using server = await rawServer((socket) => void socket.write(wire('200 X', {}, 'ok')))
     const clock = createTestClock()
-    const none = { units: 0, leave: () => Promise.resolve(), onChange: () => {} }
+    const none = {
+      ...{ units: 0, restsUntil: 0, rest() {} },
+      ...{ leave: () => Promise.resolve(), onChange() {} },
+    }
     const { ask, budgets, upstream } = open(clock, {}, { join: () => none, stop() {} })
     const asked = faultOf(() => ask(server.url))
     await until(() => budgets.stats()[0]?.waiting === 1, 'it waits')
