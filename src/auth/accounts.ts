@@ -35,7 +35,14 @@ import { createMailer } from './mailer.ts'
 import { canonicalPassword, createPasswords, type Passwords } from './passwords.ts'
 import { createSessions, type Session, type Sessions } from './sessions.ts'
 import { accessMs, derivedKey, type Signer } from './signer.ts'
-import { createUsers, freshAccount, insertUser, type Account, type Users } from './users.ts'
+import {
+  createUsers,
+  freshAccount,
+  insertUser,
+  type Account,
+  type Credentials,
+  type Users,
+} from './users.ts'
 
 export interface AccountsPlan {
   readonly send: AccountsOptions['send']
@@ -193,20 +200,24 @@ export function createAccounts(deps: AccountsDeps, plan: AccountsPlan): Accounts
   const wrong = (): Fault =>
     new Fault('unauthenticated', 'the e-mail address or the password is wrong')
 
+  const find = (email: string, address: string) =>
+    users.credentials('email', email, placeOf(address))
+
+  /** Who count together, and wait for each other: who has a session from there is not kept out by others who have none. */
+  const guesserOf = (found: Credentials | undefined, email: string, address: string): string =>
+    found?.isKnownPlace === true ? `${email} ${address}` : email
+
   const check = async (
-    entering: Entering,
+    { password: typed, address }: Entering,
     email: string,
-  ): Promise<{ readonly account: Account; readonly password: string }> => {
-    const { address } = entering
-    const byAddress = askOf(limits.login, 'address', address)
-    attempts.check([byAddress])
-    const found = await users.credentials('email', email, placeOf(address))
-    // Who knows the account from there is not kept out by others who do not.
-    const id = found?.isKnownPlace ? `${email} ${address}` : email
-    const asks = [byAddress, askOf(limits.login, 'account', id)]
+    guesser: string,
+  ): Promise<Credentials> => {
+    const asks = [askOf(limits.login, 'address', address), askOf(limits.login, 'account', guesser)]
     attempts.check(asks)
-    const password = canonicalPassword(entering.password) ?? ''
-    const isRight = await passwords.matches(password, found?.password)
+    // As it is now, after the wait.
+    const found = await find(email, address)
+    const password = canonicalPassword(typed) ?? ''
+    const isRight = await passwords.matches(password, found?.password, found?.isKnownPlace)
     if (isRight && found && found.account.disabledMs === undefined) return found
     await attempts.failed(asks)
     throw wrong()
@@ -249,9 +260,11 @@ export function createAccounts(deps: AccountsDeps, plan: AccountsPlan): Accounts
     async signIn(entering) {
       const email = checkedEmail(entering.email)
       const { address } = entering
-      return await attempts.inTurn([`address:${address}`, `account:${email}`], async () => {
+      attempts.check([askOf(limits.login, 'address', address)])
+      const guesser = guesserOf(await find(email, address), email, address)
+      return await attempts.inTurn([`address:${address}`, `account:${guesser}`], async () => {
         const atMs = clock.now()
-        const { account, password } = await check(entering, email)
+        const { account, password } = await check(entering, email, guesser)
         if (mustVerify && account.verifiedMs === undefined) {
           throw new Fault('denied', 'the e-mail address is not verified yet')
         }

@@ -81,6 +81,7 @@ interface Kept extends Stored {
 }
 
 const keyNotice = 'key'
+/** In use. */
 const keysMax = 10_000
 const scopesMax = 100
 const nameLengthMax = 100
@@ -111,6 +112,9 @@ export function createApiKeys({ clock, log, store }: ApiKeyDeps): ApiKeys {
     for (const listener of listeners) listener(one.id)
   }
 
+  const isInUse = ({ revokedMs, expiresMs }: Kept): boolean =>
+    revokedMs === null && (expiresMs === null || clock.now() < expiresMs)
+
   const writeUsed = async (): Promise<void> => {
     if (!store || used.size === 0) return
     const sql = 'update belfry_keys set used = max(coalesce(used, 0), ?) where id = ?'
@@ -129,9 +133,8 @@ export function createApiKeys({ clock, log, store }: ApiKeyDeps): ApiKeys {
       const id = pattern.exec(key)?.[1]
       const one = id === undefined ? undefined : known.get(id)
       if (!one || !timingSafeEqual(sha256(key), one.digest)) return undefined
+      if (!isInUse(one)) return undefined
       const now = clock.now()
-      if (one.revokedMs !== null || (one.expiresMs !== null && now >= one.expiresMs))
-        return undefined
       if (now - one.usedMs >= usedEveryMs) {
         one.usedMs = now
         used.add(one)
@@ -140,7 +143,8 @@ export function createApiKeys({ clock, log, store }: ApiKeyDeps): ApiKeys {
     },
     async create(wanted) {
       check(wanted)
-      if (known.size >= keysMax) throw new Fault('unavailable', `more than ${keysMax} API keys`)
+      const inUse = [...known.values()].filter(isInUse).length
+      if (inUse >= keysMax) throw new Fault('unavailable', `more than ${keysMax} API keys`)
       const { name, scopes, ttlMs } = wanted
       const id = randomBytes(8).toString('hex')
       const key = `bfk_${id}_${randomBytes(32).toString('base64url')}`

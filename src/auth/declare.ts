@@ -90,6 +90,9 @@ export type Audience = 'public' | 'signed-in'
  * What your own tables hold of an account that is deleted is yours: remove it in a route of your own before, or when
  * `deleted` is sent. Its `user.id` never comes again.
  *
+ * A mail of kind `verify` should say that whoever did not sign up had better leave its link alone: somebody else may have
+ * signed up with the address.
+ *
  * Failed sign-ins count on the address and on the account, by the limit `login` (default `5/15min`) of the app; beyond
  * it a right password is refused as well. That keeps nobody out for good: sessions go on, a reset by mail signs in, and
  * from an address where the account has a session only failures from there count. `sign-up` (`20/h`, by address) and

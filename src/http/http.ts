@@ -220,7 +220,7 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
   }
 
   for (const plan of options.proxies) {
-    const door = createProxyDoor({ proxies: deps.proxies, clock }, plan)
+    const door = createProxyDoor({ proxies: deps.proxies, clock, ready }, plan)
     const path = plan.paths === undefined ? plan.path : `${plan.path}/*`
     if (served.get(path)?.includes('GET')) throw takenFault('proxies', plan.path)
     onRead(path, door, plan.priority, plan.limit)

@@ -43,6 +43,21 @@ describe('passwords', () => {
     expect(await passwords.matches('x', undefined)).toBe(false)
   })
 
+  test('who comes from where the account has a session goes before a line of others, however full', async () => {
+    const passwords = createPasswords()
+    let others = 0
+    const crowd = Array.from({ length: 200 }, () =>
+      passwords.matches('x', undefined).then(
+        () => others++,
+        () => undefined,
+      ),
+    )
+    expect(await passwords.matches('x', undefined, true)).toBe(false)
+    expect(others).toBeLessThan(100)
+    await Promise.all(crowd)
+    expect(others).toBe(passwords.count - 1)
+  })
+
   test('the event loop goes on while they are hashed', async () => {
     const passwords = createPasswords()
     let turns = 0
