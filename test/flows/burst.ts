@@ -12,7 +12,10 @@ interface State {
   answered: ((status: number) => void) | undefined
 }
 
-/** Opens so many at once: a listener's backlog is short. */
+/**
+ * Opens so many before the server is asked whether it has taken them in: a listener's backlog is short, and who
+ * finds it full believes to be connected until it says something.
+ */
 const openAtOnce = 100
 
 /**
@@ -27,6 +30,10 @@ export async function openBurst(port: number, connections: number): Promise<Burs
   const failed = Promise.withResolvers<never>()
   // Heard by whoever sends; nobody sends, nobody minds.
   failed.promise.catch(() => undefined)
+  /** Who answers this has taken in who came before it, and read what was sent. */
+  const ask = async (): Promise<void> => {
+    await (await fetch(`http://127.0.0.1:${port}/api/health`, { keepalive: false })).text()
+  }
   const open = async (): Promise<void> => {
     const socket = await Bun.connect<State>({
       hostname: '127.0.0.1',
@@ -49,6 +56,7 @@ export async function openBurst(port: number, connections: number): Promise<Burs
   while (sockets.length < connections) {
     const count = Math.min(openAtOnce, connections - sockets.length)
     await Promise.all(Array.from({ length: count }, open))
+    await ask()
   }
   return {
     async send(request) {
@@ -64,8 +72,7 @@ export async function openBurst(port: number, connections: number): Promise<Burs
           socket.data.answered = answered
           socket.write(request(at + more))
         }
-        // Who answers this has read what was sent before it.
-        await (await fetch(`http://127.0.0.1:${port}/api/health`, { keepalive: false })).text()
+        await ask()
       }
       await Promise.race([done.promise, failed.promise])
       return statuses

@@ -7,7 +7,11 @@ import { createPrices } from '../feeds/setup.ts'
 import { RawClient } from '../realtime/serve.ts'
 import { runServer, testApiKey } from '../server.ts'
 
-async function start(values: Record<string, unknown>, every: Duration = '100ms') {
+async function start(
+  values: Record<string, unknown>,
+  every: Duration = '100ms',
+  idle: Duration = '1s',
+) {
   const upstream = createPrices(values)
   const folder = tempFolder()
   const server = await runServer({
@@ -20,7 +24,7 @@ async function start(values: Record<string, unknown>, every: Duration = '100ms')
         count: topic({ subscribe: 'public' }),
       },
       feeds: {
-        prices: feed({ every, keyed: 'price:{mint}', idle: '1s', load: upstream.load }),
+        prices: feed({ every, keyed: 'price:{mint}', idle, load: upstream.load }),
         own: feed({
           every: '1h',
           keyed: 'own:{user}',
@@ -46,7 +50,7 @@ async function start(values: Record<string, unknown>, every: Duration = '100ms')
 
 describe('last values over HTTP', () => {
   test('a miss, a hit, and what caches are told', async () => {
-    await using one = await start({ a: { usd: 1 } })
+    await using one = await start({ a: { usd: 1 } }, '100ms', '1m')
     const miss = await one.last('price:a')
     expect(miss.status).toBe(200)
     expect(await miss.json()).toEqual({ usd: 1 })

@@ -145,7 +145,7 @@ test('what was never known is a problem, with the time to wait, and says nothing
 
 test('the breaker is seen in the metrics: open while it is down, and nobody asks; closed when it is back', async () => {
   await using provider = startProvider()
-  await using server = await open(() => provider.url)
+  await using server = await open(() => provider.url, { timeout: '10s' })
   await server.get(path)
   expect(await isOpen(server, provider)).toBe(false)
   provider.fault = { kind: 'status', status: 500 }
