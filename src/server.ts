@@ -81,6 +81,8 @@ export interface ServerOptions {
   readonly log?: Log
   readonly writePolicy?: LimitPolicy
   readonly readers?: number
+  /** Redis is waited for so long; for tests. */
+  readonly redisMs?: number | undefined
 }
 
 export interface Server {
@@ -110,7 +112,9 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   const metrics = createMetrics()
   const startedAt = clock.tick()
 
-  const redis = config.redis && createRedis({ clock, log }, { target: config.redis })
+  const redis =
+    config.redis &&
+    createRedis({ clock, log }, { target: config.redis, commandMs: options.redisMs })
   const store = createStore(
     { clock, log, observe: metrics.query, announce: () => redis?.publish(newsOf(plan), '') },
     {

@@ -319,7 +319,7 @@ export interface Load<Tables extends SQLiteTable = never> {
   ): Promise<RowOf<Tables, C>[]>
 }
 
-/** Of a cached value: parts joined by `:`; as text it may not hold input (`a:${x}` with `x` of a client). */
+/** Of a cached value: parts joined by `:`. What a client sent is a part of a list (`['a', x]`), and never of a text. */
 export type CacheKey = string | readonly (string | number)[]
 
 /** Who may be given the value: everybody, one user (all visitors together, for null), or one tenant. */

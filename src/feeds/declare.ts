@@ -35,15 +35,16 @@
  *       every: '1s',
  *       keyed: 'price:{mint}',
  *       batch: 100,
- *       load: async ({ fetch, keys, env }) => (await fetch(`${env.PRICES_URL}?ids=${keys.join(',')}`)).json(),
+ *       load: async ({ fetch, keys, env }) => (await fetch(`${env.PRICES_URL}?ids=${keys.map(encodeURIComponent).join(',')}`)).json(),
  *     }),
- *     // What an upstream says by itself; connected, and subscribed, again whenever it ends.
+ *     // What an upstream says by itself; connected, and subscribed, again whenever it ends; `load` tells what was missed.
  *     trades: feed({
  *       stream: {
  *         url: 'wss://stream.example.com',
  *         subscribe: () => [{ op: 'subscribe', channel: 'rates' }],
  *         parse: ({ data }) => [JSON.parse(String(data))],
  *       },
+ *       load: async ({ fetch }) => (await fetch('https://api.example.com/rates')).json(),
  *       into: 'rates',
  *     }),
  *   },
@@ -73,7 +74,7 @@ export interface FeedContext {
    * the feed's `budget` it waits for its turn.
    */
   readonly fetch: (url: string | URL, init?: UpstreamInit) => Promise<Response>
-  /** What to ask for, at most `batch`, if the feed is `keyed`. As clients wrote them: encode them for a URL. */
+  /** What to ask for, at most `batch`, if the feed is `keyed`. As clients wrote them: encode each for a URL. */
   readonly keys: readonly string[]
   readonly signal: AbortSignal
   readonly env: Env
@@ -133,6 +134,14 @@ export interface FeedOptions {
 /** Instead of asking on a clock: what an upstream says by itself, of which one node hears. */
 export interface StreamFeedOptions {
   readonly stream: StreamDeclaration
+  /**
+   * For what was said while nobody was connected: called at the beginning of each connection, at start and after a take-over too;
+   * what it returns is taken, as of a feed on a clock, before anything that the connection says. If it fails it is called
+   * again while the connection lasts. Without it what was said between is missed, unless the server replays by `Last-Event-ID`.
+   */
+  readonly load?: FeedOptions['load']
+  /** One of the app's `budgets`, of `load`'s calls. */
+  readonly budget?: string
   /** As of a feed on a clock: rows by primary key, those of several messages in one transaction. */
   readonly into?: string | readonly string[]
   /** As of a feed on a clock: each message's value, when it differs from the last one. */

@@ -6,7 +6,7 @@
  *   keyed   who subscribes, who reads ─► watch ─► rounds: up to `batch` keys a call, under the budget ─► load
  *              ─► values by key ─► changed ones are written, published, told to the other nodes
  *
- *   stream  upstream says something (`upstream/stream.ts`) ─► parse ─► as of a tick
+ *   stream  connected ─► load, if there is one ─► upstream says something (`upstream/stream.ts`) ─► parse ─► as of a tick
  *
  * Invariants: a feed never overlaps itself, and no key is asked for twice at once; a failing call changes nothing
  * but that the last values are stale, and is made again all the same; what did not change is neither written nor
@@ -62,6 +62,8 @@ export interface StreamPlan extends Pick<
 > {
   readonly silenceMs: number
   readonly lengthMax: number
+  /** `load` tells what was said before a connection. */
+  readonly isCatchingUp: boolean
 }
 
 export interface KeyedPlan {

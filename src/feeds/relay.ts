@@ -67,6 +67,9 @@ const signs = 3
 /** How soon what Redis had no time for is tried again. */
 const againMs = 500
 
+/** All sets at once, up to 20,000 keys each, may take longer than what is usually waited for. */
+const readMsMax = 1_000
+
 /** Kept for a Redis that is away; of more, all keys are given when it is back. */
 const changesMax = 1_000
 
@@ -217,7 +220,7 @@ export function createRelay(deps: RelayDeps, options: RelayOptions): Relay {
     isReading = true
     isUnread = false
     const since = (hinted = [])
-    const read = redis.script(allScript, [nodes], [setOf('')]).then((answer) => {
+    const read = redis.script(allScript, [nodes], [setOf('')], readMsMax).then((answer) => {
       const pairs = answer as (string | string[])[]
       const all = new Map<string, Set<string>>()
       for (let at = 0; at + 1 < pairs.length; at += 2) {

@@ -10,6 +10,8 @@ const messagesPerWrite = 100
 export interface StreamTaker {
   /** What `parse` made of some messages, in order. */
   take(answers: readonly unknown[]): Promise<void>
+  /** At the beginning of a connection, of which the signal tells the end. */
+  catchUp(signal: AbortSignal): Promise<void>
   onLost(): void
 }
 
@@ -17,7 +19,7 @@ export interface StreamTaker {
 export function streamOf(
   { follow, env, log }: Pick<FeedsDeps, 'follow' | 'env' | 'log'>,
   { name, stream }: FeedPlan,
-  { take, onLost }: StreamTaker,
+  { take, catchUp, onLost }: StreamTaker,
 ): Follower | undefined {
   if (!stream || !follow) return undefined
   const { url, parse, headers, subscribe, silenceMs, lengthMax } = stream
@@ -46,6 +48,7 @@ export function streamOf(
     ...{ name, kind, url: where, silenceMs, lengthMax },
     headers: headers?.(env) ?? {},
     subscribe: () => subscribe?.(env) ?? [],
+    catchUp: stream.isCatchingUp ? catchUp : undefined,
     async take(messages, send) {
       for (let at = 0; at < messages.length; at += messagesPerWrite) {
         const answers = answersOf(messages.slice(at, at + messagesPerWrite), send)

@@ -180,10 +180,20 @@ export function createTimedFeed(deps: FeedsDeps, plan: FeedPlan, schedule: Sched
     else waitFor()
   }
 
+  const isLost = (): boolean => !leader.isLeading
   const stream = streamOf(deps, plan, {
     async take(answers) {
       counts.ticks++
-      counts.changes += await take(answers, () => !leader.isLeading)
+      counts.changes += await take(answers, isLost)
+    },
+    async catchUp(signal) {
+      const own = new AbortController()
+      signal.addEventListener('abort', () => own.abort(signal.reason))
+      const asking = { keys: [], priority: 'normal', turn: undefined, abort: own } as const
+      const answer = await ask(deps, plan, asking)
+      if (isLost()) return
+      if (answer !== null && answer !== undefined) counts.changes += await take([answer], isLost)
+      if (!isLost() && value?.isStale === true) recover()
     },
     onLost() {
       counts.failures++

@@ -1,41 +1,59 @@
 /** The door of proxies: somebody else's answers, with headers of our own. */
-import type { CacheRead } from '../cache/cache.ts'
+import type { CacheEntry, CacheRead } from '../cache/cache.ts'
 import type { Clock } from '../lib/clock.ts'
-import { contentOf, type Proxies, type ProxyPlace, type ProxyPlan } from '../upstream/upstream.ts'
+import {
+  bodyOf,
+  typeOf,
+  type Proxies,
+  type ProxyPlace,
+  type ProxyPlan,
+} from '../upstream/upstream.ts'
 import { matchesEtag } from './etag.ts'
-import { cacheStatus } from './ready.ts'
+import { ageOf, cacheStatus, type ReadyHeaders, type Sharing } from './ready.ts'
 import { searchOf, visitHeaders, type ReadDoor, type Visit } from './visit.ts'
 
 export interface ProxyDeps {
   readonly proxies: Proxies
   readonly clock: Clock
+  readonly ready: ReadyHeaders
 }
 
-export function createProxyDoor({ proxies, clock }: ProxyDeps, plan: ProxyPlan): ReadDoor {
-  const sharing = sharingOf(plan)
+export function createProxyDoor({ proxies, clock, ready }: ProxyDeps, plan: ProxyPlan): ReadDoor {
+  const edge = edgeOf(plan)
+  const foreign = (entry: CacheEntry) => ({
+    ...edge,
+    'content-type': typeOf(entry),
+    // It is somebody else's, on our origin: nothing in it is ever run here.
+    'x-content-type-options': 'nosniff',
+    'content-security-policy': "default-src 'none'; sandbox",
+  })
+  const sharing: Sharing = { ...sharingOf(plan), foreign }
 
-  const answer = (request: Request, visit: Visit, read: CacheRead): Response => {
-    const { state, isCoalesced, entry } = read
+  const headersOf = (visit: Visit, { state, isCoalesced, entry }: CacheRead): Headers => {
+    if (state === 'hit') return ready(sharing, entry, visit)
     const now = clock.now()
-    const { type, body } = contentOf(entry)
     const headers = new Headers({
       ...visitHeaders(visit, clock.tick()),
-      ...sharing,
-      'content-type': type,
+      ...foreign(entry),
+      'cache-control': sharing.cacheControl,
       etag: entry.etag,
-      age: String(Math.max(0, Math.floor((now - entry.storedAtMs) / 1000))),
+      age: String(ageOf(entry, now)),
       'x-cache': state,
       'cache-status': cacheStatus(state, isCoalesced, entry.freshUntilMs - now, 'upstream-failed'),
-      // It is somebody else's, on our origin: nothing in it is ever run here.
-      'x-content-type-options': 'nosniff',
-      'content-security-policy': "default-src 'none'; sandbox",
     })
     if (isCoalesced) headers.set('x-coalesced', '1')
+    if (sharing.vary) headers.set('vary', sharing.vary)
+    return headers
+  }
+
+  const answer = (request: Request, visit: Visit, read: CacheRead): Response => {
+    const { entry } = read
+    const headers = headersOf(visit, read)
     const ifNoneMatch = request.headers.get('if-none-match')
     if (ifNoneMatch !== null && matchesEtag(ifNoneMatch, entry.etag)) {
       return new Response(null, { status: 304, headers })
     }
-    return new Response(body, { headers })
+    return new Response(bodyOf(entry), { headers })
   }
 
   return (url) => {
@@ -62,20 +80,27 @@ function restOf(url: string, path: string): string {
 }
 
 /** What others may do with it; the same for all answers of a proxy. */
-function sharingOf({ read, isByUser, vary, clientMs, edgeMs, staleMs }: ProxyPlan) {
-  const isShared = read === 'public' && !isByUser
-  const age = (ms: number | undefined) =>
-    ms === undefined ? 'no-cache' : `max-age=${Math.floor(ms / 1000)}`
+function sharingOf(plan: ProxyPlan): Sharing {
+  const { vary, clientMs } = plan
+  const isShared = isForAll(plan)
   const varied = [...vary, ...(isShared ? [] : ['authorization', 'origin'])].join(', ')
-  const edge =
-    isShared && edgeMs !== undefined
-      ? {
-          'cdn-cache-control': `public, ${age(edgeMs)}, stale-if-error=${Math.floor(staleMs / 1000)}`,
-        }
-      : undefined
   return {
-    'cache-control': `${isShared ? 'public' : 'private'}, ${age(clientMs)}`,
-    ...(varied === '' ? {} : { vary: varied }),
-    ...edge,
+    cacheControl: `${isShared ? 'public' : 'private'}, ${ageFor(clientMs)}`,
+    vary: varied === '' ? undefined : varied,
   }
+}
+
+function edgeOf(plan: ProxyPlan): Readonly<Record<string, string>> {
+  const { edgeMs, staleMs } = plan
+  if (!isForAll(plan) || edgeMs === undefined) return {}
+  const ifError = `stale-if-error=${Math.floor(staleMs / 1000)}`
+  return { 'cdn-cache-control': `public, ${ageFor(edgeMs)}, ${ifError}` }
+}
+
+function isForAll({ read, isByUser }: ProxyPlan): boolean {
+  return read === 'public' && !isByUser
+}
+
+function ageFor(ms: number | undefined): string {
+  return ms === undefined ? 'no-cache' : `max-age=${Math.floor(ms / 1000)}`
 }

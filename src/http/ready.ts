@@ -12,12 +12,15 @@ import { responseTime, type Visit } from './visit.ts'
 export interface Sharing {
   readonly cacheControl: string
   readonly vary: string | undefined
+  /** What else is said of an entry of somebody else's, and its `age`. Left out: it is JSON of ours. */
+  readonly foreign?: (entry: CacheEntry) => Readonly<Record<string, string>>
 }
 
 interface Ready {
   readonly headers: Headers
   /** As they stand in `headers`. */
   ttlS: number
+  ageS: number
   time: string
 }
 
@@ -26,17 +29,18 @@ export type ReadyHeaders = (sharing: Sharing, entry: CacheEntry, visit: Visit) =
 export function createReadyHeaders(clock: Clock): ReadyHeaders {
   const bySharing = new Map<Sharing, WeakMap<CacheEntry, Ready>>()
 
-  const make = ({ cacheControl, vary }: Sharing, { etag }: CacheEntry): Ready => {
+  const make = ({ cacheControl, vary, foreign }: Sharing, entry: CacheEntry): Ready => {
     const headers = new Headers({
       // First, because it is looked for each time.
       'x-request-id': '',
       'content-type': 'application/json',
-      etag,
+      etag: entry.etag,
       'cache-control': cacheControl,
       'x-cache': 'hit',
+      ...foreign?.(entry),
     })
     if (vary) headers.set('vary', vary)
-    return { headers, ttlS: Number.NaN, time: '' }
+    return { headers, ttlS: Number.NaN, ageS: Number.NaN, time: '' }
   }
 
   return (sharing, entry, visit) => {
@@ -46,10 +50,16 @@ export function createReadyHeaders(clock: Clock): ReadyHeaders {
     if (!ready) entries.set(entry, (ready = make(sharing, entry)))
     const { headers } = ready
     headers.set('x-request-id', visit.id)
-    const ttlS = Math.floor((entry.freshUntilMs - clock.now()) / 1000)
+    const now = clock.now()
+    const ttlS = Math.floor((entry.freshUntilMs - now) / 1000)
     if (ttlS !== ready.ttlS) {
       ready.ttlS = ttlS
       headers.set('cache-status', `belfry; hit; ttl=${ttlS}`)
+    }
+    const ageS = ageOf(entry, now)
+    if (sharing.foreign && ageS !== ready.ageS) {
+      ready.ageS = ageS
+      headers.set('age', String(ageS))
     }
     const time = responseTime(visit, clock.tick())
     if (time !== ready.time) {
@@ -58,6 +68,11 @@ export function createReadyHeaders(clock: Clock): ReadyHeaders {
     }
     return headers
   }
+}
+
+/** In whole seconds. */
+export function ageOf({ storedAtMs }: CacheEntry, nowMs: number): number {
+  return Math.max(0, Math.floor((nowMs - storedAtMs) / 1000))
 }
 
 /** RFC 9211. `ttl` in whole seconds, negative once expired. `why`: an expired one is served. */

@@ -69,9 +69,7 @@ function compileFeed(
   if (typeof options.load !== 'function') report(`${at}.load`, 'must be a function')
   checkEvery(options, at, report)
   const { budget, publish } = options
-  if (budget !== undefined && !named.budgets.has(budget)) {
-    report(`${at}.budget`, `no budget is declared under ${budget}`)
-  }
+  checkBudget(budget, at, named, report)
   if (options.into === undefined && publish === undefined && options.keyed === undefined) {
     report(at, 'needs into (collections), publish (a topic) or keyed (a topic for each key)')
   }
@@ -88,6 +86,16 @@ function compileFeed(
     keyed: keyedOf(options, at, named, report),
     stream: undefined,
   }
+}
+
+function checkBudget(
+  budget: string | undefined,
+  at: string,
+  { budgets }: Named,
+  report: Report,
+): void {
+  if (budget === undefined || budgets.has(budget)) return
+  report(`${at}.budget`, `no budget is declared under ${budget}`)
 }
 
 /** Where what it hears goes. */
@@ -113,7 +121,7 @@ function targetsOf(
   return { into, isSingle: typeof declared === 'string', publish, isKept }
 }
 
-const streamFeedOptions = { served: ['stream', 'into', 'publish'], notYet: [] }
+const streamFeedOptions = { served: ['stream', 'load', 'budget', 'into', 'publish'], notYet: [] }
 const streamOptions = {
   served: ['url', 'headers', 'subscribe', 'parse', 'silence', 'lengthMax'],
   notYet: [],
@@ -131,22 +139,26 @@ function compileStreamFeed(
   report: Report,
 ): FeedPlan {
   checkOptions(`${at}.`, options, streamFeedOptions, report)
+  const { load, budget } = options
+  if (load !== undefined && typeof load !== 'function') report(`${at}.load`, 'must be a function')
+  checkBudget(budget, at, named, report)
   if (options.into === undefined && options.publish === undefined) {
     report(at, 'needs into (collections) or publish (a topic)')
   }
   return {
     name,
     ...targetsOf(options, at, named, report),
-    stream: streamOf(options.stream, `${at}.stream`, report),
+    stream: streamOf(options.stream, load !== undefined, `${at}.stream`, report),
     // What is read of it waits for its first message so long.
     timeoutMs: timeoutDefaultMs,
-    ...{ every: '1m', load: () => undefined, isAligned: false, jitterMs: 0 },
-    ...{ adaptive: undefined, budget: undefined, keyed: undefined },
+    ...{ every: '1m', load: load ?? (() => undefined), isAligned: false, jitterMs: 0 },
+    ...{ adaptive: undefined, budget, keyed: undefined },
   }
 }
 
 function streamOf(
   stream: StreamFeedOptions['stream'],
+  isCatchingUp: boolean,
   at: string,
   report: Report,
 ): StreamPlan | undefined {
@@ -175,7 +187,7 @@ function streamOf(
   const silenceMs = durationOf(stream.silence, `${at}.silence`, silenceDefaultMs, report)
   if (silenceMs < silenceMsMin) report(`${at}.silence`, `must be at least ${silenceMsMin}ms`)
   return {
-    ...{ url, parse, silenceMs, lengthMax },
+    ...{ url, parse, silenceMs, lengthMax, isCatchingUp },
     ...(headers ? { headers } : {}),
     ...(subscribe ? { subscribe } : {}),
   }

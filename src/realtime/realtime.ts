@@ -94,9 +94,12 @@ const serverHistoryBytesMax = 16 * 1024 * 1024
 export interface RealtimeDeps {
   readonly topics: readonly TopicPlan[]
   /** A bearer token. Synchronous when it is known. */
-  readonly identify: (token: string) => Verdict | Promise<Verdict>
+  readonly identify: (token: string, from: () => string) => Verdict | Promise<Verdict>
   /** A subscription token. Absent: none is good. */
-  readonly identifyTopic?: (token: string) => TopicVerdict | Promise<TopicVerdict>
+  readonly identifyTopic?: (
+    token: string,
+    from: () => string,
+  ) => TopicVerdict | Promise<TopicVerdict>
   /** What `rpc` calls: the app's own doors. Absent: `rpc` is not served. */
   readonly call?: (call: Call) => Promise<Called>
   readonly clock: Clock
@@ -152,10 +155,17 @@ export interface HistoryPage extends Position {
   readonly publications: readonly { readonly offset: number; readonly data: string }[]
 }
 
+interface Known {
+  readonly identity: Identity
+  end(close: Close): void
+}
+
 export interface SignedIn {
   /** Those of one user. A copy. */
-  of(user: string): readonly { readonly identity: Identity; end(close: Close): void }[]
+  of(user: string): readonly Known[]
   users(): Iterable<string>
+  /** Those that an API key opened, by its id: everybody is looked at. A copy. */
+  holding(isWanted: (key: string) => boolean): readonly Known[]
 }
 
 export interface RealtimeStats {
@@ -201,7 +211,7 @@ export interface Realtime extends Service {
   connection(identity: Identity, address: string): Connection
   /** At this node, those of one user, for what the server does to it. A copy. */
   connectionsOf(user: string): readonly Connection[]
-  /** Sockets and streams of users: who is sent away when a token is revoked. */
+  /** Sockets and streams of users, and of keys: who is sent away when a token or a key is revoked. */
   readonly signedIn: SignedIn
   /** Faults: `unavailable`, `too_many`, `not_found`, `denied`, `invalid`, `internal`. */
   stream(request: StreamRequest): ReadableStream<Uint8Array>
@@ -369,6 +379,15 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
     signedIn: {
       of: (user) => [...users.of(user), ...readers.of(user)],
       users: () => new Set([...users.names(), ...readers.names()]),
+      holding(isWanted) {
+        const found: (Connection | EventStream)[] = []
+        sweep.forEach((guest) => {
+          if (!(guest instanceof Connection || guest instanceof EventStream)) return
+          const key = keyOf(guest.identity)
+          if (key !== undefined && isWanted(key)) found.push(guest)
+        })
+        return found
+      },
     },
     stream: createStreamDoor({ context: streamContext, broker, pump, log, admit }, limits),
     emulate({ identity, address, framing, data }) {
@@ -416,6 +435,11 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
       presence.stop()
     },
   }
+}
+
+/** The API key that somebody came in by, if it may be revoked. */
+function keyOf(identity: Identity): string | undefined {
+  return identity.kind === 'key' || identity.kind === 'scoped' ? identity.key : undefined
 }
 
 function brokerOf(

@@ -81,7 +81,11 @@ function withPass(
     peer.error(id, errors.tooMany)
     return undefined
   }
-  const verdict = identifyTopic?.(token) ?? { ok: false, reason: 'invalid', message: 'no key' }
+  const verdict = identifyTopic?.(token, () => peer.address) ?? {
+    ok: false,
+    reason: 'invalid',
+    message: 'no key',
+  }
   const judge = (known: Awaited<typeof verdict>): Promise<void> | undefined => {
     if (peer.state !== 'connected') return undefined
     const user = peer.identity.user?.id ?? ''

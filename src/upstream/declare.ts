@@ -4,8 +4,8 @@
  *
  * In ANY window of the rate's length, at the provider, there are never more calls than `rate` and `burst` together: for
  * a provider with 50 a second, `45/s` and 5. Calls wait their turn; what cannot be done in time is refused at once,
- * with how long to wait (`too_many`). A provider that says 429, `Retry-After` or `RateLimit` is obeyed, for that key;
- * 429 and 5xx halve the pace, which recovers by 5 % a second.
+ * with how long to wait (`too_many`). A provider that says 429, `Retry-After` or `RateLimit` is obeyed, for that key, by
+ * all nodes within 5 s; 429 and 5xx halve the pace, which recovers by 5 % a second.
  *
  * A call is counted from its sending until a window after its answer: with answers that take 200 ms, 50 slots are at most 41
  * calls a second. Several nodes on one primary share all this by lease; of a node that dies, the rest have its part after
@@ -173,7 +173,7 @@ export interface StreamMessage {
 
 /**
  * An upstream that says by itself what is new: `feed({ stream: { … }, into })` follows it on one node, and connects,
- * and subscribes, again whenever it ends.
+ * and subscribes, again whenever it ends. `load` of the feed tells what was said between.
  */
 export interface StreamDeclaration {
   /** `https://…` of server-sent events, `wss://…` of a WebSocket. */

@@ -12,6 +12,7 @@
 import type { User } from '../auth/declare.ts'
 import type { Cache, CacheEntry, CacheRead } from '../cache/cache.ts'
 import { Fault, type FieldProblem } from '../fault.ts'
+import { must } from '../lib/assert.ts'
 import type { LimitPolicy } from '../limits/limits.ts'
 import type { Log } from '../observe/log.ts'
 import type { Priority } from './budget-port.ts'
@@ -52,6 +53,8 @@ export interface ProxyPlace {
   readonly rest: string
   /** In one order, however it was asked. */
   readonly query: URLSearchParams
+  /** Of the cache, but for what differs from one who asks to the next. */
+  readonly key: string
 }
 
 export interface Proxies {
@@ -101,15 +104,32 @@ export function createProxies(deps: ProxiesDeps, plans: readonly ProxyPlan[]): P
     throw new Fault('invalid', 'the app file has one problem', { fields: problems })
   }
 
+  const sharing = new Map(
+    plans.map((plan) => [
+      plan,
+      {
+        tags: [`tag:${plan.path}`],
+        policy: { path: plan.path, ttlMs: plan.ttlMs, staleMs: plan.staleMs },
+      },
+    ]),
+  )
+
+  /** `varied`: values of the headers that the answer depends on. */
   const load = async (
     plan: ProxyPlan,
-    url: URL,
-    headers: Headers,
+    place: ProxyPlace,
+    varied: readonly (string | null)[],
+    user: User | null,
   ): Promise<Uint8Array | undefined> => {
     const { budget, priority, timeoutMs, bytesMax, isPrivate } = plan
     let response: Response
     try {
-      response = await deps.upstream.fetch(url, {
+      const headers = new Headers(ownHeaders(plan, env, user))
+      for (const [at, name] of plan.vary.entries()) {
+        const value = varied[at]
+        if (value !== null && value !== undefined) headers.set(name, value)
+      }
+      response = await deps.upstream.fetch(urlOf(upstreamOf(plan, env), place), {
         ...{ headers, budget, priority, timeoutMs, bytesMax, deadlineMs },
         allowPrivate: isPrivate,
       })
@@ -155,35 +175,28 @@ export function createProxies(deps: ProxiesDeps, plans: readonly ProxyPlan[]): P
       const parts = rest.split('/').slice(1)
       const isServed = rest === '' ? plan.paths === undefined : isListed(plan, parts)
       if (!isServed) throw new Fault('not_found', 'nothing is served at this path')
-      return { rest, query: queryOf(plan, search) }
+      const query = queryOf(plan, search)
+      return { rest, query, key: `proxy ${plan.path}${rest}?${query.toString()}` }
     },
     read(plan, place, { user, headers: sent }) {
       admit(plan, user, log)
+      // What a hit does not need is left to the load.
       const varied = plan.vary.map((name) => variedOf(name, sent))
-      const url = urlOf(upstreamOf(plan, env), place)
-      const own = ownHeaders(plan, env, user)
-      const headers = new Headers(own)
-      for (const [at, name] of plan.vary.entries()) {
-        const value = varied[at]
-        if (value !== null && value !== undefined) headers.set(name, value)
-      }
-      const scope = plan.isByUser
-        ? JSON.stringify([...varied, user?.id ?? null])
-        : JSON.stringify(varied)
-      const key = `proxy ${plan.path}${place.rest}?${place.query.toString()} ${scope}`
-      const policy = { path: plan.path, ttlMs: plan.ttlMs, staleMs: plan.staleMs }
-      return present(cache.read(key, [`tag:${plan.path}`], policy, () => load(plan, url, headers)))
+      const scope = plan.isByUser ? [...varied, user?.id ?? null] : varied
+      const key = `${place.key} ${scope.length === 0 ? '[]' : JSON.stringify(scope)}`
+      const { tags, policy } = must(sharing.get(plan), () => `${plan.path} is declared`)
+      return present(cache.read(key, tags, policy, () => load(plan, place, varied, user)))
     },
   }
 }
 
-/** The content type and the bytes of an answer, as long as its entry lives. */
-export function contentOf({ body }: CacheEntry): {
-  readonly type: string
-  readonly body: Uint8Array
-} {
-  const length = body[0] ?? 0
-  return { type: decoder.decode(body.subarray(1, 1 + length)), body: body.subarray(1 + length) }
+export function typeOf({ body }: CacheEntry): string {
+  return decoder.decode(body.subarray(1, 1 + (body[0] ?? 0)))
+}
+
+/** As long as its entry lives. */
+export function bodyOf({ body }: CacheEntry): Uint8Array {
+  return body.subarray(1 + (body[0] ?? 0))
 }
 
 /** Why this can be no upstream; undefined: it can. */

@@ -2,16 +2,17 @@
  * Follows one stream that never ends, server-sent events or a WebSocket: connected again when it ends, subscribed again
  * when it is connected, thrown away when it is silent.
  *
- *   start ─► connect ─► subscribe ─► messages, gathered while the last ones are being taken ─► taker
+ *   start ─► connect ─► subscribe ─► catch up ─► messages, gathered while the last ones are being taken ─► taker
  *              ▲                        │ ended, silent, too large, refused
  *              └── decorrelated jitter ─┘
  *
  * Invariants: the taker gets messages in order, and never while it still takes others; when it is slower than the
  * stream, the stream is not read (SSE) or paused (WebSocket), so that what waits is bounded; a taker that fails loses
- * what it was given, and is told of what follows.
+ * what it was given, and is told of what follows. What is caught up with was asked for once the connection was there, and
+ * is taken before what it says: so whatever was said since the last one is in it or comes after it.
  *
- * Limits: whoever starts it sees to it that one node does. Between two connections messages are missed, unless the
- * server replays by `Last-Event-ID`. Of a WebSocket, Bun 1.4.5 holds a message of up to 128 MiB before it can be
+ * Limits: whoever starts it sees to it that one node does. Between two connections messages are missed, unless there
+ * is something to catch up by, or the server replays by `Last-Event-ID` (to the same node). Of a WebSocket, Bun 1.4.5 holds a message of up to 128 MiB before it can be
  * found too large.
  */
 import { Fault } from '../fault.ts'
@@ -34,6 +35,11 @@ export interface StreamOptions {
   readonly silenceMs: number
   /** Of one message, in characters. */
   readonly lengthMax: number
+  /**
+   * For what was said before this connection, of which the signal tells the end. Nothing that it says is taken meanwhile. If it
+   * fails it is done again, after a while, and the rest goes on. Absent: what was said is missed.
+   */
+  readonly catchUp?: ((signal: AbortSignal) => Promise<void>) | undefined
   readonly take: (messages: readonly StreamMessage[], send: Send) => Promise<void>
   /** It is connected and says something, or not any more. */
   readonly onState: (state: { readonly isLive: boolean; readonly cause?: unknown }) => void
@@ -82,6 +88,8 @@ const failuresPerLogLine = 30
 /** What a connection hears. */
 interface Ear {
   readonly signal: AbortSignal
+  /** From now on nothing is missed. */
+  opened(): void
   /** Something came: it is not silent. */
   heard(): void
   /** False: read no more until `hasRoom`. */
@@ -96,6 +104,7 @@ export function createFollower(deps: FollowerDeps, options: StreamOptions): Foll
   const { name, silenceMs } = options
   const counts = { connects: 0, failures: 0, messages: 0, lost: 0 }
   const backoff = createBackoff({ ...retry, random })
+  const patience = createBackoff({ ...retry, random })
   let abort: AbortController | undefined
   let running: Promise<void> | undefined
   let isLive = false
@@ -106,9 +115,17 @@ export function createFollower(deps: FollowerDeps, options: StreamOptions): Foll
   let waiting: StreamMessage[] = []
   let waitingLength = 0
   let taking: Promise<void> | undefined
+  /** The connection that is to catch up. */
+  let behind: AbortSignal | undefined
 
   const takeAll = async (): Promise<void> => {
-    while (waiting.length > 0) {
+    while (waiting.length > 0 || behind) {
+      if (behind) {
+        const signal = behind
+        behind = undefined
+        await catchUp(signal)
+        continue
+      }
       const messages = waiting
       waiting = []
       waitingLength = 0
@@ -120,6 +137,26 @@ export function createFollower(deps: FollowerDeps, options: StreamOptions): Foll
       }
     }
     taking = undefined
+  }
+
+  const begin = (signal: AbortSignal): void => {
+    if (!options.catchUp || signal.aborted) return
+    behind = signal
+    taking ??= takeAll()
+  }
+
+  const catchUp = async (signal: AbortSignal): Promise<void> => {
+    try {
+      await options.catchUp?.(signal)
+      patience.reset()
+    } catch (error) {
+      if (signal.aborted) return
+      log.warn('stream.not_caught_up', { stream: name, error })
+      signal.addEventListener(
+        'abort',
+        clock.after(patience.next(), () => begin(signal)),
+      )
+    }
   }
 
   const accept = (message: StreamMessage): boolean => {
@@ -164,11 +201,19 @@ export function createFollower(deps: FollowerDeps, options: StreamOptions): Foll
       else own.abort(new Fault('timeout', `nothing was heard for ${silenceMs} ms`))
     }
     watch()
+    let isOpen = false
+    const opened = (): void => {
+      if (isOpen) return
+      isOpen = true
+      begin(own.signal)
+    }
     const ear: Ear = {
       signal: own.signal,
+      opened,
       heard() {
         heardAt = clock.tick()
         live()
+        opened()
       },
       accept,
       async hasRoom() {
@@ -205,6 +250,7 @@ export function createFollower(deps: FollowerDeps, options: StreamOptions): Foll
     if (response.status !== 200 || !type.startsWith('text/event-stream') || !response.body) {
       throw new Fault('unavailable', `${host} answered ${response.status} ${type}`)
     }
+    ear.opened()
     const parser = createSseParser(options.lengthMax, lastId)
     const reader = response.body.getReader()
     for (;;) {
@@ -229,6 +275,8 @@ export function createFollower(deps: FollowerDeps, options: StreamOptions): Foll
     const end = Promise.withResolvers<never>()
     socket.addEventListener('open', () => {
       for (const message of options.subscribe()) send(message)
+      // Once it is answered, what was sent before it has arrived.
+      socket.ping()
     })
     socket.addEventListener('message', ({ data }: MessageEvent<string | ArrayBuffer>) => {
       const whole = typeof data === 'string' ? data : new Uint8Array(data)

@@ -37,8 +37,9 @@ export { createBudgets } from './budget.ts'
 export { isPublicAddress } from './guard.ts'
 export { budgetGauges, upstreamGauges } from './gauges.ts'
 export {
-  contentOf,
+  bodyOf,
   createProxies,
+  typeOf,
   upstreamProblem,
   type Proxies,
   type ProxyPlace,

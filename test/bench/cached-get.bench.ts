@@ -1,5 +1,5 @@
 /**
- * (a) A cached GET, against a raw `Bun.serve` handler that returns the same bytes, an Elysia handler, and nginx
+ * (a) A cached GET, of a collection and of a proxy, against a raw `Bun.serve` handler that returns the same bytes, an Elysia handler, and nginx
  * with `proxy_cache`. Server CPU per request. Each slice of a peer has a slice of the raw handler beside it, on
  * connections that stay open, and the ratio is the median of these pairs: what else the machine does hits both.
  */
@@ -7,9 +7,9 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { httpPool, median, pinned, type HttpPool } from './load.ts'
 import { hasNginx } from './nginx.ts'
 
-const peers = ['raw', 'elysia', 'belfry', 'belfry, token', 'nginx proxy_cache']
+const peers = ['raw', 'elysia', 'belfry', 'belfry, token', 'belfry, proxy', 'nginx proxy_cache']
 const warmUp = 10_000
-const rounds = 20
+const rounds = Number(process.env['ROUNDS'] ?? 20)
 const requests = 500
 const connections = 32
 

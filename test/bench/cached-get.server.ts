@@ -6,7 +6,7 @@ import { Elysia } from 'elysia'
 import { sql } from 'drizzle-orm'
 import { real, integer, sqliteTable, text } from 'drizzle-orm/sqlite-core'
 import { signToken } from '../../src/auth/auth.ts'
-import { collection, desc } from '../../src/kit.ts'
+import { collection, desc, proxy } from '../../src/kit.ts'
 import { tempFolder } from '../harness.ts'
 import { runServer, testSecret } from '../server.ts'
 import type { Said } from './cached-get.bench.ts'
@@ -21,10 +21,18 @@ const rows = sqliteTable('rows', {
 
 const path = '/api/prices/live'
 const uncached = '/api/uncached'
+const proxied = '/api/proxied'
 
 const folder = tempFolder()
+let bytes = new Uint8Array()
+const provider = Bun.serve({
+  port: 0,
+  development: false,
+  fetch: () => new Response(bytes, { headers: { 'content-type': 'application/json' } }),
+})
 const belfry = await runServer({
   folder,
+  env: { UPSTREAM: `http://127.0.0.1:${provider.port}/` },
   app: {
     collections: {
       'prices/live': collection(rows, {
@@ -32,6 +40,16 @@ const belfry = await runServer({
         read: 'public',
         filters: ['region'],
         orders: { newest: desc(rows.id) },
+      }),
+    },
+    // Of the uncached route below, by way of another server's name.
+    proxies: {
+      [proxied]: proxy({
+        upstream: (env) => env['UPSTREAM'] ?? '',
+        read: 'public',
+        allow: { query: ['region'] },
+        ttl: '1h',
+        private: true,
       }),
     },
     routes: (server, { db }) =>
@@ -55,12 +73,13 @@ await belfry.rooms.collections.upsert([
   },
 ])
 const url = `${path}?region=NSW1`
-const bytes = new Uint8Array(await (await belfry.get(url)).arrayBuffer())
+bytes = new Uint8Array(await (await belfry.get(url)).arrayBuffer())
 const headers = { 'content-type': 'application/json' }
 const own = { pids: [process.pid], path: url, bytes: bytes.length, headers: {} }
 
 const bun = (fetch: (request: Request) => Response): Said => {
-  const { port = 0 } = Bun.serve({ port: 0, development: false, fetch })
+  // Its connections wait for all the others to start.
+  const { port = 0 } = Bun.serve({ port: 0, development: false, idleTimeout: 0, fetch })
   return { ...own, port }
 }
 
@@ -77,6 +96,7 @@ const peers: Record<string, () => Said | Promise<Said>> = {
     const token = await signToken(testSecret, { sub: 'ann', name: 'Ann', role: 'reader' }, times)
     return { ...own, port: belfry.port, headers: { authorization: `Bearer ${token}` } }
   },
+  'belfry, proxy': () => ({ ...own, port: belfry.port, path: `${proxied}?region=NSW1` }),
   'nginx proxy_cache': async () => {
     const nginx = await startNginx(folder, `127.0.0.1:${belfry.port}`)
     const answer = await fetch(`http://127.0.0.1:${nginx.port}${uncached}`)

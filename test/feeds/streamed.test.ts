@@ -15,6 +15,8 @@ const trades = sqliteTable('trades', {
   price: integer().notNull(),
 })
 
+const quiet = { silenceMs: 60_000, lengthMax: 1_000, isCatchingUp: false }
+
 /** Server-sent events to whoever is connected. */
 function startProvider() {
   const writers = new Set<ReadableStreamDefaultController<string>>()
@@ -102,6 +104,50 @@ test('rows are upserted and a value is published; stale while the stream is away
   expect(server.log.lines.map(({ fields }) => String(fields['error'])).join()).not.toMatch(/secret/)
 })
 
+test('what was said between two connections is loaded at the beginning of the next', async () => {
+  await using provider = startProvider()
+  using folder = tempFolder()
+  let known = [{ id: 'a', price: 1 }]
+  let isNews = true
+  await using server = await runServer({
+    folder,
+    app: {
+      collections: { trades: collection(trades, { read: 'public', live: () => 'trades' }) },
+      topics: {
+        trades: topic({ subscribe: 'public' }),
+        last: topic({ subscribe: 'public', last: true }),
+      },
+      feeds: {
+        rows: feed({
+          stream: { url: provider.url, parse: ({ data }) => [JSON.parse(String(data))] },
+          load: () => known,
+          into: 'trades',
+        }),
+        value: feed({
+          stream: { url: provider.url, parse: ({ data }) => JSON.parse(String(data)) as unknown },
+          load: () => (isNews ? known.at(-1) : null),
+          publish: 'last',
+        }),
+      },
+    },
+  })
+  const rows = async () =>
+    ((await (await server.get('/api/trades')).json()) as { items: unknown[] }).items
+  const last = async () => await (await server.get('/api/topics/last/last')).json()
+  const isTold = async () =>
+    Bun.deepEquals(await rows(), known) && Bun.deepEquals(await last(), known.at(-1))
+  await until(isTold, 'what was said before the first')
+  known = [...known, { id: 'b', price: 2 }]
+  provider.end()
+  await until(isTold, 'what was said before the second')
+  expect(provider.connects).toBe(4)
+  // Nothing new is no reason to stay stale.
+  isNews = false
+  provider.end()
+  await until(() => provider.connects === 6, 'they are connected again')
+  await until(isTold, 'it is not stale')
+})
+
 test('a message that nobody understands is told in the log, and the others are taken', async () => {
   await using provider = startProvider()
   using folder = tempFolder()
@@ -139,7 +185,7 @@ test('only who leads is connected', async () => {
   const { feeds, log } = setUp(
     {
       into: plain.into,
-      stream: { url: provider.url, parse: () => null, silenceMs: 60_000, lengthMax: 1_000 },
+      stream: { ...quiet, url: provider.url, parse: () => null },
     },
     {
       follow: (options) => createFollower({ clock: systemClock, log: createTestLog() }, options),
@@ -176,10 +222,9 @@ test('a publication that does not get through ends no stream', async () => {
     {
       publish: 'last',
       stream: {
+        ...quiet,
         url: provider.url,
         parse: ({ data }) => JSON.parse(String(data)) as unknown,
-        silenceMs: 60_000,
-        lengthMax: 1_000,
       },
     },
     {
@@ -223,7 +268,11 @@ test('streams that are none', () => {
   const parse = () => null
   expect(problems({ url: 'wss://x.test', parse })).toEqual([])
   expect(problems({ url: 'wss://x.test', parse }, { every: '1s', publish: 't' })).toEqual([
-    'feeds.f.every: is not an option (stream, into, publish)',
+    'feeds.f.every: is not an option (stream, load, budget, into, publish)',
+  ])
+  expect(problems({ url: 'wss://x.test', parse }, { load: 1, budget: 'b', publish: 't' })).toEqual([
+    'feeds.f.load: must be a function',
+    'feeds.f.budget: no budget is declared under b',
   ])
   expect(problems({ url: 'x.test', headers: {}, silence: '1ms', lengthMax: 0 }, {})).toEqual([
     'feeds.f: needs into (collections) or publish (a topic)',

@@ -13,13 +13,17 @@ const dataOf = ({ told }: Ear) => told.map(({ data }) => data)
 const offsetsOf = ({ told }: Ear) => told.map(({ offset }) => offset)
 const upTo = (count: number) => Array.from({ length: count }, (_, index) => index + 1)
 
-/** Two nodes; the second one's way to Redis can be cut. */
-async function pair() {
+/** Soon, and not for what a busy machine takes. */
+const soonAlone = 2_000
+
+/** Two nodes; the second one's way to Redis can be cut. Without Redis each is alone after `patienceMs`. */
+async function pair(patienceMs?: number) {
   const server = await startRedis()
   const proxy = await startProxy({ target: server.port })
+  const patience = patienceMs === undefined ? {} : { patienceMs }
   const [near, far] = await Promise.all([
-    redisNode(declared, { port: server.port }),
-    redisNode(declared, { port: proxy.port }),
+    redisNode(declared, { port: server.port, ...patience }),
+    redisNode(declared, { port: proxy.port, ...patience }),
   ])
   const admin = new Bun.RedisClient(server.url)
   return {
@@ -117,7 +121,7 @@ describe.skipIf(!requireService('redis-server'))('over Redis', () => {
   })
 
   test('a node that is cut off serves its own under an epoch of its own, and comes back', async () => {
-    await using both = await pair()
+    await using both = await pair(soonAlone)
     const { near, far, proxy } = both
     const [ear, other] = [await far.listen('room:a'), await near.listen('room:a')]
     const { epoch } = await far.publish('room:a', 1)
@@ -150,7 +154,7 @@ describe.skipIf(!requireService('redis-server'))('over Redis', () => {
   })
 
   test('what Redis leaves unanswered goes out alone in the order it was published', async () => {
-    await using both = await pair()
+    await using both = await pair(soonAlone)
     const { far, server } = both
     const ear = await far.listen('room:a')
     await far.publish('room:a', 0)
@@ -166,7 +170,7 @@ describe.skipIf(!requireService('redis-server'))('over Redis', () => {
 
   test('a Redis that stands still for a moment holds publications up, and nobody is sent away', async () => {
     await using server = await startRedis()
-    await using node = await redisNode(declared, { port: server.port, patienceMs: 20_000 })
+    await using node = await redisNode(declared, { port: server.port, commandMs: 100 })
     const ears = [await node.listen('room:a'), await node.listen('plain')]
     const sent = upTo(50).flatMap((n) => [node.publish('room:a', n), node.publish('plain', n)])
     server.pause()
@@ -404,8 +408,8 @@ describe.skipIf(!requireService('redis-server'))('over Redis', () => {
 
   test('a Redis that is full: this node goes on alone, and is back when there is room', async () => {
     await using server = await startRedis()
-    // Patient: it goes alone because Redis refuses, not because this machine is busy.
-    await using near = await redisNode(declared, { port: server.port, patienceMs: 20_000 })
+    // It goes alone because Redis refuses, not because this machine is busy.
+    await using near = await redisNode(declared, { port: server.port })
     const admin = new Bun.RedisClient(server.url)
     const ear = await near.listen('room:a')
     const { epoch } = await near.publish('room:a', 1)

@@ -190,7 +190,7 @@ describe('acknowledged is committed', () => {
     weak.state.next = () => 'refuse'
     const refused = await client.call({ publish: { channel: 'chat:a', data: 2 } })
     expect(refused.error).toMatchObject({ code: 100, temporary: true })
-    expect(server.realtime.submit('chat:a', 2)).rejects.toThrow('it did not happen')
+    await expect(server.realtime.submit('chat:a', 2)).rejects.toThrow('it did not happen')
     weak.state.next = () => 'pass'
     expect((await client.call({ publish: { channel: 'chat:a', data: 3 } })).error).toBeUndefined()
     await until(() => client.publications.length === 2, 'both')

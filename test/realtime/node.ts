@@ -14,7 +14,7 @@ import { createPump } from '../../src/realtime/pump.ts'
 import { readHistory, recover, type Position } from '../../src/realtime/recovery.ts'
 import { must } from '../../src/lib/assert.ts'
 import { openRedis, type TestRedis } from '../cache/redis.ts'
-import { createTestLog } from '../harness.ts'
+import { createTestLog, patientMs } from '../harness.ts'
 import { plansOf } from './serve.ts'
 
 export interface Node extends AsyncDisposable {
@@ -135,12 +135,15 @@ export interface RedisNodeOptions extends NodeOptions {
   readonly tamper?: (redis: BrokerRedis) => BrokerRedis
   readonly isUp?: boolean
   readonly patienceMs?: number
+  readonly commandMs?: number
 }
 
 export async function redisNode(declared: Declared, options: RedisNodeOptions): Promise<Node> {
   const { port, namespace = 'belfry:test', source = 'db', tamper = (redis) => redis } = options
-  const { clock = systemClock, isUp = true, patienceMs = 200 } = options
-  const opened = await openRedis(port, { clock, isUp })
+  const { clock = systemClock, isUp = true } = options
+  // A busy machine is no Redis that is away; who wants to be alone soon says so.
+  const { patienceMs = 20_000, commandMs = patientMs } = options
+  const opened = await openRedis(port, { clock, isUp, commandMs })
   const log = createTestLog()
   return startNode(
     declared,

@@ -185,7 +185,7 @@ function logTo(errors: string[]): Log {
 export async function until(
   isSo: () => boolean | Promise<boolean>,
   what: string,
-  withinMs = 5_000,
+  withinMs = 20_000,
 ): Promise<void> {
   const end = performance.now() + withinMs
   while (!(await isSo())) {
@@ -234,7 +234,9 @@ export class RawClient {
 
   static async open(url: string, headers: Record<string, string> = {}): Promise<RawClient> {
     const client = new RawClient(url, headers)
-    await until(() => client.socket.readyState === WebSocket.OPEN, 'the socket opens')
+    const isOpen = () => client.socket.readyState === WebSocket.OPEN
+    await until(() => isOpen() || client.closed !== undefined, 'the socket opens')
+    if (client.closed) throw new Error(`closed with ${client.closed.code} before it was open`)
     return client
   }
 

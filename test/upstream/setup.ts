@@ -36,6 +36,8 @@ export interface RawServer extends AsyncDisposable {
   readonly requests: readonly string[]
   /** That were opened. */
   readonly connections: number
+  /** Ends them all. */
+  cut(): void
 }
 
 /** `answer` writes to the socket what it likes; `nth` counts from 0. */
@@ -62,6 +64,9 @@ export async function rawServer(
     })
   })
   await new Promise<void>((resolve) => server.listen(0, host, resolve))
+  const cut = (): void => {
+    for (const socket of sockets) socket.destroy()
+  }
   const address = server.address()
   const port = typeof address === 'object' && address !== null ? address.port : 0
   return {
@@ -71,8 +76,9 @@ export async function rawServer(
     get connections() {
       return connections
     },
+    cut,
     async [Symbol.asyncDispose]() {
-      for (const socket of sockets) socket.destroy()
+      cut()
       await new Promise<void>((resolve) => void server.close(() => resolve()))
     },
   }

@@ -192,6 +192,59 @@ describe('server-sent events', () => {
     expect(one.follower.stats()).toMatchObject({ isLive: true, failures: 0 })
   })
 
+  test('each connection begins by catching up, before anything that it says is taken', async () => {
+    await using server = await saying(['data: a\n\n', 'end'], ['data: b\n\n'])
+    const order: string[] = []
+    const gates = [Promise.resolve(), Promise.withResolvers<void>()] as const
+    let times = 0
+    await using one = follow('sse', server.url, {
+      async catchUp() {
+        await (times++ === 0 ? gates[0] : gates[1].promise)
+        order.push('caught up')
+      },
+      take: async (messages) => void order.push(...messages.map(({ data }) => String(data))),
+    })
+    await until(() => one.follower.stats().messages === 2, 'both are there')
+    expect(order).toEqual(['caught up', 'a'])
+    gates[1].resolve()
+    await until(() => order.length === 4, 'both are taken')
+    expect(order).toEqual(['caught up', 'a', 'caught up', 'b'])
+  })
+
+  test('catches up although nothing is said', async () => {
+    await using server = await saying([])
+    let times = 0
+    await using one = follow('sse', server.url, { catchUp: async () => void times++ })
+    await until(() => times === 1, 'it is caught up')
+    expect(one.follower.stats().messages).toBe(0)
+  })
+
+  test('what fails to catch up is done again while the connection lasts, and the rest goes on', async () => {
+    await using server = await saying(['data: a\n\n'], ['data: b\n\n'])
+    let times = 0
+    await using one = follow('sse', server.url, {
+      async catchUp(signal) {
+        times++
+        if (times === 1) {
+          await until(() => one.follower.stats().messages === 1, 'the first is there')
+          throw new Error('oh')
+        }
+        if (times > 2) return
+        // Cut off with its connection.
+        await new Promise((_, reject) =>
+          signal.addEventListener('abort', () => reject(new Error())),
+        )
+      },
+    })
+    await until(() => times === 2, 'again')
+    expect(one.data()).toEqual(['a'])
+    server.cut()
+    await until(() => one.heard.length === 2, 'the next connection')
+    expect([times, one.data()]).toEqual([3, ['a', 'b']])
+    const told = one.log.lines.filter(({ event }) => event === 'stream.not_caught_up')
+    expect(told).toHaveLength(1)
+  })
+
   test('stopped, it may be begun again; what is being taken is waited for', async () => {
     await using server = await saying(['data: a\n\n'])
     const gate = Promise.withResolvers<void>()
@@ -301,6 +354,18 @@ describe('a WebSocket', () => {
     ])
   })
 
+  test('catches up once it is subscribed, although nothing is said', async () => {
+    await using server = open()
+    const heard: string[][] = []
+    await using one = follow('websocket', server.url, {
+      subscribe: () => ['hello'],
+      catchUp: async () => void heard.push([...server.heard]),
+    })
+    await until(() => heard.length === 1, 'it is caught up')
+    expect(heard).toEqual([['open null', 'hello']])
+    expect(one.follower.stats()).toMatchObject({ isLive: true, messages: 0 })
+  })
+
   test('bytes are bytes, and who takes may answer', async () => {
     await using server = open()
     await using one = follow('websocket', server.url, {
@@ -361,8 +426,10 @@ describe('a WebSocket', () => {
     for (let round = 1; round <= 6; round++) {
       await until(() => other.follower.stats().connects === 1, 'it stays')
       time.advance(500)
-      await until(() => pings.length >= round, 'it is asked')
-      await Bun.sleep(20)
+      // Once at the beginning, too.
+      await until(() => pings.length > round, 'it is asked')
+      // There and back, some times: what was on its way before, the pong, has arrived.
+      for (let trip = 0; trip < 5; trip++) await fetch(alive.url.replace('ws', 'http'))
     }
     expect(other.follower.stats().failures).toBe(0)
   })
