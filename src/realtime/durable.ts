@@ -25,6 +25,7 @@ import type { Log } from '../observe/log.ts'
 import type { Publications, StoredPublication } from '../store/store.ts'
 import type { Once } from './broker.ts'
 import { Claims, split, type Teller } from './durable-once.ts'
+import { startTidying } from './durable-tidy.ts'
 import type { Followed } from './followed.ts'
 import type { Encoded, Hub, Match, Topic } from './hub.ts'
 import type { Position } from './recovery.ts'
@@ -89,10 +90,6 @@ const msPerPublicationAtFirst = 0.1
 /** Old publications are deleted with so many new ones, at least; reads leave them out before. */
 const pruneEvery = 64
 
-/** Topics that nobody publishes to are pruned by age: so many each time, of all that are kept. */
-const tidyMs = 10_000
-const tidyTopics = 500
-
 interface Waiting extends Teller {
   readonly match: Match
   readonly encoded: Encoded
@@ -104,6 +101,12 @@ interface Group {
   readonly topic: Topic
   readonly waiting: readonly Waiting[]
   readonly publications: readonly StoredPublication[]
+}
+
+/** Read, and told when the node has followed the log to there. */
+interface Late {
+  readonly when: Promise<void>
+  tell(): void
 }
 
 /** Somebody says that the store knows more. */
@@ -139,10 +142,11 @@ export function createDurable(deps: DurableDeps): Durable {
   /** By name: the store may know more of them than the hub. */
   const uncertain = new Map<string, Match>()
   const asked: Asked[] = []
+  /** Who asked where what was read waits for the log, by name. */
+  const held = new Map<string, Asked[]>()
   let queue: Waiting[] = []
   let queuedBytes = 0
   let pumping: Promise<void> | undefined
-  let cursor = ''
   let followed = 0
   let isFollowing = false
   let cancelFollow: Cancel | undefined
@@ -186,18 +190,35 @@ export function createDurable(deps: DurableDeps): Durable {
 
   /** What the store has beyond the hub: of a commit that failed and happened, or of another node. */
   const mend = async (match: Match): Promise<void> => {
+    for (let late = await mendNow(match); late; late = await mendNow(match)) {
+      await late.when
+      late.tell()
+    }
+  }
+
+  /** As far as this node has followed the log. Undefined: that is all. */
+  const mendNow = async (match: Match): Promise<Late | undefined> => {
     const topic = await alive(match)
     for (;;) {
-      const { publications: missed, seq } = await store.after(match.name, topic.offset)
-      if (missed.length === 0) break
-      await logFollowed.when(seq)
-      for (const { offset, atMs, data } of missed) {
-        if (offset !== topic.offset + 1) skip(topic, offset - 1)
-        hub.emit(topic, { data, bytes: Buffer.byteLength(data) })
-        stateOf(topic).atMs = atMs
-      }
+      const { publications, seq } = await store.after(match.name, topic.offset)
+      if (publications.length === 0) break
+      const tell = (): void => tellMissed(topic, publications)
+      const when = logFollowed.when(seq)
+      if (when) return { when, tell }
+      tell()
     }
     uncertain.delete(match.name)
+    return undefined
+  }
+
+  /** Those that the topic has not heard meanwhile. */
+  const tellMissed = (topic: Topic, missed: readonly StoredPublication[]): void => {
+    for (const { offset, atMs, data } of missed) {
+      if (offset <= topic.offset) continue
+      if (offset !== topic.offset + 1) skip(topic, offset - 1)
+      hub.emit(topic, { data, bytes: Buffer.byteLength(data) })
+      stateOf(topic).atMs = atMs
+    }
   }
 
   /** What was between is not kept any more, and who listens cannot have it. */
@@ -332,15 +353,33 @@ export function createDurable(deps: DurableDeps): Durable {
     const mended = [...byName].map(async ([name, some]) => {
       const [first] = some
       assert(first, () => 'somebody asked')
+      const others = held.get(name)
+      if (others) return void others.push(...some)
       uncertain.set(name, first.match)
       try {
-        await mend(first.match)
+        const late = await mendNow(first.match)
+        if (late) return hold(name, late, some)
       } catch (error) {
-        log.debug('realtime.not-mended', { topic: name, error: toFault(error) })
+        notMended(name, error)
       }
       for (const { done } of some) done()
     })
     await Promise.all(mended)
+  }
+
+  const notMended = (topic: string, error: unknown): void =>
+    log.debug('realtime.not-mended', { topic, error: toFault(error) })
+
+  /** Other topics are not held up by what this node has not followed. */
+  const hold = (name: string, { when, tell }: Late, some: readonly Asked[]): void => {
+    const all = [...some]
+    held.set(name, all)
+    const again = when.then(tell).finally(() => {
+      held.delete(name)
+      asked.push(...all)
+      if (!pumping) pump(run)
+    })
+    detach(again, (error) => notMended(name, error))
   }
 
   const run = async (): Promise<void> => {
@@ -388,19 +427,6 @@ export function createDurable(deps: DurableDeps): Durable {
     }
   }
 
-  /** Topics nobody publishes to. */
-  const tidy = async (): Promise<void> => {
-    const found = await store.names(cursor, tidyTopics)
-    cursor = found.length < tidyTopics ? '' : (found.at(-1)?.topic ?? '')
-    const now = clock.now()
-    const old = found.flatMap(({ topic, oldestMs = Infinity }) => {
-      const persist = hub.match(topic)?.plan.persist
-      if (!persist || oldestMs >= now - persist.ttlMs) return []
-      return [{ topic, upTo: 0, beforeMs: now - persist.ttlMs }]
-    })
-    await store.prune(old)
-  }
-
   return {
     ready,
     publish(match, encoded, once) {
@@ -438,9 +464,7 @@ export function createDurable(deps: DurableDeps): Durable {
       while (pumping) await pumping.catch(() => {})
     },
     start() {
-      const onTidy = () =>
-        detach(tidy(), (error) => log.warn('realtime.not-tidied', { error: toFault(error) }))
-      cancelTidy ??= clock.every(tidyMs, onTidy)
+      cancelTidy ??= startTidying({ hub, clock, log, store })
       if (!store.isShared) return
       const onFollow = () => {
         if (isFollowing) return

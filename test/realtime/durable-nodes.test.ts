@@ -163,6 +163,9 @@ test('what another node tells of a change waits until this one has followed the 
   await until(() => reads.length > 0, 'it is read')
   await client.call({ ping: {} })
   expect(offsetsOf(client)).toEqual([])
+  // Nothing else waits for that.
+  expect((await two.realtime.submit('chat:b', 'elsewhere')).offset).toBe(1)
+  expect(offsetsOf(client)).toEqual([])
   two.realtime.followed(7)
   await until(() => offsetsOf(client).length === 2, 'told')
   expect(client.publications.map(({ data }) => data)).toEqual(['change 7', 'after it'])
