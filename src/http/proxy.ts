@@ -1,7 +1,6 @@
 /** The door of proxies: somebody else's answers, with headers of our own. */
-import type { CacheRead } from '../cache/cache.ts'
+import type { CacheEntry, CacheRead } from '../cache/cache.ts'
 import type { Clock } from '../lib/clock.ts'
-import type { CacheEntry } from '../cache/cache.ts'
 import {
   bodyOf,
   typeOf,
