@@ -10,6 +10,7 @@ import topics0003 from './migrations/0003_topics.sql' with { type: 'text' }
 import auth0004 from './migrations/0004_auth.sql' with { type: 'text' }
 import accounts0005 from './migrations/0005_accounts.sql' with { type: 'text' }
 import shares0006 from './migrations/0006_shares.sql' with { type: 'text' }
+import mail0007 from './migrations/0007_mail.sql' with { type: 'text' }
 
 export const log = sqliteTable('log', {
   seq: integer().primaryKey({ autoIncrement: true }),
@@ -122,6 +123,7 @@ export const mailTokens = sqliteTable(
     user: text().notNull(),
     password: text(),
     expires: integer().notNull(),
+    email: text(),
   },
   (t) => [
     index('belfry_mail_tokens_user').on(t.user),
@@ -153,6 +155,7 @@ export const systemMigrations: readonly { readonly version: number; readonly sql
   { version: 4, sql: auth0004 },
   { version: 5, sql: accounts0005 },
   { version: 6, sql: shares0006 },
+  { version: 7, sql: mail0007 },
 ]
 
 /** Names an app's table may not have. */

@@ -81,6 +81,8 @@ export interface ServerOptions {
   readonly log?: Log
   readonly writePolicy?: LimitPolicy
   readonly readers?: number
+  /** Redis is waited for so long; for tests. */
+  readonly redisMs?: number | undefined
 }
 
 export interface Server {
@@ -110,7 +112,9 @@ export async function startServer(options: ServerOptions): Promise<Server> {
   const metrics = createMetrics()
   const startedAt = clock.tick()
 
-  const redis = config.redis && createRedis({ clock, log }, { target: config.redis })
+  const redis =
+    config.redis &&
+    createRedis({ clock, log }, { target: config.redis, commandMs: options.redisMs })
   const store = createStore(
     { clock, log, observe: metrics.query, announce: () => redis?.publish(newsOf(plan), '') },
     {
@@ -147,6 +151,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
       clock,
       log,
       limits: (policy) => createLimits({ clock }, policy),
+      isFollowing: true,
       sights: createViews(plan.collections, log),
       publications: plan.topics.some(({ persist }) => persist)
         ? createPublications(store, { isShared: config.database.kind === 'remote' })
@@ -157,7 +162,6 @@ export async function startServer(options: ServerOptions): Promise<Server> {
         get source() {
           return Bun.hash(store.identity()).toString(36)
         },
-        isFollowing: true,
       },
       onAudience: (pattern, topic, isHeard) => feeds.heard(pattern, topic, isHeard),
     },
@@ -168,7 +172,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     void realtime.publish(topic, data, 'differs')
   // Every node on this database hears of a change by itself.
   const announce = (topic: string, event: LiveEvent) =>
-    void realtime.publish(topic, event, event.seq)
+    void realtime.publish(topic, event, { seq: event.seq, by: event.collection })
   const { collections, noted } = noting(
     createCollections(
       {

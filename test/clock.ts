@@ -1,5 +1,5 @@
 /** A clock that moves by hand: `advance(ms)` runs what falls due, in order. No test waits. */
-import type { Cancel, Clock } from '../src/lib/clock.ts'
+import { systemClock, type Cancel, type Clock } from '../src/lib/clock.ts'
 
 export interface TestClock extends Clock {
   advance(ms: number): void
@@ -60,4 +60,11 @@ export function createTestClock(startMs = Date.UTC(2026, 0, 1)): TestClock {
       }
     },
   }
+}
+
+/** A time of day that stands, `by` ms ahead, which a test may change; what waits waits as ever. */
+export function shiftedClock(): Clock & { by: number } {
+  const startMs = systemClock.now()
+  const clock = { ...systemClock, by: 0, now: () => startMs + clock.by }
+  return clock
 }

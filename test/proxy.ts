@@ -63,7 +63,8 @@ export async function startProxy({ target, delayMs = 0 }: ProxyOptions): Promise
       lastAt = Math.max(lastAt, performance.now() + delay)
       const waitMs = lastAt - performance.now()
       if (waitMs <= 0) run()
-      else setTimeout(run, waitMs)
+      // A timer leaves out fractions, and would be early.
+      else setTimeout(run, Math.ceil(waitMs))
     }
     from.on('data', (chunk) => {
       if (state === 'half-open' || pair.isHoled) {

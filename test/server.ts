@@ -3,7 +3,7 @@ import { readConfig, type Env } from '../src/config.ts'
 import { app, type AppOptions } from '../src/plan/declare.ts'
 import { compilePlan } from '../src/plan/plan.ts'
 import { startServer, type Server, type ServerOptions } from '../src/server.ts'
-import { calm, createTestLog, type TempFolder } from './harness.ts'
+import { calm, createTestLog, patientMs, until, type TempFolder } from './harness.ts'
 
 export interface TestServer extends Server, AsyncDisposable {
   readonly log: ReturnType<typeof createTestLog>
@@ -19,6 +19,13 @@ export interface TestServerOptions extends Partial<Omit<ServerOptions, 'plan' | 
   readonly folder: TempFolder
   readonly env?: Env
 }
+
+/** What a start reads behind it is read: from now on reads are those of requests. */
+export const startIsOver = ({ log }: TestServer): Promise<void> =>
+  until(
+    () => log.lines.some(({ event }) => event === 'collections.indexes_checked'),
+    'the reads of the start are over',
+  )
 
 /** The whole server on a free port, over a file in `folder`. */
 export async function runServer({
@@ -38,7 +45,7 @@ export async function runServer({
     ...calm,
     ...env,
   })
-  const server = await startServer({ plan, config, log, ...rest })
+  const server = await startServer({ plan, config, log, redisMs: patientMs, ...rest })
   return {
     ...server,
     log,

@@ -163,13 +163,26 @@ function answers(port: number): Promise<boolean> {
   })
 }
 
-export function freePort(): Promise<number> {
-  return new Promise((done, fail) => {
-    const server = createServer().once('error', fail)
-    server.listen(0, '127.0.0.1', () => {
-      const address = server.address()
-      const port = typeof address === 'object' && address ? address.port : 0
-      server.close(() => done(port))
-    })
+/**
+ * Below those that the kernel gives to whoever connects or listens on port 0 (Linux: from 32768 on): between this and
+ * its use, or between a kill and a restart, it is taken by nobody, nor does a connection to it meet itself.
+ */
+const ports = { first: 10_000, count: 22_000 }
+
+/** By process, so that those that run at once are apart. */
+let nextPort = (process.pid * 101) % ports.count
+
+export async function freePort(): Promise<number> {
+  for (let left = ports.count; left > 0; left -= 1) {
+    const port = ports.first + (nextPort++ % ports.count)
+    if (await isFree(port)) return port
+  }
+  throw new Error('no port is free')
+}
+
+function isFree(port: number): Promise<boolean> {
+  return new Promise((done) => {
+    const server = createServer().once('error', () => done(false))
+    server.listen(port, '127.0.0.1', () => void server.close(() => done(true)))
   })
 }

@@ -3,7 +3,8 @@
  *
  *   sign-in ─► attempts (in turn, limits) ─► users ─► passwords ─► sessions: one write ─► signer: access token
  *   refresh ─► sessions: rotated under a condition ─► signer
- *   sign-up, reset ─► mail-tokens ─► mailer, behind the answer
+ *   sign-up, reset ─► mail-tokens ─► account-mail ─► mailer, behind the answer
+ *   another password or address, deletion ─► account-owner · operators ─► account-operators
  *
  * Invariants: each change is one write with its conditions in it, so two at once cannot both find what one of them
  * undoes; whatever ends a session revokes its `sid` in the same write, so access tokens end with it, everywhere; the
@@ -14,29 +15,34 @@ import type { Cancel, Clock } from '../lib/clock.ts'
 import { detach } from '../lib/service.ts'
 import type { Limiter, LimitPolicy } from '../limits/limits.ts'
 import type { Log } from '../observe/log.ts'
-import { isUnmet, onlyIf, type Query, type Store, type Write } from '../store/store.ts'
+import { onlyIf, writeIfMet, type Query, type Store } from '../store/store.ts'
+import { createAccountMail, type AccountMail, type Told } from './account-mail.ts'
+import { createOperators, type AccountOperators } from './account-operators.ts'
+import { createOwner, type AccountOwner } from './account-owner.ts'
 import {
   checked,
   checkedEmail,
   checkedPassword,
-  checkedRole,
-  entryOf,
-  invalid,
   overFault,
   takenOr,
   viewOf,
-  type AccountEntry,
   type AccountView,
 } from './account-values.ts'
-import { askOf, createAttempts } from './attempts.ts'
-import type { AccountMessage, AccountsOptions, SendContext } from './declare.ts'
-import { createMailTokens, type MailTokenKind } from './mail-tokens.ts'
+import { askOf, createAttempts, type Attempts } from './attempts.ts'
+import type { AccountsOptions, SendContext } from './declare.ts'
+import { createMailTokens, type MailTokens } from './mail-tokens.ts'
 import { createMailer } from './mailer.ts'
-import { canonicalPassword, createPasswords } from './passwords.ts'
-import type { Revocation } from './revocations.ts'
-import { createSessions, randomText, type Session } from './sessions.ts'
+import { canonicalPassword, createPasswords, type Passwords } from './passwords.ts'
+import { createSessions, type Session, type Sessions } from './sessions.ts'
 import { accessMs, derivedKey, type Signer } from './signer.ts'
-import { createUsers, insertUser, type Account } from './users.ts'
+import {
+  createUsers,
+  freshAccount,
+  insertUser,
+  type Account,
+  type Credentials,
+  type Users,
+} from './users.ts'
 
 export interface AccountsPlan {
   readonly send: AccountsOptions['send']
@@ -49,7 +55,7 @@ export interface AccountsPlan {
     readonly login: LimitPolicy
     /** By address. */
     readonly signUp: LimitPolicy
-    /** By address and by account. */
+    /** By address and by mailbox. */
     readonly mail: LimitPolicy
   }
 }
@@ -82,14 +88,8 @@ export interface Holder {
   readonly session: string | undefined
 }
 
-export interface AccountChange {
-  /** Null: none. */
-  readonly role?: string | null | undefined
-  readonly isDisabled?: boolean | undefined
-}
-
 /** Faults: `invalid` (fields), `unauthenticated`, `denied`, `too_many`, `unavailable`. */
-export interface Accounts {
+export interface Accounts extends AccountOwner, AccountOperators {
   /** Undefined: the address has to be verified first. Faults: also `conflict`. */
   signUp(entering: Entering): Promise<Grant | undefined>
   signIn(entering: Entering): Promise<Grant>
@@ -97,10 +97,6 @@ export interface Accounts {
   signOut(holder: Holder, everywhere: boolean): Promise<void>
   /** With a refresh token, used or not. */
   signOutWith(refreshToken: string): Promise<void>
-  changePassword(
-    holder: Holder,
-    change: { readonly password: string; readonly next: string; readonly address: string },
-  ): Promise<void>
   verify(token: string): Promise<void>
   /** Of who is signed in. Who must verify first signs up again: that mail has the password that was typed for it. */
   requestVerification(holder: Holder, address: string): Promise<void>
@@ -113,16 +109,6 @@ export interface Accounts {
   }): Promise<Grant>
   /** Undefined: the token is of another issuer. */
   me(id: string): Promise<AccountView | undefined>
-  /** For operators. The password is told this once. */
-  create(wanted: {
-    readonly email: string
-    readonly role?: string | undefined
-  }): Promise<AccountEntry & { readonly password: string }>
-  list(after: string, limit: number): Promise<readonly AccountEntry[]>
-  /** Faults: `not_found`. */
-  change(id: string, change: AccountChange): Promise<AccountEntry>
-  /** What is written with a revocation: refresh tokens end as well. */
-  endedBy(revocation: Revocation): Write
   /** Passwords hashed so far. */
   readonly hashes: number
   start(): void
@@ -138,10 +124,20 @@ export interface AccountsDeps {
   readonly signer: Pick<Signer, 'sign'>
 }
 
-const forgetEveryMs = 60 * minuteMs
+/** What all of it is made of. */
+export interface AccountParts {
+  readonly clock: Clock
+  readonly store: Pick<Store, 'read' | 'write'>
+  readonly users: Users
+  readonly passwords: Passwords
+  readonly sessions: Sessions
+  readonly attempts: Attempts
+  readonly mailTokens: MailTokens
+  readonly mail: AccountMail
+  readonly limits: AccountsPlan['limits']
+}
 
-/** Of a generated password: 144 bits. */
-const passwordBytes = 18
+const forgetEveryMs = 60 * minuteMs
 
 export function createAccounts(deps: AccountsDeps, plan: AccountsPlan): Accounts {
   const { clock, log, store, limiter, env, signer } = deps
@@ -152,6 +148,8 @@ export function createAccounts(deps: AccountsDeps, plan: AccountsPlan): Accounts
   const sessions = createSessions(deps)
   const mailTokens = createMailTokens(deps)
   const mailer = send && createMailer({ clock, log, env }, send)
+  const mail = createAccountMail({ log, users, mailer, limit: limits.mail })
+  const parts = { clock, store, users, passwords, sessions, attempts, mailTokens, mail, limits }
   let cancel: Cancel = () => {}
   let placeKey: Uint8Array | undefined
 
@@ -177,80 +175,49 @@ export function createAccounts(deps: AccountsDeps, plan: AccountsPlan): Accounts
     return { accessToken, expiresInMs: accessMs, refreshToken, user: viewOf(account) }
   }
 
-  /** False: a condition in it does not hold. */
-  const writeIfMet = async (ops: Write): Promise<boolean> => {
-    try {
-      await store.write(ops)
-      return true
-    } catch (thrown) {
-      if (isUnmet(thrown)) return false
-      throw thrown
-    }
-  }
-
-  const freshAccount = (email: string, more: Partial<Account> = {}): Account => ({
-    id: Bun.randomUUIDv7('hex', clock.now()),
-    email,
-    role: undefined,
-    createdMs: clock.now(),
-    verifiedMs: undefined,
-    disabledMs: undefined,
-    ...more,
-  })
-
-  const needMailer = (): NonNullable<typeof mailer> => {
-    if (mailer) return mailer
-    throw new Fault('not_found', 'this server sends no mail: the app declares no send')
-  }
-
-  /** Behind the answer. */
-  const tell = (email: string, choose: (account: Account) => Promise<Told> | Told): void =>
-    mailer?.later(async () => {
-      const account = await users.byEmail(email)
-      if (!account || account.disabledMs !== undefined) return undefined
-      const told = await choose(account)
-      const { id } = account
-      return told && { ...told, email: account.email, user: { id, email: account.email } }
-    })
-
   const signUpToVerify = async (email: string, password: string): Promise<void> => {
-    const { token, ops } = mailTokens.make('verify', idOf(email), password)
+    const { token, ops } = mailTokens.make('verify', idOf(email), { password })
     // The same is written whether there is such an account or not.
-    const insert = insertUser(freshAccount(email), password, 'on conflict (email) do nothing')
+    const insert = insertUser(
+      freshAccount(email, clock.now()),
+      password,
+      'on conflict (email) do nothing',
+    )
     await store.write([insert, ...ops])
-    tell(email, ({ verifiedMs }) =>
+    const told = mail.to(email, ({ verifiedMs }) =>
       verifiedMs === undefined ? { kind: 'verify', token } : { kind: 'exists', token: undefined },
     )
+    mail.later(told)
   }
 
-  const made = async (kind: MailTokenKind, user: string): Promise<Told> => {
-    const { token, ops } = mailTokens.make(kind, { sql: 'select ? as id', params: [user] })
+  /** None is made if the account has another address by now. */
+  const made = async (kind: 'verify' | 'reset', email: string): Promise<Told> => {
+    const { token, ops } = mailTokens.make(kind, idOf(email))
     await store.write(ops)
     return { kind, token }
   }
 
-  const mailAsks = (email: string, address: string) => [
-    askOf(limits.mail, 'address', address),
-    askOf(limits.mail, 'account', email),
-  ]
-
   const wrong = (): Fault =>
     new Fault('unauthenticated', 'the e-mail address or the password is wrong')
 
+  const find = (email: string, address: string) =>
+    users.credentials('email', email, placeOf(address))
+
+  /** Who count together, and wait for each other: who has a session from there is not kept out by others who have none. */
+  const guesserOf = (found: Credentials | undefined, email: string, address: string): string =>
+    found?.isKnownPlace === true ? `${email} ${address}` : email
+
   const check = async (
-    entering: Entering,
+    { password: typed, address }: Entering,
     email: string,
-  ): Promise<{ readonly account: Account; readonly password: string }> => {
-    const { address } = entering
-    const byAddress = askOf(limits.login, 'address', address)
-    attempts.check([byAddress])
-    const found = await users.credentials('email', email, placeOf(address))
-    // Who knows the account from there is not kept out by others who do not.
-    const id = found?.isKnownPlace ? `${email} ${address}` : email
-    const asks = [byAddress, askOf(limits.login, 'account', id)]
+    guesser: string,
+  ): Promise<Credentials> => {
+    const asks = [askOf(limits.login, 'address', address), askOf(limits.login, 'account', guesser)]
     attempts.check(asks)
-    const password = canonicalPassword(entering.password) ?? ''
-    const isRight = await passwords.matches(password, found?.password)
+    // As it is now, after the wait.
+    const found = await find(email, address)
+    const password = canonicalPassword(typed) ?? ''
+    const isRight = await passwords.matches(password, found?.password, found?.isKnownPlace)
     if (isRight && found && found.account.disabledMs === undefined) return found
     await attempts.failed(asks)
     throw wrong()
@@ -262,12 +229,15 @@ export function createAccounts(deps: AccountsDeps, plan: AccountsPlan): Accounts
   }
 
   return {
+    ...createOwner(parts),
+    ...createOperators(parts),
+
     async signUp({ email: given, password: typed, address }) {
       if (!isOpen) throw new Fault('denied', 'this server takes no sign-ups')
       const { email, password } = checked(given, typed)
       await attempts.take([
         askOf(limits.signUp, 'address', address),
-        ...(send ? [askOf(limits.mail, 'account', email)] : []),
+        ...(send ? [mail.mailboxAsk(email)] : []),
       ])
       const hash = await passwords.hash(password)
       if (mustVerify) {
@@ -275,7 +245,7 @@ export function createAccounts(deps: AccountsDeps, plan: AccountsPlan): Accounts
         return undefined
       }
       const atMs = clock.now()
-      const account = freshAccount(email)
+      const account = freshAccount(email, atMs)
       const opened = sessions.open(account.id, placeOf(address))
       const { token, ops } = mailTokens.make('verify', idOf(email))
       try {
@@ -283,16 +253,18 @@ export function createAccounts(deps: AccountsDeps, plan: AccountsPlan): Accounts
       } catch (thrown) {
         throw takenOr(thrown)
       }
-      tell(email, () => ({ kind: 'verify', token }))
+      mail.tell(mail.to(email, () => ({ kind: 'verify', token })))
       return await grant(account, opened, atMs)
     },
 
     async signIn(entering) {
       const email = checkedEmail(entering.email)
       const { address } = entering
-      return await attempts.inTurn([`address:${address}`, `account:${email}`], async () => {
+      attempts.check([askOf(limits.login, 'address', address)])
+      const guesser = guesserOf(await find(email, address), email, address)
+      return await attempts.inTurn([`address:${address}`, `account:${guesser}`], async () => {
         const atMs = clock.now()
-        const { account, password } = await check(entering, email)
+        const { account, password } = await check(entering, email, guesser)
         if (mustVerify && account.verifiedMs === undefined) {
           throw new Fault('denied', 'the e-mail address is not verified yet')
         }
@@ -301,7 +273,7 @@ export function createAccounts(deps: AccountsDeps, plan: AccountsPlan): Accounts
           'exists (select 1 from belfry_users where id = ? and password = ? and role is ? and disabled is null)',
           [account.id, password, account.role ?? null],
         )
-        if (!(await writeIfMet([asFound, ...opened.ops]))) throw wrong()
+        if (!(await writeIfMet(store, [asFound, ...opened.ops]))) throw wrong()
         return await grant(account, opened, atMs)
       })
     },
@@ -322,37 +294,6 @@ export function createAccounts(deps: AccountsDeps, plan: AccountsPlan): Accounts
       await sessions.endOf(refreshToken)
     },
 
-    async changePassword({ user, session }, { password, next, address }) {
-      const typed = checkedPassword('newPassword', next)
-      await attempts.inTurn([`address:${address}`, `user:${user}`], async () => {
-        const asks = [
-          askOf(limits.login, 'address', address),
-          askOf(limits.login, 'password', user),
-        ]
-        attempts.check(asks)
-        const found = await users.credentials('id', user, '')
-        if (!found) throw new Fault('not_found', 'this user has no account here')
-        if (!(await passwords.matches(canonicalPassword(password) ?? '', found.password))) {
-          await attempts.failed(asks)
-          throw invalid('password', 'is wrong')
-        }
-        const hash = await passwords.hash(typed)
-        const isDone = await writeIfMet([
-          onlyIf('exists (select 1 from belfry_users where id = ? and password = ?)', [
-            user,
-            found.password,
-          ]),
-          { sql: 'update belfry_users set password = ? where id = ?', params: [hash, user] },
-          {
-            sql: `delete from belfry_mail_tokens where user = ? and kind = 'reset'`,
-            params: [user],
-          },
-          ...sessions.endAll(user, session),
-        ])
-        if (!isDone) throw invalid('password', 'was changed meanwhile')
-      })
-    },
-
     async verify(token) {
       const found = await mailTokens.find('verify', token)
       if (!found) throw overFault()
@@ -360,7 +301,7 @@ export function createAccounts(deps: AccountsDeps, plan: AccountsPlan): Accounts
       // Whoever signs up with another's address does not choose the password of what the owner then verifies.
       const sql = `update belfry_users set verified = coalesce(verified, ?),
         password = iif(verified is null, coalesce(?, password), password) where id = ?`
-      const isDone = await writeIfMet([
+      const isDone = await writeIfMet(store, [
         ...mailTokens.use('verify', token, user),
         ...(password === null ? [] : sessions.endAll(user)),
         { sql, params: [clock.now(), password, user] },
@@ -369,20 +310,22 @@ export function createAccounts(deps: AccountsDeps, plan: AccountsPlan): Accounts
     },
 
     async requestVerification({ user }, address) {
-      needMailer()
+      mail.need()
       const account = await users.byId(user)
       if (!account) throw new Fault('not_found', 'this user has no account here')
-      await attempts.take(mailAsks(account.email, address))
-      tell(account.email, ({ verifiedMs }) =>
-        verifiedMs === undefined ? made('verify', user) : undefined,
+      const { email } = account
+      await attempts.take(mail.asks(email, address))
+      const told = mail.to(email, ({ verifiedMs }) =>
+        verifiedMs === undefined ? made('verify', email) : undefined,
       )
+      mail.later(told)
     },
 
     async requestReset(given, address) {
-      needMailer()
+      mail.need()
       const email = checkedEmail(given)
-      await attempts.take(mailAsks(email, address))
-      tell(email, ({ id }) => made('reset', id))
+      await attempts.take(mail.asks(email, address))
+      mail.later(mail.to(email, () => made('reset', email)))
     },
 
     async reset({ token, password, address }) {
@@ -394,12 +337,13 @@ export function createAccounts(deps: AccountsDeps, plan: AccountsPlan): Accounts
       const atMs = clock.now()
       const { id, role = null } = account
       const opened = sessions.open(id, placeOf(address))
-      const isDone = await writeIfMet([
+      const isDone = await writeIfMet(store, [
         onlyIf(
           'exists (select 1 from belfry_users where id = ? and role is ? and disabled is null)',
           [id, role],
         ),
         ...mailTokens.use('reset', token, id),
+        ...mailTokens.drop(id, ['email']),
         {
           sql: 'update belfry_users set password = ?, verified = coalesce(verified, ?) where id = ?',
           params: [hash, atMs, id],
@@ -416,52 +360,6 @@ export function createAccounts(deps: AccountsDeps, plan: AccountsPlan): Accounts
       return account && viewOf(account)
     },
 
-    async create({ email: given, role }) {
-      const email = checkedEmail(given)
-      const account = freshAccount(email, { role: checkedRole(role), verifiedMs: clock.now() })
-      const password = randomText(passwordBytes)
-      try {
-        await store.write([insertUser(account, await passwords.hash(password))])
-      } catch (thrown) {
-        throw takenOr(thrown)
-      }
-      return { ...entryOf(account), password }
-    },
-
-    list: async (after, limit) => (await users.list(after, limit)).map(entryOf),
-
-    async change(id, { role, isDisabled }) {
-      const account = await users.byId(id)
-      if (!account) throw new Fault('not_found', `there is no user ${id}`)
-      const before = account.role
-      const next = role === undefined ? before : checkedRole(role ?? undefined)
-      const wasDisabled = account.disabledMs !== undefined
-      const isOff = isDisabled ?? wasDisabled
-      const disabledMs = isOff ? (account.disabledMs ?? clock.now()) : undefined
-      const isDone = await writeIfMet([
-        onlyIf('exists (select 1 from belfry_users where id = ? and role is ?)', [
-          id,
-          before ?? null,
-        ]),
-        {
-          sql: 'update belfry_users set role = ?, disabled = ? where id = ?',
-          params: [next ?? null, disabledMs ?? null, id],
-        },
-        ...(isOff ? sessions.endAll(id) : []),
-        // What a token says beyond that counts no more. A first role is there with the next refresh.
-        ...(!isOff && before !== undefined && next !== before ? sessions.renewAll(id) : []),
-      ])
-      if (!isDone) throw new Fault('conflict', 'the user was changed meanwhile: try again')
-      return entryOf({ ...account, role: next, disabledMs })
-    },
-
-    endedBy({ kind, id, atMs }) {
-      if (kind === 'token') return []
-      const [where, params] =
-        kind === 'session' ? ['id = ?', [id]] : ['user = ? and rotated <= ?', [id, atMs]]
-      return [{ sql: `delete from belfry_sessions where ${where}`, params }]
-    },
-
     get hashes() {
       return passwords.count
     },
@@ -473,12 +371,10 @@ export function createAccounts(deps: AccountsDeps, plan: AccountsPlan): Accounts
     },
     async stop() {
       cancel()
-      await mailer?.stop()
+      await mail.stop()
     },
   }
 }
-
-type Told = Pick<AccountMessage, 'kind' | 'token'> | undefined
 
 function idOf(email: string): Query {
   return { sql: 'select id from belfry_users where email = ?', params: [email] }

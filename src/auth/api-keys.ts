@@ -3,7 +3,7 @@
  *
  *   bfk_<id>_<secret> ─► the record of the id, in memory ─ SHA-256 of the whole key is its hash? not over? ─► identity
  *
- *   create, revoke ─► table and log, one transaction ─► every node hears it from the log
+ *   create, revoke ─► table and log, one transaction ─► every node hears it from the log, and closes who came in by it
  *
  * A secret has 256 random bits: nothing slower than SHA-256 would make guessing it any harder. When a key was used
  * last is written to the minute, behind the requests. Scopes:
@@ -51,6 +51,8 @@ export interface ApiKeys {
   list(): Promise<readonly ApiKey[]>
   /** Faults: `not_found`. */
   revoke(id: string): Promise<void>
+  /** With the id of each that counts no more from now on. Must not throw. */
+  onRevoked(listener: (id: string) => void): void
   /** From the log. */
   hear(notice: Notice): void
   load(): Promise<void>
@@ -79,6 +81,7 @@ interface Kept extends Stored {
 }
 
 const keyNotice = 'key'
+/** In use. */
 const keysMax = 10_000
 const scopesMax = 100
 const nameLengthMax = 100
@@ -91,6 +94,7 @@ export function createApiKeys({ clock, log, store }: ApiKeyDeps): ApiKeys {
   const known = new Map<string, Kept>()
   /** Used since it was last written down. */
   const used = new Set<Kept>()
+  const listeners: ((id: string) => void)[] = []
   let cancel: Cancel = () => {}
 
   const add = (one: Stored): void => {
@@ -103,7 +107,13 @@ export function createApiKeys({ clock, log, store }: ApiKeyDeps): ApiKeys {
       identity: identityOf(one),
       usedMs: before?.usedMs ?? -Infinity,
     })
+    // One that was revoked before it was known here let nobody in.
+    if (before?.revokedMs !== null || one.revokedMs === null) return
+    for (const listener of listeners) listener(one.id)
   }
+
+  const isInUse = ({ revokedMs, expiresMs }: Kept): boolean =>
+    revokedMs === null && (expiresMs === null || clock.now() < expiresMs)
 
   const writeUsed = async (): Promise<void> => {
     if (!store || used.size === 0) return
@@ -123,9 +133,8 @@ export function createApiKeys({ clock, log, store }: ApiKeyDeps): ApiKeys {
       const id = pattern.exec(key)?.[1]
       const one = id === undefined ? undefined : known.get(id)
       if (!one || !timingSafeEqual(sha256(key), one.digest)) return undefined
+      if (!isInUse(one)) return undefined
       const now = clock.now()
-      if (one.revokedMs !== null || (one.expiresMs !== null && now >= one.expiresMs))
-        return undefined
       if (now - one.usedMs >= usedEveryMs) {
         one.usedMs = now
         used.add(one)
@@ -134,7 +143,8 @@ export function createApiKeys({ clock, log, store }: ApiKeyDeps): ApiKeys {
     },
     async create(wanted) {
       check(wanted)
-      if (known.size >= keysMax) throw new Fault('unavailable', `more than ${keysMax} API keys`)
+      const inUse = [...known.values()].filter(isInUse).length
+      if (inUse >= keysMax) throw new Fault('unavailable', `more than ${keysMax} API keys`)
       const { name, scopes, ttlMs } = wanted
       const id = randomBytes(8).toString('hex')
       const key = `bfk_${id}_${randomBytes(32).toString('base64url')}`
@@ -170,6 +180,7 @@ export function createApiKeys({ clock, log, store }: ApiKeyDeps): ApiKeys {
       const sql = 'update belfry_keys set revoked = ? where id = ?'
       await need().note({ kind: keyNotice, data }, [{ sql, params: [revokedMs, id] }])
     },
+    onRevoked: (listener) => void listeners.push(listener),
     hear({ kind, data }) {
       if (kind === keyNotice && isStored(data)) add(data)
     },
@@ -217,8 +228,9 @@ function check({ name, scopes }: NewApiKey): void {
   if (fields.length > 0) throw new Fault('invalid', 'the API key is not valid', { fields })
 }
 
-function identityOf({ id, scopes }: Stored): Identity {
-  if (scopes.includes('admin')) return { kind: 'key', user: null, key: id }
+function identityOf({ id, scopes, expiresMs }: Stored): Identity {
+  const expiresAtMs = expiresMs ?? undefined
+  if (scopes.includes('admin')) return { kind: 'key', user: null, key: id, expiresAtMs }
   const patterns = {
     publish: patternsOf(scopes, 'publish'),
     read: patternsOf(scopes, 'read'),
@@ -228,6 +240,7 @@ function identityOf({ id, scopes }: Stored): Identity {
     kind: 'scoped',
     user: null,
     key: id,
+    expiresAtMs,
     may: (act, name) => patterns[act].some((parts) => isLike(name, parts)),
   }
 }

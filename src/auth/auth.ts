@@ -18,6 +18,7 @@ import { createEviction, type Sockets } from './eviction.ts'
 import { createRevocations, type Revocation, type RevocationDeps } from './revocations.ts'
 import { createSigner } from './signer.ts'
 import { createTokenCache } from './token-cache.ts'
+import { createTurns } from './turns.ts'
 import { createVerifier, neither, refused, type TokenConfig, type Verified } from './token.ts'
 
 export { accountLimits } from './accounts.ts'
@@ -32,12 +33,18 @@ export type Identity =
   | { readonly kind: 'anonymous'; readonly user: null }
   | { readonly kind: 'user'; readonly user: User; readonly expiresAtMs: number | undefined }
   /** Holder of the server's API key, or of one with the scope `admin`: may use the server API; is nobody in rules. */
-  | { readonly kind: 'key'; readonly user: null; readonly key?: string }
+  | {
+      readonly kind: 'key'
+      readonly user: null
+      readonly key?: string
+      readonly expiresAtMs?: number | undefined
+    }
   /** Holder of an API key that may do some of it. `key`: its id. */
   | {
       readonly kind: 'scoped'
       readonly user: null
       readonly key: string
+      readonly expiresAtMs: number | undefined
       readonly may: (act: KeyAct, topic: string) => boolean
     }
 
@@ -72,10 +79,13 @@ export interface AuthConfig extends TokenConfig {
 }
 
 export interface Auth {
-  /** A bearer token. Synchronous when it is known. Faults: `unavailable` while its issuer's keys cannot be had. */
-  identify(token: string): Verdict | Promise<Verdict>
+  /**
+   * A bearer token. Synchronous when it is known. `from`: the address it comes from, asked only if tokens stand in line.
+   * Faults: `unavailable` while its issuer's keys cannot be had, `overloaded` while too many are forged.
+   */
+  identify(token: string, from?: () => string): Verdict | Promise<Verdict>
   /** A subscription token. It identifies nobody: `identify` refuses it. */
-  identifyTopic(token: string): TopicVerdict | Promise<TopicVerdict>
+  identifyTopic(token: string, from?: () => string): TopicVerdict | Promise<TopicVerdict>
   /** The `X-API-Key` header: API_KEY, or one that was made. Compared in constant time. */
   identifyKey(key: string): Verdict
   readonly keys: Pick<ApiKeys, 'create' | 'list' | 'revoke'>
@@ -87,9 +97,14 @@ export interface Auth {
   hear(notice: Notice): void
   /** What is written down is read; again when entries of the log are gone. After the store's start. */
   load(): Promise<void>
-  /** Whom to close when a token is revoked. */
+  /** Whom to close when a token or a key is revoked. */
   evictFrom(sockets: Sockets): void
-  stats(): { readonly verifications: number; readonly revocations: number }
+  stats(): {
+    readonly verifications: number
+    /** Tokens that were not looked at because too many were forged. */
+    readonly turnedAway: number
+    readonly revocations: number
+  }
   /** Before the store's. */
   stop(): Promise<void>
 }
@@ -111,21 +126,22 @@ export async function createAuth(
 ): Promise<Auth> {
   const { clock, log } = deps
   const own = plan && openAccounts(deps, config, plan)
-  const verifier = await createVerifier({ clock, log }, config, own?.source)
+  const turns = createTurns({ clock })
+  const verifier = await createVerifier({ clock, log, turns }, config, own?.source)
   const revocations = createRevocations(deps)
-  const eviction = createEviction({ clock, revocations })
+  const keys = createApiKeys(deps)
+  const eviction = createEviction({ clock, revocations, keys })
   const seen = ({ marks }: Verified): void => marks && eviction.seen(marks)
   const cache = verifier && createTokenCache({ clock, malformed, revocations, seen }, verifier)
-  const keys = createApiKeys(deps)
   const apiKeyHash = config.apiKey === undefined ? undefined : sha256(config.apiKey)
 
   return {
-    identify(token) {
-      const known = cache ? cache.verify(token) : noTokens
+    identify(token, from) {
+      const known = cache ? cache.verify(token, from) : noTokens
       return known instanceof Promise ? known.then(({ verdict }) => verdict) : known.verdict
     },
-    identifyTopic(token) {
-      const known = cache ? cache.verify(token) : noTokens
+    identifyTopic(token, from) {
+      const known = cache ? cache.verify(token, from) : noTokens
       return known instanceof Promise ? known.then(({ topic }) => topic) : known.topic
     },
     identifyKey(key) {
@@ -147,11 +163,16 @@ export async function createAuth(
       own?.accounts.start()
     },
     evictFrom: eviction.from,
-    stats: () => ({ verifications: cache?.verifications ?? 0, revocations: revocations.size }),
+    stats: () => ({
+      verifications: cache?.verifications ?? 0,
+      turnedAway: turns.refused,
+      revocations: revocations.size,
+    }),
     async stop() {
       revocations.stop()
       eviction.stop()
       verifier?.stop()
+      turns.stop()
       await keys.stop()
       await own?.accounts.stop()
     },

@@ -66,6 +66,9 @@ export type Audience = 'public' | 'signed-in'
  *   POST /api/auth/request-verification    {}                    → 202; of who is signed in
  *   POST /api/auth/request-reset           {email}               → 202, whoever that is
  *   POST /api/auth/reset                   {token, password}: signs in, and ends all sessions there were
+ *   POST /api/auth/change-email            {password, email}     → 202; a mail goes to the new address, whoever has it
+ *   POST /api/auth/confirm-email           {token}: of that mail; from now on that is the address, the old one is told
+ *   POST /api/auth/delete-account          {password}: sessions and sockets end, and nothing is kept
  *   GET  /api/auth/me                                            → {id, email, role, isVerified, createdAt}
  *
  * Access tokens are JWTs of 15 minutes, as from any issuer: `user.id` in rules is a UUID (refer to it as text), `role`
@@ -84,10 +87,16 @@ export type Audience = 'public' | 'signed-in'
  * without it the answer is 409, because a session has to be given or not. Who did not get that mail signs up again: each
  * mail brings the password that was typed with it, so nobody chooses one for what another verifies.
  *
+ * What your own tables hold of an account that is deleted is yours: remove it in a route of your own before, or when
+ * `deleted` is sent. Its `user.id` never comes again.
+ *
+ * A mail of kind `verify` should say that whoever did not sign up had better leave its link alone: somebody else may have
+ * signed up with the address.
+ *
  * Failed sign-ins count on the address and on the account, by the limit `login` (default `5/15min`) of the app; beyond
  * it a right password is refused as well. That keeps nobody out for good: sessions go on, a reset by mail signs in, and
  * from an address where the account has a session only failures from there count. `sign-up` (`20/h`, by address) and
- * `mail` (`5/h`, by address and by account) are limits, too.
+ * `mail` (`5/h`, by address and by mailbox: whatever dots and `+tags` it is written with) are limits, too.
  *
  * @example
  * import { app, collection } from 'belfry'
@@ -106,10 +115,15 @@ export type Audience = 'public' | 'signed-in'
  *       verify: true,
  *       send: async ({ kind, email, token }, { fetch, env }) => {
  *         const link = `https://notes.example/${kind}#${token ?? ''}`
+ *         const texts: Partial<Record<typeof kind, string>> = {
+ *           exists: 'You have an account already.',
+ *           'email-changed': 'Your account has another address now.',
+ *           deleted: 'Your account is deleted.',
+ *         }
  *         const answer = await fetch('https://mail.example/send', {
  *           method: 'POST',
  *           headers: { authorization: `Bearer ${env.MAIL_KEY}` },
- *           body: JSON.stringify({ to: email, text: kind === 'exists' ? 'You have an account already.' : link }),
+ *           body: JSON.stringify({ to: email, text: texts[kind] ?? link }),
  *         })
  *         if (!answer.ok) throw new Error(`the mail was refused: ${answer.status}`) // it is tried again
  *       },
@@ -141,11 +155,17 @@ export interface AuthOptions {
 }
 
 export interface AccountMessage {
-  /** `verify`: for `/api/auth/verify`, 24 h. `reset`: for `/api/auth/reset`, 1 h. `exists`: somebody tried to sign up. */
-  readonly kind: 'verify' | 'reset' | 'exists'
+  /**
+   * `verify`: for `/api/auth/verify`, 24 h. `reset`: for `/api/auth/reset`, 1 h. `change-email`: to the new address, for
+   * `/api/auth/confirm-email`, 1 h. The others have no token. `exists`: somebody tried to sign up with this address, or
+   * to change to it. `email-changed`: to the old one. `deleted`: the account is gone.
+   */
+  readonly kind: 'verify' | 'reset' | 'exists' | 'change-email' | 'email-changed' | 'deleted'
+  /** Where it goes. */
   readonly email: string
-  /** Good once. Of `exists` there is none. */
+  /** Good once. */
   readonly token: string | undefined
+  /** `email`: of the account, now. */
   readonly user: { readonly id: string; readonly email: string }
 }
 

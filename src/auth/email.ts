@@ -23,3 +23,13 @@ export function canonicalEmail(text: string): string | undefined {
   const email = `${name}@${host}`
   return domain.test(host) && email.length <= lengthMax ? email : undefined
 }
+
+/**
+ * Whose mailbox it may well be, for counting what is sent there: without dots and `+tags`, of which one mailbox has as
+ * many as anybody likes. Two mailboxes may be counted as one, which costs nothing but a wait.
+ */
+export function mailboxOf(email: string): string {
+  const at = email.lastIndexOf('@')
+  const [name = ''] = email.slice(0, at).split('+')
+  return name.replaceAll('.', '') + email.slice(at)
+}

@@ -1,10 +1,12 @@
 /**
- * Closes the sockets and streams of those whose token was revoked: at once, and again for a while, because one may
- * have been identified before and be connected only afterwards (it has ten seconds for its `connect`, and may have to
- * wait for its turn). Close code 3500: the client must not come back with this token.
+ * Closes the sockets and streams of those whose token or API key was revoked: at once, and again for a while, because
+ * one may have been identified before and be connected only afterwards (it has ten seconds for its `connect`, and may
+ * have to wait for its turn). Close code 3500: the client must not come back with it. Who came in by a key is found by
+ * looking at everybody: keys are revoked by hand, and holders of keys are few.
  */
 import { LRUCache } from 'lru-cache'
 import type { Cancel, Clock } from '../lib/clock.ts'
+import type { ApiKeys } from './api-keys.ts'
 import type { Identity } from './auth.ts'
 import { marksOf, type Marks, type Revocation, type Revocations } from './revocations.ts'
 
@@ -13,6 +15,8 @@ export interface Sockets {
   of(user: string): readonly Evictable[]
   /** Of everybody who is connected; may be asked for only when nothing else helps. */
   users(): Iterable<string>
+  /** Who came in by an API key that is wanted, by its id. A copy. */
+  holding(isWanted: (key: string) => boolean): readonly Evictable[]
 }
 
 export interface Evictable {
@@ -40,12 +44,15 @@ const lastsMs = 20_000
 export function createEviction(deps: {
   readonly clock: Clock
   readonly revocations: Pick<Revocations, 'has' | 'onRevoked'>
+  readonly keys: Pick<ApiKeys, 'onRevoked'>
 }): Eviction {
-  const { clock, revocations } = deps
+  const { clock, revocations, keys } = deps
   /** `token <jti>` and `session <sid>` → user. */
   const owners = new LRUCache<string, string>({ max: ownersMax })
   /** User → `clock.tick()` until which nobody of them may connect unseen. */
   const watched = new Map<string, number>()
+  /** API key → the same. */
+  const barred = new Map<string, number>()
   let sockets: Sockets | undefined
   let cancel: Cancel | undefined
 
@@ -57,13 +64,20 @@ export function createEviction(deps: {
     }
   }
 
+  const evictHolders = (): void => {
+    if (barred.size === 0) return
+    for (const socket of sockets?.holding((key) => barred.has(key)) ?? []) socket.end(close)
+  }
+
   const again = (): void => {
     const now = clock.tick()
+    evictHolders()
+    for (const [key, until] of barred) if (now >= until) barred.delete(key)
     for (const [user, until] of watched) {
       evict(user)
       if (now >= until) watched.delete(user)
     }
-    if (watched.size > 0) return
+    if (watched.size + barred.size > 0) return
     cancel?.()
     cancel = undefined
   }
@@ -85,6 +99,13 @@ export function createEviction(deps: {
     if (watched.size > 0) cancel ??= clock.every(againMs, again)
   })
 
+  keys.onRevoked((key) => {
+    if (!sockets) return
+    barred.set(key, clock.tick() + lastsMs)
+    evictHolders()
+    cancel ??= clock.every(againMs, again)
+  })
+
   return {
     seen({ user, token, session }) {
       if (token !== undefined) owners.set(`token ${token}`, user)
@@ -95,6 +116,7 @@ export function createEviction(deps: {
       cancel?.()
       cancel = undefined
       watched.clear()
+      barred.clear()
     },
   }
 }

@@ -4,7 +4,9 @@
  *
  *   password ─ NFKC, 8 to 128 characters ─► line ─► argon2id (19 MiB, 2 passes: 30 ms of a free core) ─► PHC string
  *
- * Limits: at most four at once, 76 MiB of a VM's memory; at most 100 in line, beyond it `unavailable`.
+ * Limits: at most four at once, 76 MiB of a VM's memory; at most 100 in line, beyond it `overloaded`, which fills no log.
+ * Whoever comes from where the account has a session stands in a line of its own, which goes first: a thousand guessers
+ * keep newcomers waiting, not those who come back.
  */
 import { availableParallelism } from 'node:os'
 import { Fault } from '../fault.ts'
@@ -34,24 +36,25 @@ const unitsMax = 4 * passwordLength.most
 const nobodys = `$argon2id$v=19$m=${memoryKiB},t=${passes},p=1$${'A'.repeat(43)}$${'A'.repeat(43)}`
 
 export interface Passwords {
-  /** Faults: `unavailable`. */
+  /** Faults: `overloaded`. */
   hash(password: string): Promise<string>
-  /** `hash` undefined: nobody's, which takes as long. Faults: `unavailable`. */
-  matches(password: string, hash: string | undefined): Promise<boolean>
+  /** `hash` undefined: nobody's, which takes as long. `isKnown`: in the line that goes first. Faults: `overloaded`. */
+  matches(password: string, hash: string | undefined, isKnown?: boolean): Promise<boolean>
   /** Hashes computed so far. */
   readonly count: number
 }
 
 export function createPasswords(): Passwords {
-  const line: (() => void)[] = []
+  const lines = { known: [] as (() => void)[], others: [] as (() => void)[] }
   let running = 0
   let count = 0
 
-  const inLine = async <T>(work: () => Promise<T>): Promise<T> => {
+  const inLine = async <T>(isKnown: boolean, work: () => Promise<T>): Promise<T> => {
     if (running >= atOnce) {
+      const line = isKnown ? lines.known : lines.others
       if (line.length >= waitingMax) {
         const text = 'too many passwords are being checked right now'
-        throw new Fault('unavailable', text, { retryAfterMs })
+        throw new Fault('overloaded', text, { retryAfterMs })
       }
       // Whoever ends hands its place on.
       await new Promise<void>((resolve) => void line.push(resolve))
@@ -60,7 +63,7 @@ export function createPasswords(): Passwords {
       count++
       return await work()
     } finally {
-      const next = line.shift()
+      const next = lines.known.shift() ?? lines.others.shift()
       if (next) next()
       else running--
     }
@@ -68,15 +71,15 @@ export function createPasswords(): Passwords {
 
   return {
     hash: (password) =>
-      inLine(() =>
+      inLine(false, () =>
         Bun.password.hash(password, {
           algorithm: 'argon2id',
           memoryCost: memoryKiB,
           timeCost: passes,
         }),
       ),
-    async matches(password, hash) {
-      const isSame = await inLine(() => Bun.password.verify(password, hash ?? nobodys))
+    async matches(password, hash, isKnown = false) {
+      const isSame = await inLine(isKnown, () => Bun.password.verify(password, hash ?? nobodys))
       return isSame && hash !== undefined
     },
     get count() {

@@ -13,6 +13,7 @@ import type { Cancel, Clock } from '../lib/clock.ts'
 import { detach } from '../lib/service.ts'
 import type { Log } from '../observe/log.ts'
 import { noticesOf, type Notice, type Query, type Store, type Write } from '../store/store.ts'
+import { forgetOver } from './forget.ts'
 
 export interface Revocation {
   readonly kind: 'token' | 'session' | 'user'
@@ -112,8 +113,8 @@ export function createRevocations({ clock, log, store }: RevocationDeps): Revoca
     for (const one of [known.token, known.session]) {
       for (const [id, revocation] of one) if (endOf(revocation) < now) one.delete(id)
     }
-    const sql = 'delete from belfry_revocations where until < ?'
-    await store?.write([{ sql, params: [now] }])
+    if (store)
+      await forgetOver(store, { table: 'belfry_revocations', id: 'id', over: 'until' }, now)
   }
 
   return {

@@ -22,8 +22,16 @@ import { timingSafeEqual } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
 import type { Clock } from '../lib/clock.ts'
 import type { Log } from '../observe/log.ts'
-import { isUnmet, onlyIf, type Query, type RawRow, type Store, type Write } from '../store/store.ts'
+import {
+  onlyIf,
+  writeIfMet,
+  type Query,
+  type RawRow,
+  type Store,
+  type Write,
+} from '../store/store.ts'
 import { sha256 } from './api-keys.ts'
+import { forgetOver } from './forget.ts'
 import { revokeSessions } from './revocations.ts'
 import { accessMs, derivedKey } from './signer.ts'
 import { accountColumns, accountOf, type Account } from './users.ts'
@@ -73,7 +81,7 @@ export interface Sessions {
   end(id: string): Write
   /** Access tokens that are out end, the sessions go on: clients refresh. */
   renewAll(user: string): Write
-  /** What no longer counts, a part of it. */
+  /** What no longer counts. */
   forget(): Promise<void>
 }
 
@@ -138,15 +146,8 @@ export function createSessions({ clock, log, store }: SessionDeps): Sessions {
   }
 
   /** False: the database says otherwise by now. */
-  const writeIf = async (condition: Query, ops: Write): Promise<boolean> => {
-    try {
-      await store.write([onlyIf(condition.sql, condition.params), ...ops])
-      return true
-    } catch (thrown) {
-      if (isUnmet(thrown)) return false
-      throw thrown
-    }
-  }
+  const writeIf = (condition: Query, ops: Write): Promise<boolean> =>
+    writeIfMet(store, [onlyIf(condition.sql, condition.params), ...ops])
 
   const rotate = async (familyHash: string, session: Stored, next: string): Promise<boolean> => {
     const now = clock.now()
@@ -246,16 +247,11 @@ export function createSessions({ clock, log, store }: SessionDeps): Sessions {
       return [...revokeSessions(ids, { atMs, untilMs: atMs + revokedMs }), { sql, params: [user] }]
     },
     async forget() {
-      const over = `select id from belfry_sessions where expires < ? limit ${forgottenAtOnce}`
-      await store.write([
-        { sql: `delete from belfry_sessions where id in (${over})`, params: [clock.now()] },
-      ])
+      const over = { table: 'belfry_sessions', id: 'id', over: 'expires' }
+      await forgetOver(store, over, clock.now())
     },
   }
 }
-
-/** In one statement: other writers wait for it. */
-const forgottenAtOnce = 500
 
 type Found = 'next' | 'before' | 'lost' | 'used' | 'over'
 

@@ -42,14 +42,22 @@ interface Kept {
   revision: number
 }
 
+interface Unknown {
+  readonly token: string
+  readonly version: string
+  readonly from: () => string
+}
+
+const nowhere = (): string => ''
+
 interface Verifying {
   readonly version: string
   readonly outcome: Promise<Verified>
 }
 
 export interface TokenCache {
-  /** Synchronous when known: a hot request makes no promise. Faults: `unavailable`. */
-  verify(token: string): Verified | Promise<Verified>
+  /** Synchronous when known: a hot request makes no promise. `from`: the address. Faults: `unavailable`, `overloaded`. */
+  verify(token: string, from?: () => string): Verified | Promise<Verified>
   readonly verifications: number
 }
 
@@ -81,11 +89,11 @@ export function createTokenCache(
     return kept.verified
   }
 
-  const verifyNow = async (key: string, token: string, version: string): Promise<Verified> => {
+  const verifyNow = async (key: string, { token, version, from }: Unknown): Promise<Verified> => {
     try {
       verifications++
       const now = clock.now()
-      const verified = await verifier.verify(token, now)
+      const verified = await verifier.verify(token, now, from)
       // What keys were looked for meanwhile is in its own version: the next one verifies again.
       if (!isGood(verified)) return keepBad(key, keptOf(verified, version, now))
       // Looked for now, not when it began: it may have been revoked meanwhile.
@@ -117,7 +125,7 @@ export function createTokenCache(
   }
 
   return {
-    verify(token) {
+    verify(token, from = nowhere) {
       if (token.length > tokenLengthMax) return malformed
       const { version } = verifier
       const key = Bun.SHA256.hash(token, 'base64')
@@ -129,10 +137,10 @@ export function createTokenCache(
       if (!isCanonical(token)) return malformed
       if (verifying.size >= verifyingMax) {
         return Promise.reject(
-          new Fault('unavailable', 'too many tokens are being verified', { retryAfterMs: 1_000 }),
+          new Fault('overloaded', 'too many tokens are being verified', { retryAfterMs: 1_000 }),
         )
       }
-      const outcome = verifyNow(key, token, version)
+      const outcome = verifyNow(key, { token, version, from })
       verifying.set(key, { version, outcome })
       return outcome
     },

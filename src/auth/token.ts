@@ -3,7 +3,7 @@
  * claims here. What makes a token good is decided in this file; how rarely that is asked, in token-cache.ts.
  *
  *   canonical? ─► header and claims parsed, no name twice ─► typ ─► `iss` names the source ─► its key ─►
- *   signature ─► exp, nbf, iat, iss, aud ─► user or topic
+ *   its turn (`turns.ts`) ─► signature ─► exp, nbf, iat, iss, aud ─► user or topic
  *
  * A header is never followed: `jku`, `jwk`, `x5u` and `x5c` are not read, `crit` is refused whatever it names.
  */
@@ -14,6 +14,7 @@ import type { User } from './declare.ts'
 import type { TopicVerdict, Verdict } from './auth.ts'
 import { marksOf, type Marks } from './revocations.ts'
 import { fixedKeys, openJwks, type JwksDeps, type KeySource } from './jwks.ts'
+import type { Turns } from './turns.ts'
 import { algorithmsKnown, pemKey, pickKey, secretBytes, secretKey, type Picked } from './keys.ts'
 
 export interface TokenConfig {
@@ -63,8 +64,8 @@ export interface Verified {
 export interface Verifier {
   /** Of the configuration and of the keys: what was verified under another one has to be verified again. */
   readonly version: string
-  /** Faults: `unavailable` while there are no keys. */
-  verify(token: string, nowMs: number): Promise<Verified>
+  /** `from`: the address it comes from. Faults: `unavailable` while there are no keys, `overloaded`. */
+  verify(token: string, nowMs: number, from: () => string): Promise<Verified>
   stop(): void
 }
 
@@ -74,9 +75,13 @@ export interface Source {
   readonly from: KeySource
 }
 
+export interface VerifierDeps extends JwksDeps {
+  readonly turns: Pick<Turns, 'run'>
+}
+
 /** `own`: asked before those of the configuration. Undefined without any key. Faults: `invalid` for what cannot be used, naming its variable. */
 export async function createVerifier(
-  deps: JwksDeps,
+  deps: VerifierDeps,
   config: TokenConfig,
   own?: Source,
 ): Promise<Verifier | undefined> {
@@ -97,7 +102,7 @@ export async function createVerifier(
     throw new Fault('unavailable', "the issuer's keys cannot be had right now", { retryAfterMs })
   }
 
-  const verify = async (token: string, nowMs: number): Promise<Verified> => {
+  const verify: Verifier['verify'] = async (token, nowMs, from) => {
     const parsed = parse(token)
     if (!parsed) return neither('the token is malformed')
     const { header, claims } = parsed
@@ -109,7 +114,8 @@ export async function createVerifier(
     if (!source) return neither('unexpected "iss" claim value')
     const picked = await pick(source, header)
     if (typeof picked === 'string') return neither('no key for this token (alg, kid)')
-    if (!(await isSigned(token, picked))) return neither('signature verification failed')
+    const isGenuine = await deps.turns.run(from, () => isSigned(token, picked))
+    if (!isGenuine) return neither('signature verification failed')
     return judge(claims, { nowMs, toleranceMs, audiences, check: config.claims })
   }
 

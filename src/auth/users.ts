@@ -68,6 +68,18 @@ export function createUsers({
   }
 }
 
+export function freshAccount(email: string, now: number, more: Partial<Account> = {}): Account {
+  return {
+    id: Bun.randomUUIDv7('hex', now),
+    email,
+    role: undefined,
+    createdMs: now,
+    verifiedMs: undefined,
+    disabledMs: undefined,
+    ...more,
+  }
+}
+
 export function insertUser(
   { id, email, role, createdMs, verifiedMs }: Account,
   password: string,

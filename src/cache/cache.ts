@@ -435,7 +435,10 @@ export function createCache(deps: CacheDeps, options: CacheOptions = {}): Cache 
       validity.apply(seq, changed, change)
       hot.look()
     },
-    jump: (seq) => validity.raise(seq),
+    jump(seq) {
+      validity.raise(seq)
+      hot.look()
+    },
     stop: () => hot.stop(),
     hottest: (max) => [...tier.keys()].slice(0, max),
     stats() {

@@ -106,7 +106,10 @@ export interface Page<T> {
   readonly count?: number
 }
 
-/** What `live` publishes: the row after it was made or changed, or as it was when it went. */
+/**
+ * What `live` publishes: the row after it was made or changed, or as it was when it went. Of one that is there and may
+ * no longer be read here, `remove` has the key alone.
+ */
 export interface Change<Collection extends string, T> {
   readonly collection: Collection
   readonly op: 'create' | 'update' | 'remove'

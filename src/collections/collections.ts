@@ -117,6 +117,11 @@ export interface LiveEvent {
   readonly id: string
   readonly row: RowData
   readonly seq: number
+  /**
+   * What of the row was otherwise before, where that may decide who saw it: told to nobody. Last, and never empty: by
+   * its end the text is known to have it.
+   */
+  readonly was?: RowData
 }
 
 export interface Collections extends Writes {
@@ -238,19 +243,38 @@ export function createCollections(
   const read = (plan: CollectionPlan, user: User | null, id: string, search = ''): Answer =>
     readOne(plan, user, rowOf(plan, id), search)
 
-  const publish = (plan: CollectionPlan, change: Change, row: RowData): void => {
-    const named = plan.live?.(row as never) ?? []
-    const heard = typeof named === 'string' ? [named] : named
-    if (heard.length === 0) return
-    // In this order: by its beginning the text is known again (views.ts).
-    const event: LiveEvent = {
-      collection: plan.path,
-      op: change.op,
-      id: idOf(plan.key, plan.keyProperties, row),
-      row: published(plan, row),
-      seq: change.seq,
+  const publish = (plan: CollectionPlan, change: Change): void => {
+    const row = decodeRow(plan.columns, change.row)
+    const heard = topicsOf(plan, row)
+    // First: who hears both topics has it in the end.
+    if (change.was) leave(plan, change, decodeRow(plan.columns, change.was), heard)
+    if (heard.size === 0) return
+    const event = eventOf(plan, change, row)
+    const was = wasOf(plan, change)
+    for (const topic of heard) tell(topic, event, was)
+  }
+
+  /** Where it was, and is no more, it is gone. */
+  const leave = (
+    plan: CollectionPlan,
+    change: Change,
+    before: RowData,
+    heard: ReadonlySet<string>,
+  ): void => {
+    const left = topicsOf(plan, before).difference(heard)
+    if (left.size === 0) return
+    const event = eventOf(plan, { ...change, op: 'remove' }, before)
+    for (const topic of left) topics.publish(topic, event)
+  }
+
+  /** Who can no longer see a row hears that; of one that is too large for it, as of any other change, nothing. */
+  const tell = (topic: string, event: LiveEvent, was: RowData | undefined): void => {
+    try {
+      topics.publish(topic, was ? { ...event, was } : event)
+    } catch (thrown) {
+      if (!was || !(thrown instanceof Fault) || thrown.code !== 'too_large') throw thrown
+      topics.publish(topic, event)
     }
-    for (const topic of heard) topics.publish(topic, event)
   }
 
   return {
@@ -273,7 +297,7 @@ export function createCollections(
     changed(change) {
       for (const plan of byTable.get(change.table) ?? []) {
         try {
-          publish(plan, change, decodeRow(plan.columns, change.row))
+          publish(plan, change)
         } catch (error) {
           log.error('collections.live_failed', { collection: plan.path, seq: change.seq, error })
         }
@@ -281,6 +305,26 @@ export function createCollections(
     },
     ...createWrites({ store, notFound }),
   }
+}
+
+function topicsOf({ live }: CollectionPlan, row: RowData): Set<string> {
+  const named = live?.(row as never) ?? []
+  return new Set(typeof named === 'string' ? [named] : named)
+}
+
+/** In this order: by its beginning the text is known again (views.ts). */
+function eventOf(plan: CollectionPlan, { op, seq }: Change, row: RowData): LiveEvent {
+  const id = idOf(plan.key, plan.keyProperties, row)
+  return { collection: plan.path, op, id, row: published(plan, row), seq }
+}
+
+/** What changed of the row, if its rule may look at that. */
+function wasOf({ columns, rules }: CollectionPlan, { row, was }: Change): RowData | undefined {
+  if (!was || typeof rules.read !== 'function') return undefined
+  const before = decodeRow(columns, was)
+  const changed = [...columns.keys()].filter((_, at) => was[at] !== row[at])
+  if (changed.length === 0) return undefined
+  return Object.fromEntries(changed.map((property) => [property, before[property]]))
 }
 
 /** What a text means to a collection, remembered: a hit then parses nothing. Forgotten all at once beyond `max`. */

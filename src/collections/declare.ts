@@ -115,12 +115,15 @@ export interface CollectionOptions<
   readonly orders?: Readonly<Record<OrderName, Order | readonly Order[]>>
   /**
    * The topic (or topics) on which a change of this row is published, or null for none. Publication data:
-   * `{ collection, op: 'create' | 'update' | 'remove', id, row, seq }`.
+   * `{ collection, op: 'create' | 'update' | 'remove', id, row, seq }`. Where a row was and no longer is after a change,
+   * that is `remove`, with the row as it was.
    * A topic's `subscribe` rule decides who hears it, and this collection's `read` and `hide`, asked when the change
    * goes out, what of it: each hearer is told of the rows that he may read, as he may see them; also from history.
    * They are asked once for all hearers who have the same in those fields of `user` that the rules look at. Where
    * that is `id`, each user costs 2 µs of each publication: beyond some thousands, give each its topic
-   * (`` (row) => `tickets:${row.owner}` ``). A row that leaves what one may read is not announced to him.
+   * (`` (row) => `tickets:${row.owner}` ``). Who may no longer read a row after a change is told `remove`, with the
+   * key alone in `row`. Neither is told if the same change replaced a text of more than 256 characters, and where the
+   * topic conflates, a later change may take its place.
    */
   readonly live?: (row: Row<T>) => Live | readonly Live[] | null | undefined
 
@@ -316,7 +319,7 @@ export interface Load<Tables extends SQLiteTable = never> {
   ): Promise<RowOf<Tables, C>[]>
 }
 
-/** Of a cached value: parts joined by `:`; as text it may not hold input (`a:${x}` with `x` of a client). */
+/** Of a cached value: parts joined by `:`. What a client sent is a part of a list (`['a', x]`), and never of a text. */
 export type CacheKey = string | readonly (string | number)[]
 
 /** Who may be given the value: everybody, one user (all visitors together, for null), or one tenant. */

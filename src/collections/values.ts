@@ -8,6 +8,7 @@
  *
  * Invariant: what one scope may see never answers another: the scope is part of the key.
  */
+import { createHash } from 'node:crypto'
 import { is } from 'drizzle-orm'
 import { getTableConfig, SQLiteTable } from 'drizzle-orm/sqlite-core'
 import type { User } from '../auth/declare.ts'
@@ -18,9 +19,9 @@ import type { Log } from '../observe/log.ts'
 import { tableTag } from '../store/store.ts'
 import type { CacheKey, CacheScope, CacheTag, RouteCache } from './declare.ts'
 
-/** Parts of a key, and what they may take together. */
+/** Of a key: 1,024 characters together. */
 const keyPartsMax = 16
-const keyLengthMax = 1_024
+const partLengthMax = 63
 
 /** Of one entry, and of one invalidation. */
 const tagsMax = 64
@@ -109,16 +110,29 @@ function encoded(value: unknown): Uint8Array | undefined {
   return text === undefined ? undefined : encoder.encode(text)
 }
 
-/** An app file is not always type-checked: what is no text and no number would be one key for all of its kind. */
+/**
+ * A text is the app's own: each of its parts is there. Parts in a list may be what a client sent, whatever that is. An
+ * app file is not always type-checked: what is no text and no number would be one key for all of its kind.
+ */
 function partsOf(key: CacheKey): string[] {
   const given: readonly unknown[] = typeof key === 'string' ? key.split(':') : key
-  const isPlain = given.every((one) => typeof one === 'string' || typeof one === 'number')
-  const parts = given.map((one) => encodeURIComponent(String(one)))
-  const isGood = isPlain && parts.length > 0 && parts.every((one) => one !== '' && one !== '*')
-  const isShort = parts.length <= keyPartsMax && parts.join(':').length <= keyLengthMax
-  if (isGood && isShort) return parts
-  const text = `must be 1 to ${keyPartsMax} texts or numbers, none empty, and ${keyLengthMax} characters at most`
-  throw new Fault('internal', `a cache key ${text}`)
+  const isPart = (one: unknown): one is string | number =>
+    typeof key === 'string'
+      ? one !== '' && one !== '*'
+      : typeof one === 'string' || typeof one === 'number'
+  if (given.length > 0 && given.length <= keyPartsMax && given.every(isPart))
+    return given.map(partOf)
+  throw new Fault('internal', `a cache key must be 1 to ${keyPartsMax} texts or numbers`)
+}
+
+/** No two are one, and `*` is none. A long one goes by its hash, as does what is no Unicode. */
+function partOf(one: string | number): string {
+  const text = String(one)
+  if (text.length <= partLengthMax && text.isWellFormed()) {
+    const part = encodeURIComponent(text).replaceAll('*', '%2A')
+    if (part.length <= partLengthMax) return part
+  }
+  return `#${createHash('sha256').update(text, 'utf16le').digest('base64url')}`
 }
 
 /** One object for all who ask: frozen, so that none of them changes what the others see. */

@@ -2,7 +2,8 @@
  * Live events as each hearer may have them: of a row, what reading it would give. Asked when a publication goes out,
  * and again when somebody reads it from a history, so that what is kept obeys the rules of that moment.
  *
- *   text ─► whose row? ─► lens of a user: rules asked once ─► the text, or without what is hidden, or nothing
+ *   text ─► whose row? ─► lens of a user: rules asked once ─► the text, or without what is hidden, or nothing;
+ *                         or that it is gone: of a row that he saw before the change, and no longer does
  *
  * Invariants: in doubt nothing is shown: a rule that throws, a row that cannot be read, a row of a collection that is
  * not declared (any more). A rule is asked about a user once for all who have the same in the fields that it has been
@@ -12,7 +13,7 @@ import type { SQLiteColumn } from 'drizzle-orm/sqlite-core'
 import type { User } from '../auth/declare.ts'
 import type { Log } from '../observe/log.ts'
 import type { CollectionPlan } from './collections.ts'
-import type { RowData } from './columns.ts'
+import type { Columns, RowData } from './columns.ts'
 import { hiddenFrom, shown, type Hidden } from './hide.ts'
 import { readScopeOrNever } from './rules.ts'
 import { matches, type Where } from './where.ts'
@@ -41,6 +42,12 @@ export interface Views {
 const head = '{"collection":"'
 const wholeHead = /^\{"collection":"([^"\\]*)","op":"(?:create|update|remove)","id":"/
 
+/** More of a user than this counts as all of it: whoever looks at ever new fields must come to an end. */
+const fieldsMax = 64
+
+/** A text with `was` ends in two objects, any other in a number and one. */
+const hasWas = (text: string): boolean => text.endsWith('}}')
+
 /** Texts remembered as rows, of each collection: many hear the same, now and when they come back. */
 const parsedMax = 64
 
@@ -57,12 +64,14 @@ export function createViews(plans: readonly CollectionPlan[], log: Pick<Log, 'er
     of(text) {
       const view = viewOf(text)
       if (view === null) return undeclared
-      return view?.isForAll === true && !view.mayHoldHidden(text) ? undefined : view
+      return view?.isForAll === true && !view.mayHoldHidden(text) && !hasWas(text)
+        ? undefined
+        : view
     },
     whole(text) {
       const view = viewOf(text)
       if (view === null) return undefined
-      return view?.mayHoldHidden(text) === true ? view.whole(text) : text
+      return view && (view.mayHoldHidden(text) || hasWas(text)) ? view.whole(text) : text
     },
   }
 }
@@ -86,6 +95,10 @@ interface Parsed {
   readonly row: RowData
   /** A column is not there, or null that cannot be: JSON has no endless numbers. Then no condition is sure. */
   readonly isDoubtful: boolean
+  /** As it was, if that is told and sure. */
+  readonly before: RowData | undefined
+  /** For whom it was there before. */
+  gone: string | undefined
   /** By what is left out. */
   readonly texts: Map<string, string>
 }
@@ -158,31 +171,43 @@ class RowView implements View {
   }
 
   #see(text: string, scope: Where, hidden: Hidden): string | undefined {
-    if (scope.kind === 'always' && hidden.length === 0) return text
+    if (scope.kind === 'always' && hidden.length === 0 && !hasWas(text)) return text
     try {
       const parsed = this.#parse(text)
       // No condition is asked of what holds for all.
       if (!parsed || (parsed.isDoubtful && scope.kind !== 'always')) return undefined
       const { row, isDoubtful, wire, event, texts } = parsed
-      if (scope.kind !== 'always' && !matches(scope, row)) return undefined
+      if (scope.kind !== 'always' && !matches(scope, row)) return this.#gone(parsed, scope)
       const missing: string[] = []
       for (const [property, unless] of hidden) {
         const isSeen = unless.kind !== 'never' && !isDoubtful && matches(unless, row)
         if (!isSeen && property in wire) missing.push(property)
       }
-      if (missing.length === 0) return text
+      if (missing.length === 0 && event['was'] === undefined) return text
       const key = missing.join(' ')
       let without = texts.get(key)
       if (without === undefined) {
         const shown = { ...wire }
         for (const property of missing) delete shown[property]
-        texts.set(key, (without = JSON.stringify({ ...event, row: shown })))
+        texts.set(key, (without = JSON.stringify({ ...event, row: shown, was: undefined })))
       }
       return without
     } catch (error) {
       this.#report(error)
       return undefined
     }
+  }
+
+  /** For whom it is: the key, and nothing of what the row is now. */
+  #gone(parsed: Parsed, scope: Where): string | undefined {
+    const { before, event, wire } = parsed
+    if (!before || !matches(scope, before)) return undefined
+    if (parsed.gone === undefined) {
+      const keys = this.#plan.keyProperties.map((property) => [property, wire[property]])
+      const row: unknown = Object.fromEntries(keys)
+      parsed.gone = JSON.stringify({ ...event, op: 'remove', row, was: undefined })
+    }
+    return parsed.gone
   }
 
   #parse(text: string): Parsed | undefined {
@@ -194,9 +219,10 @@ class RowView implements View {
   }
 
   #note(field: string | symbol): void {
-    if (typeof field !== 'string' || this.#fields.has(field)) return
+    if (this.#looksAtAll || typeof field !== 'string' || this.#fields.has(field)) return
     this.#fields.add(field)
-    this.version++
+    if (this.#fields.size > fieldsMax) this.#noteAll()
+    else this.version++
   }
 
   #noteAll(): void {
@@ -217,6 +243,13 @@ function parse({ columns }: CollectionPlan, text: string): Parsed | undefined {
   const event: unknown = JSON.parse(text)
   if (!isRecord(event) || !isRecord(event['row'])) return undefined
   const wire = event['row']
+  const { row, isDoubtful } = rowOf(columns, wire)
+  const was = isRecord(event['was']) ? rowOf(columns, { ...wire, ...event['was'] }) : undefined
+  const before = was && !was.isDoubtful ? was.row : undefined
+  return { event, wire, row, isDoubtful, before, gone: undefined, texts: new Map() }
+}
+
+function rowOf(columns: Columns, wire: Parsed['wire']): Pick<Parsed, 'row' | 'isDoubtful'> {
   const row: Record<string, unknown> = {}
   let isDoubtful = false
   for (const [property, column] of columns) {
@@ -224,7 +257,7 @@ function parse({ columns }: CollectionPlan, text: string): Parsed | undefined {
     row[property] = value === null ? null : valueOf(column, value)
     if (value === null && (column.notNull || wire[property] === undefined)) isDoubtful = true
   }
-  return { event, wire, row, isDoubtful, texts: new Map() }
+  return { row, isDoubtful }
 }
 
 function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {

@@ -3,7 +3,7 @@
  * before anybody asks. Public answers only: what a user may see is not known before the user comes.
  *
  *   start ─► declared reads (at most 2 s are waited for) ─► hot ones of last time, a few a second
- *   reads ─► one in 64 noted ─► the hottest 500, kept in the database each minute and at stop
+ *   reads ─► one in 61 noted ─► the hottest 500, kept in the database each minute and at stop
  *
  * Limits: a few loads at a time, and a bounded number; readiness waits for no more than `waitMsMax`.
  */
@@ -25,8 +25,11 @@ const pauseMs = 10
 /** Kept of what was hot. */
 const hotMax = 500
 
-/** One read in so many is noted: a note costs more than a hit, and makes a text. A power of two. */
-const noteEvery = 64
+/**
+ * One read in so many is noted: a note costs more than a hit, and makes a text. A prime: of pages that ask for the same
+ * few in turn, each has its turn.
+ */
+const noteEvery = 61
 
 /** A longer question is not worth keeping. */
 const notedLengthMax = 512
@@ -64,9 +67,12 @@ export function noting(collections: Collections): {
   readonly noted: Noted
 } {
   const counts = new Map<string, number>()
-  let reads = 0
-  const isNoted = ({ rules }: CollectionPlan): boolean =>
-    (++reads & (noteEvery - 1)) === 0 && rules.read === 'public'
+  let left = noteEvery
+  const isNoted = ({ rules }: CollectionPlan): boolean => {
+    if (--left > 0) return false
+    left = noteEvery
+    return rules.read === 'public'
+  }
   const note = (read: HotRead): void => {
     const key = JSON.stringify(read)
     if (key.length > notedLengthMax) return

@@ -130,6 +130,21 @@ export function createAccountDoors({
       })
       return granted(visit, 200, await accounts.reset(reset))
     }),
+    post('change-email', ['password', 'email'], async (fields, asked, visit) => {
+      const holder = holderOf(visit)
+      await accounts.changeEmail(holder, entering(fields, asked))
+      return answer(visit, 202, {})
+    }),
+    post('confirm-email', ['token'], async (fields, _, visit) => {
+      await accounts.confirmEmail(fields.done(textOf(fields, 'token')))
+      return answer(visit, 204)
+    }),
+    post('delete-account', ['password'], async (fields, asked, visit) => {
+      const holder = holderOf(visit)
+      const password = fields.done(textOf(fields, 'password'))
+      await accounts.remove(holder, { password, address: addressOf(asked) })
+      return answer(visit, 204)
+    }),
     {
       method: 'GET',
       path: '/api/auth/me',

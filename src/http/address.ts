@@ -50,6 +50,9 @@ function addRange(list: BlockList, range: string): void {
   list.addSubnet(address, bits === undefined ? most : Number(bits), version === 6 ? 'ipv6' : 'ipv4')
 }
 
+/** `::ffff:192.0.2.1`, and its other spellings, of which what passes it on may choose any. */
+const mapped = /^[0:]+:ffff:(?:(\d+\.\d+\.\d+\.\d+)|([0-9a-f]{1,4}):([0-9a-f]{1,4}))$/i
+
 /** Without a port, brackets or a zone; an IPv4 address in IPv6's clothes as itself. */
 function plain(text: string): string {
   const bare =
@@ -57,7 +60,10 @@ function plain(text: string): string {
     /^(\d+\.\d+\.\d+\.\d+):\d+$/.exec(text)?.[1] ??
     text
   const zoneless = bare.includes('%') ? bare.slice(0, bare.indexOf('%')) : bare
-  return /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(zoneless)?.[1] ?? zoneless
+  const [, dotted, high, low] = mapped.exec(zoneless) ?? []
+  if (high === undefined || low === undefined) return dotted ?? zoneless
+  const bits = [high, low].map((group) => Number.parseInt(group, 16))
+  return bits.flatMap((two) => [two >> 8, two & 255]).join('.')
 }
 
 /** An IPv4 address, or the network of an IPv6 one: `2001:db8:0:1::/64`. */

@@ -7,7 +7,7 @@
  * for what is refused then.
  *
  * Whoever shows credentials that are refused too often is not looked at for a while, so that a flood of forged tokens
- * costs no signatures.
+ * costs no signatures; from however many addresses it comes, `auth` bounds what it may cost in all.
  *
  * Doors answer or throw; here a throw becomes a problem, and what nobody expected is logged with the
  * request id and never shown. Synchronous all the way when the door is: a cached read makes no promise.
@@ -187,7 +187,7 @@ export function createGate(deps: GateDeps): Gate {
         const decision = credentials.blocked(addressOf(request))
         if (decision) throw tooMany(decision)
       }
-      const verdict = identify(auth, request)
+      const verdict = identify(auth, request, addressOf)
       if (verdict instanceof Promise || !verdict.ok) {
         return proceedOnce(verdict, entry, request, visit, door)
       }
@@ -241,14 +241,18 @@ type Refusal = Extract<Verdict, { readonly ok: false }>
 
 const visitor: Verdict = { ok: true, identity: anonymous }
 
-function identify(auth: Auth, request: Request): Verdict | Promise<Verdict> {
+function identify(
+  auth: Auth,
+  request: Request,
+  addressOf: GateDeps['addressOf'],
+): Verdict | Promise<Verdict> {
   const caller = callerOf(request)
   if (caller) return { ok: true, identity: caller.identity }
   const { headers } = request
   const authorization = headers.get('authorization')
   if (authorization !== null) {
     const token = tokenIn(authorization)
-    if (token !== undefined) return auth.identify(token)
+    if (token !== undefined) return auth.identify(token, () => addressOf(request))
     return { ok: false, reason: 'invalid', message: 'authorization must be: Bearer <token>' }
   }
   const key = headers.get('x-api-key')

@@ -248,9 +248,17 @@ export function createHttp(deps: HttpDeps, options: HttpOptions): Fetch {
     if (!methods.includes('ALL')) route('ALL', path, (request) => enter(request))
   }
   on('ALL', '/*', file, 'normal')
-  const router: Fetch = (request) => routes.fetch(request)
+  const router: Fetch = (request) =>
+    request.method === 'HEAD' ? withoutLength(routes.fetch(request)) : routes.fetch(request)
   // With origins configured Elysia adds their headers to each answer, so each goes through it.
   return options.corsOrigins.length > 0 ? router : lane.before(router)
+}
+
+/** Of a 304's head Elysia says 0, which would be the length of what was not sent (RFC 9110 §8.6). */
+async function withoutLength(head: Response | Promise<Response>): Promise<Response> {
+  const response = await head
+  if (response.status === 304) response.headers.delete('content-length')
+  return response
 }
 
 function routePolicies(

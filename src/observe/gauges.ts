@@ -72,6 +72,7 @@ function roomGauges({ store, cache, realtime, auth }: GaugeRooms): Record<string
     belfry_connects_waiting: live.waiting,
     belfry_slow_readers_total: live.slow,
     belfry_token_verifications_total: auth.stats().verifications,
+    belfry_tokens_turned_away_total: auth.stats().turnedAway,
     belfry_revocations: auth.stats().revocations,
   }
 }

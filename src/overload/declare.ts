@@ -3,7 +3,8 @@
  * a collection, and in the options of a route, a group or a guard. Default `'normal'`.
  *
  * - `'low'`: what nobody misses for a while: reports, exports, recommendations. The first to get 503 with `Retry-After`,
- *   all of it if need be; switched off in an emergency (`belfry mode emergency`).
+ *   all of it if need be, and at once while what came before it takes 20 ms or more; switched off in an emergency
+ *   (`belfry mode emergency`).
  * - `'normal'`: as much of it as is left. What the cache has is always given.
  * - `'high'`: what the app is for: buying, signing in, live prices. The last that is refused.
  *

@@ -11,10 +11,14 @@
  * there is no queue, and nothing to be won by refusing. While refusing, the queue is what those who came will take of the
  * loop, at what one takes on average (`turns.ts`): known at once, and not only after the turn.
  *
+ * Low ones do not wait for that: a line of 20 ms, for the loop or for readers, is longer than any of them stands in. What
+ * comes in the 100 ms until a stage is as much as is let in for seconds after, and would be the latest of all. That low
+ * ones are refused so for 100 ms is an overload, too.
+ *
  * Refusing helps where a request costs much more than its refusal (20 µs, nearly all of it Bun's and the kernel's); what
  * the cache has costs no more, and is refused only for its priority and a late turn.
  *
- * Invariants: in stage 0 and 1 nothing is refused, and a request costs 30 ns; what a write made old is
+ * Invariants: in stage 0 and 1 nothing but low ones in a long line is refused, and a request costs 30 ns; what a write made old is
  * not served in any stage; health, metrics and administration are always answered; a stage takes 100 ms to come and 3 s
  * to go. By hand: a mode is the least stage, or none at all (`normal`); it is told to all nodes, and survives a restart.
  *
@@ -72,7 +76,7 @@ export interface OverloadStatus extends Said {
 }
 
 export interface Overload {
-  /** False: nothing is refused, and nobody need ask. */
+  /** False: nothing is refused, and nobody need ask. Looked at after `begin`. */
   readonly isShedding: boolean
   /** TTLs are so much longer where something stale may be served, and feeds so much slower: 1, 2 or 4. */
   readonly factor: number
@@ -111,6 +115,18 @@ const memoryEveryMs = 1_000
 
 const factors = [1, 2, 4, 4] as const
 
+/** As `turnLimitsMs` says, ten times what is usual. */
+const lowLineMsMax = 20
+
+/**
+ * So long a turn must have been. What those in line will take is an estimate, and too high where the loop works for
+ * something else.
+ */
+const lineTurnMsMin = 10
+
+/** A look takes 10 µs. */
+const lineLookEveryMs = 1
+
 /**
  * Of the last request of a turn. 20 ms: whoever asks waits for some 40, ten times what is usual. 250 ms while refusing:
  * even refusals are more than can be done.
@@ -130,6 +146,9 @@ const memoryLimits = [0.8, 0.88, 0.95] as const
 
 /** The room for the last ones is for those who come back. Beyond all of it, each is refused anyway. */
 const connectionLimits = [0.9, Infinity, Infinity] as const
+
+/** Any at all. */
+const lineLimits = [1, 1, Infinity] as const
 
 /** Of a limit, what is calm again. Memory that is given back shows late, and in part. */
 const release = { wait: 0.5, share: 0.97 } as const
@@ -151,6 +170,12 @@ export function createOverload(deps: OverloadDeps, initial: Mode = 'auto'): Over
   /** When somebody came, or something rose. */
   let busyAt = clock.tick()
   let isResting = false
+  /** Longer than low ones stand in, in this turn or the last one. */
+  let isLineLong = false
+  /** In this turn: at its longest, and how many were refused for it. */
+  let lineMs = 0
+  let lineRefused = 0
+  let lineLookAt = -Infinity
   let memoryAt = -Infinity
   let memory = 0
 
@@ -166,6 +191,7 @@ export function createOverload(deps: OverloadDeps, initial: Mode = 'auto'): Over
       signal('writes', deps.writesWaitMs(), writesLimitsMs, release.wait),
       signal('memory', memory, memoryLimits, release.share),
       signal('connections', deps.connectionShare(), connectionLimits, release.share),
+      signal('line', lineRefused, lineLimits, release.wait),
     ]
   }
 
@@ -194,11 +220,23 @@ export function createOverload(deps: OverloadDeps, initial: Mode = 'auto'): Over
     if (cancel && isShedding !== wasShedding) start()
   }
 
+  const lookAtLine = (turn: Turn): void => {
+    const isTurnLong = turn.waitMs >= lineTurnMsMin * Math.sqrt(turns.grain)
+    isLineLong = said.mode !== 'normal' && isTurnLong && lineMs > lowLineMsMax
+  }
+
+  const lookAtLineEarly = (now: number): void => {
+    lineLookAt = now + lineLookEveryMs
+    if (said.mode !== 'normal' && !isShedding && !isLineLong) lookAtLine(turns.turn(now))
+  }
+
   const beat = (): void => {
     const now = clock.tick()
     const before = turns.beatAt
     const turn = turns.beat(now, beatMs)
     if (!turn) return
+    lookAtLine(turn)
+    if (said.mode !== 'normal' && deps.readsWaitMs() > lowLineMsMax) isLineLong = true
     if (now - memoryAt >= memoryEveryMs) {
       memoryAt = now
       memory = deps.memoryShare()
@@ -212,6 +250,7 @@ export function createOverload(deps: OverloadDeps, initial: Mode = 'auto'): Over
     stages.look(signalsOf(turn, betterOf(...turns.last)), { now, since: before, isStrained })
     if ((stages.stage >= 2 && stages.isHeld) || least[said.mode] >= 2) shares.hurt(now)
     settle(now)
+    lineMs = lineRefused = 0
     ripeAt = stages.stage < 2 ? stages.ripeAt : Infinity
     if (stages.stage > 0 || ripeAt < Infinity) busyAt = now
     const rests = now - busyAt >= restAfterMs
@@ -242,6 +281,7 @@ export function createOverload(deps: OverloadDeps, initial: Mode = 'auto'): Over
     if (next.mode !== said.mode) log.warn('overload.mode', { ...next, was: said.mode })
     const wasIdle = said.mode === 'normal'
     said = next
+    isLineLong = false
     if (cancel && wasIdle !== (next.mode === 'normal')) start()
     settle(clock.tick())
   }
@@ -261,7 +301,7 @@ export function createOverload(deps: OverloadDeps, initial: Mode = 'auto'): Over
 
   return {
     get isShedding() {
-      return isShedding
+      return isShedding || isLineLong
     },
     get factor() {
       return factors[stage]
@@ -274,6 +314,8 @@ export function createOverload(deps: OverloadDeps, initial: Mode = 'auto'): Over
       if (isResting) wake()
       turns.begin(now)
       if (now >= ripeAt) lookEarly(now)
+      lineMs = Math.max(lineMs, turns.backlogMs() / turns.grain)
+      if (lineMs > lowLineMsMax && now >= lineLookAt) lookAtLineEarly(now)
     },
     end: turns.end,
     admits(kind, queue, now) {
@@ -282,8 +324,13 @@ export function createOverload(deps: OverloadDeps, initial: Mode = 'auto'): Over
         refusedConnections++
         return false
       }
+      if (!isShedding) {
+        if (kind !== 'low' || !isLineLong) return true
+        lineRefused++
+      }
       // By hand there need not be a queue.
-      const waitMs = stages.stage >= 2 ? turns.backlogMs() / turns.grain : 0
+      const queueMs = stages.stage >= 2 ? turns.backlogMs() / turns.grain : 0
+      const waitMs = isShedding ? queueMs : Infinity
       const isIn =
         shares.admits(kind, waitMs, now) &&
         (queue !== 'writes' || shares.awaits(kind, queue, deps.writesWaitMs()))
@@ -352,6 +399,7 @@ const units = {
   writes: 'writesWaitMs',
   memory: 'memoryShare',
   connections: 'connectionShare',
+  line: 'lineRefused',
 } as const
 
 function signal(

@@ -52,7 +52,7 @@ export function createDurableBroker(
       match.plan.persist ? durable.ready(match, since) : base.ready(match, since),
     publish(match, encoded, once) {
       if (!match.plan.persist) return base.publish(match, encoded, once)
-      const outcome = durable.publish(match, encoded)
+      const outcome = durable.publish(match, encoded, once)
       if (!redis) return outcome
       return outcome.then((position) => {
         redis.publish(channel, `${position.epoch} ${position.offset} ${match.name}`)
@@ -60,7 +60,6 @@ export function createDurableBroker(
       })
     },
     forget: (match) => (match.plan.persist ? durable.forget(match) : base.forget(match)),
-    followed: base.followed,
     get alone() {
       return base.alone
     },

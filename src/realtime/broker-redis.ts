@@ -30,7 +30,7 @@ import {
   type State,
 } from './broker-state.ts'
 import { compareMs, createRegister, type Has } from './broker-register.ts'
-import { createFollowed } from './followed.ts'
+import type { Followed } from './followed.ts'
 import type { Encoded, FrameSink, Hub, Match, Topic } from './hub.ts'
 import type { Position } from './recovery.ts'
 
@@ -39,6 +39,8 @@ export type BrokerRedis = Pick<Redis, 'isUp' | 'script' | 'subscribe'>
 export interface RedisBrokerDeps {
   readonly hub: Hub
   readonly redis: BrokerRedis
+  /** Changes wait for it. */
+  readonly followed: Followed
   readonly clock: Clock
   readonly log: Log
 }
@@ -52,8 +54,6 @@ export interface RedisBrokerOptions {
   readonly patienceMs?: number
   /** Longest rest before a topic that has gone alone is shared again; for tests. */
   readonly restMsMost?: number
-  /** `followed` is told how far the log has been followed: changes wait for it. */
-  readonly isFollowing?: boolean
 }
 
 /** A fork, a long script, a switch to another Redis: publications wait, and nobody is sent away. */
@@ -118,7 +118,7 @@ interface Follow {
 }
 
 export function createRedisBroker(
-  { hub, redis, clock, log }: RedisBrokerDeps,
+  { hub, redis, followed, clock, log }: RedisBrokerDeps,
   options: RedisBrokerOptions,
 ): Broker {
   const { restMsMost = restMsMostDefault, patienceMs = patienceMsDefault } = options
@@ -127,7 +127,6 @@ export function createRedisBroker(
   /** To be read as soon as Redis answers: they may have missed something. */
   const behind = new Set<Topic>()
   const alone = new Set<Topic>()
-  const followed = createFollowed(clock, log, options.isFollowing === true)
   let reads = 0
   let names = 0
   let restMs = restMsLeast
@@ -187,7 +186,9 @@ export function createRedisBroker(
 
   const hear = (text: string): void => {
     const { name, message } = messageOf(text, options.source)
-    loading.get(name)?.waiting.push(message)
+    const loaded = loading.get(name)
+    if (loaded && loaded.waiting.length < waitingMax) loaded.waiting.push(message)
+    else if (loaded) loaded.isDoubtful = true
     const topic = hub.peek(name)
     const follow = topic && follows.get(topic)
     if (!topic || !follow) return
@@ -383,7 +384,7 @@ export function createRedisBroker(
     return clock.tick() - awaySince >= patienceMs
   }
 
-  const lane = createLane({ wayOf, share, publishAlone })
+  const lane = createLane({ clock, wayOf, share, publishAlone })
 
   const look = (): void => {
     lane.go()
@@ -458,7 +459,6 @@ export function createRedisBroker(
       if (wayOf(match) !== 'alone') await register.forget(match)
       hub.peek(match.name)?.history.clear()
     },
-    followed: followed.reach,
     get alone() {
       return alone.size
     },

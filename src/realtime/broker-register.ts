@@ -72,11 +72,12 @@ export function createRegister(
       const answer = await redis.script(stateScript, [meta, entries], args)
       return stateOf(answer, clock.now(), options.source)
     },
-    async publish({ name, plan }, { data, mark, once = '' }, ms) {
+    async publish({ name, plan }, { data, mark, once }, ms) {
       const { size, ttlMs } = keepOf(plan)
       const metaMs = Math.max(spokenMs, 2 * ttlMs)
       const kept = [size, ttlMs > 0 ? ttlMs : metaMs, metaMs]
-      const args = [channel, name, data, mark, nextName(), ...kept, once, options.source]
+      const { seq, by } = typeof once === 'object' ? once : { seq: once ?? '', by: '' }
+      const args = [channel, name, data, mark, nextName(), ...kept, seq, options.source, by]
       const answer = await redis.script(publishScript, keysOf(name), args, ms)
       const [epoch, offset, isTaken] = answer as [string, number, number]
       return { epoch, offset, isTaken: isTaken === 1 }

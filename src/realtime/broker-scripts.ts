@@ -4,7 +4,7 @@
  *   …:{topic}:meta   e epoch · o offset · m mark of the last publication · h hash of what was last said anew
  *   …:{topic}:log    a stream, ids `<offset>-0`: t time (of Redis) · m mark · p mark of the one before · d data ·
  *                    s of what change it tells: `<source>:<seq>`, or nothing
- *   …:{topic}:seen:… numbers in the log of what every node publishes by itself, the newest
+ *   …:{topic}:seen:… what every node publishes by itself: `<seq in the log> <by whom>`, the newest
  *
  * A mark is a publication's own name. Each knows the one before, so whoever follows sees not only that a number is
  * missing, but also that numbers were given twice: a Redis that took the place of another without its last second.
@@ -21,8 +21,8 @@ const seenMax = 1_000
 const seenMs = 10 * 60_000
 
 /**
- * KEYS meta, log, seen · ARGV channel, topic, data, mark, an epoch if it has none, size, ttl, ttl of meta, once, source.
- * Once: a number in the log; `differs` from what was last said so; or nothing.
+ * KEYS meta, log, seen · ARGV channel, topic, data, mark, an epoch if it has none, size, ttl, ttl of meta, once, source, by.
+ * Once: a number in the log, told `by`; `differs` from what was last said so; or nothing.
  */
 export const publishScript = scriptOf(`
 local known = redis.call('HMGET', KEYS[1], 'e', 'o', 'm')
@@ -34,14 +34,15 @@ if seq == 'differs' then
   redis.call('HSET', KEYS[1], 'h', hash)
 elseif seq ~= '' then
   change = ARGV[10] .. ':' .. seq
-  local isOld = redis.call('ZSCORE', KEYS[3], seq)
+  local said = seq .. ' ' .. ARGV[11]
+  local isOld = redis.call('ZSCORE', KEYS[3], said)
   if not isOld and redis.call('ZCARD', KEYS[3]) >= ${seenMax} then
-    local least = redis.call('ZRANGE', KEYS[3], 0, 0)[1]
-    isOld = tonumber(seq) < tonumber(least)
-    if not isOld then redis.call('ZREM', KEYS[3], least) end
+    local least = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')
+    isOld = tonumber(seq) < tonumber(least[2])
+    if not isOld then redis.call('ZREM', KEYS[3], least[1]) end
   end
   if isOld then return {epoch or '', tonumber(known[2] or '0'), 0} end
-  redis.call('ZADD', KEYS[3], seq, seq)
+  redis.call('ZADD', KEYS[3], seq, said)
   redis.call('PEXPIRE', KEYS[3], ${seenMs})
 end
 if not epoch then

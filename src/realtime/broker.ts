@@ -7,6 +7,7 @@
  * offsets of an epoch have no hole; one epoch's offsets mean the same publications everywhere; what cannot be
  * kept up is said (`Hub.restart`: unsubscribe 2500 on a socket, `event: gap` on a stream).
  */
+import type { Telling } from '../store/store.ts'
 import type { Encoded, Hub, Match } from './hub.ts'
 import type { TopicPlan } from './realtime.ts'
 import type { Position } from './recovery.ts'
@@ -21,13 +22,11 @@ export interface Broker {
   ready(match: Match, since?: Position): Promise<void> | undefined
   /**
    * What every node says by itself is published once; for the others the answer is where the topic stands.
-   * Faults: `unavailable`.
+   * Faults: `unavailable`, `too_many`.
    */
   publish(match: Match, encoded: Encoded, once?: Once): Position | Promise<Position>
   /** What the topic keeps goes, at every node; it counts on. Faults: `unavailable`. */
   forget(match: Match): void | Promise<void>
-  /** This node has followed the log to here: others may be told of it. */
-  followed(seq: number): void
   /** Topics that count by themselves because Redis is away. */
   readonly alone: number
   /** All that was published has its position. */
@@ -36,11 +35,8 @@ export interface Broker {
   stop(): void
 }
 
-/**
- * Of what every node says by itself: the number of the change in the log; or that it is said only if it differs from
- * what was last said so.
- */
-export type Once = number | 'differs'
+/** Of what every node says by itself: the change it tells; or that it is said only if it differs from what was last said so. */
+export type Once = Telling | 'differs'
 
 /** For one node: nothing outlives the process, and its epochs say so. */
 export function createMemoryBroker(hub: Hub): Broker {
@@ -49,7 +45,6 @@ export function createMemoryBroker(hub: Hub): Broker {
     ready: () => undefined,
     publish: ({ name }, encoded) => hub.publish(name, encoded),
     forget: ({ name }) => hub.peek(name)?.history.clear(),
-    followed: () => {},
     alone: 0,
     settled: () => Promise.resolve(),
     start: () => {},

@@ -88,7 +88,7 @@ function identify(
     bar(peer, id)
     return undefined
   }
-  const verdict = peer.context.identify(token)
+  const verdict = peer.context.identify(token, () => peer.address)
   const judge = (known: Verdict): Promise<void> | undefined => {
     if (peer.state === 'closed') return undefined
     if (known.ok) return proceed(known.identity)

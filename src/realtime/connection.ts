@@ -179,7 +179,11 @@ export class Connection implements Guest, Peer {
       if (!this.#queue && clock.tick() > this.#deadline) this.end(closes.stale)
       return
     }
-    if (clock.now() > this.#deadline + limits.expiryGraceMs) return this.end(closes.expired)
+    // Instead of a token another one may come, instead of a key nothing does.
+    const isUser = this.identity.kind === 'user'
+    if (clock.now() > this.#deadline + (isUser ? limits.expiryGraceMs : 0)) {
+      return this.end(isUser ? closes.expired : closes.invalidToken)
+    }
     if (this.grants) expireGrants(this)
     this.#checkReader()
     if (this.#awaitsPong) this.late()
@@ -300,7 +304,7 @@ export class Connection implements Guest, Peer {
 
   refreshed(identity: Identity): void {
     this.identity = identity
-    this.#deadline = (identity.kind === 'user' ? identity.expiresAtMs : undefined) ?? Infinity
+    this.#deadline = (identity.kind === 'anonymous' ? undefined : identity.expiresAtMs) ?? Infinity
   }
 
   /** As the server, whatever the topic's rule says. False: no such topic, too many, or subscribed already. */

@@ -10,9 +10,11 @@
  * from then on reads and recovery are those of any other topic. Its epoch is the database's life.
  *
  * Several nodes share the offsets, because the database gives them. What another node has published is heard
- * here within half a second (`followMs`), at once by whoever publishes, or comes with a later position.
+ * here within half a second (`followMs`), at once by whoever publishes, or comes with a later position. A change
+ * that every node tells by itself is told by the first: its number in the log is committed with it, as a key that is
+ * taken from then on. The others tell it when they have followed the log to there.
  *
- * Limits: what waits is bounded (`unavailable` beyond); one commit is, too.
+ * Limits: what waits is bounded (`too_many` beyond); one commit is, too.
  */
 import { Fault, toFault } from '../fault.ts'
 import { assert } from '../lib/assert.ts'
@@ -21,6 +23,9 @@ import { Pace } from '../lib/pace.ts'
 import { detach } from '../lib/service.ts'
 import type { Log } from '../observe/log.ts'
 import type { Publications, StoredPublication } from '../store/store.ts'
+import type { Once } from './broker.ts'
+import { Claims, split, type Teller } from './durable-once.ts'
+import type { Followed } from './followed.ts'
 import type { Encoded, Hub, Match, Topic } from './hub.ts'
 import type { Position } from './recovery.ts'
 
@@ -36,8 +41,8 @@ export interface Durable {
    * Faults: `unavailable`.
    */
   ready(match: Match, since?: Position): Promise<void> | undefined
-  /** Settles when it is committed and on its way. Faults: `unavailable`, and those of the store. */
-  publish(match: Match, encoded: Encoded): Promise<Position>
+  /** Settles when it is committed and on its way. Faults: `unavailable`, `too_many`, and those of the store. */
+  publish(match: Match, encoded: Encoded, once?: Once): Promise<Position>
   /** What is kept goes; the topic counts on. */
   forget(match: Match): Promise<void>
   range(match: Match, range: TimeRange): Promise<readonly StoredPublication[]>
@@ -88,7 +93,7 @@ const pruneEvery = 64
 const tidyMs = 10_000
 const tidyTopics = 500
 
-interface Waiting {
+interface Waiting extends Teller {
   readonly match: Match
   readonly encoded: Encoded
   readonly resolve: (position: Position) => void
@@ -113,6 +118,7 @@ interface State {
   atMs: number
   /** Publications since old ones were deleted. */
   unpruned: number
+  readonly claims: Claims
 }
 
 export interface DurableDeps {
@@ -120,12 +126,14 @@ export interface DurableDeps {
   readonly clock: Clock
   readonly log: Log
   readonly publications: Publications
+  /** What other nodes tell of changes waits for it. */
+  readonly followed: Followed
   /** Who hears the topic has missed something for good, and must be told before it hears on. */
   readonly onGap: (topic: string) => void
 }
 
 export function createDurable(deps: DurableDeps): Durable {
-  const { hub, clock, log, publications: store, onGap } = deps
+  const { hub, clock, log, publications: store, followed: logFollowed, onGap } = deps
   const loading = new Map<string, Promise<void>>()
   const states = new WeakMap<Topic, State>()
   /** By name: the store may know more of them than the hub. */
@@ -150,9 +158,10 @@ export function createDurable(deps: DurableDeps): Durable {
     const { historySize, historyTtlMs } = match.plan
     const sinceMs = clock.now() - historyTtlMs
     const kept = await store.load(match.name, historySize, sinceMs)
+    await logFollowed.when(kept.seq)
     const topic = hub.revive(match, { epoch: epochOf(store), ...kept })
     if (!topic) throw new Fault('unavailable', 'too many topics are alive')
-    states.set(topic, { atMs: kept.atMs, unpruned: pruneEvery })
+    states.set(topic, { atMs: kept.atMs, unpruned: pruneEvery, claims: new Claims() })
   }
 
   const ready = (match: Match, since?: Position): Promise<void> | undefined => {
@@ -179,8 +188,9 @@ export function createDurable(deps: DurableDeps): Durable {
   const mend = async (match: Match): Promise<void> => {
     const topic = await alive(match)
     for (;;) {
-      const missed = await store.after(match.name, topic.offset)
+      const { publications: missed, seq } = await store.after(match.name, topic.offset)
       if (missed.length === 0) break
+      await logFollowed.when(seq)
       for (const { offset, atMs, data } of missed) {
         if (offset !== topic.offset + 1) skip(topic, offset - 1)
         hub.emit(topic, { data, bytes: Buffer.byteLength(data) })
@@ -219,15 +229,25 @@ export function createDurable(deps: DurableDeps): Durable {
     return batch
   }
 
+  /** Without the changes that other nodes have told; those are heard here, too, then. */
+  const newOf = async (topic: Topic, waiting: readonly Waiting[]): Promise<readonly Waiting[]> => {
+    const { fresh, told } = await split(store, topic.name, waiting)
+    if (told.length > 0) await mend(topic)
+    for (const { resolve } of told) resolve({ offset: topic.offset, epoch: topic.epoch })
+    return fresh
+  }
+
   /** By topic; what has no topic is refused at once. */
   const groupsOf = async (batch: readonly Waiting[]): Promise<Group[]> => {
     const byName = Map.groupBy(batch, ({ match }) => match.name)
-    const groupOf = async (waiting: readonly Waiting[]): Promise<Group[]> => {
-      const [first] = waiting
+    const groupOf = async (all: readonly Waiting[]): Promise<Group[]> => {
+      const [first] = all
       assert(first, () => 'a group has a publication')
       try {
         if (uncertain.has(first.match.name)) await mend(first.match)
         const topic = await alive(first.match)
+        const waiting = await newOf(topic, all)
+        if (waiting.length === 0) return []
         const atMs = Math.max(clock.now(), stateOf(topic).atMs)
         const publications = waiting.map(({ encoded: { data } }, index) => ({
           offset: topic.offset + index + 1,
@@ -236,7 +256,7 @@ export function createDurable(deps: DurableDeps): Durable {
         }))
         return [{ topic, waiting, publications }]
       } catch (thrown) {
-        for (const one of waiting) one.reject(thrown)
+        for (const one of all) one.reject(thrown)
         return []
       }
     }
@@ -260,7 +280,10 @@ export function createDurable(deps: DurableDeps): Durable {
       if (waiting[0]) uncertain.set(topic.name, waiting[0].match)
     }
     try {
-      const rows = groups.map(({ topic, publications }) => ({ topic: topic.name, publications }))
+      const rows = groups.map(({ topic, publications, waiting }) => ({
+        ...{ topic: topic.name, publications },
+        ...(store.isShared ? stateOf(topic).claims.of(waiting, clock.tick()) : {}),
+      }))
       const outcome = await store.append(rows, groups.flatMap(prunedBy))
       if (outcome === 'appended') return groups.forEach(deliver)
       if (tries < triesMax)
@@ -322,12 +345,12 @@ export function createDurable(deps: DurableDeps): Durable {
 
   const run = async (): Promise<void> => {
     while (asked.length > 0 || queue.length > 0) {
+      // In turns: any client can say that it has been further, again and again.
       if (asked.length > 0) await mendAsked()
-      else {
-        const [batch, startedAt] = [takeBatch(), clock.tick()]
-        await commit(batch)
-        pace.took(batch.length, clock.tick() - startedAt)
-      }
+      if (queue.length === 0) continue
+      const [batch, startedAt] = [takeBatch(), clock.tick()]
+      await commit(batch)
+      pace.took(batch.length, clock.tick() - startedAt)
     }
     if (uncertain.size > 0) cancelMend ??= clock.after(mendMs, mendAll)
   }
@@ -380,7 +403,7 @@ export function createDurable(deps: DurableDeps): Durable {
 
   return {
     ready,
-    publish(match, encoded) {
+    publish(match, encoded, once) {
       const isFull = queue.length >= waitingMax || queuedBytes + encoded.bytes > waitingBytesMax
       if (isFull) {
         const text = 'too many publications wait to be committed'
@@ -389,7 +412,8 @@ export function createDurable(deps: DurableDeps): Durable {
       }
       queuedBytes += encoded.bytes
       return new Promise((resolve, reject) => {
-        queue.push({ match, encoded, resolve, reject })
+        const change = once === 'differs' ? undefined : once
+        queue.push({ match, encoded, change, resolve, reject })
         if (!pumping) pump(run)
       })
     },

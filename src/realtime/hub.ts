@@ -333,12 +333,7 @@ export function createHub(
 
   /** What each may have of it. */
   const tellEach = (topic: Topic, publication: Publication, look: Look | undefined): void => {
-    if (look && !topic.crowd && topic.sockets > 0) {
-      topic.crowd = new Crowd(topic, pump, packing)
-      const { outbox } = topic
-      topic.outbox = undefined
-      if (outbox) topic.crowd.take(outbox, publication.offset - 1)
-    }
+    if (look && topic.sockets > 0) crowdOf(topic, publication.offset - 1)
     const { crowd } = topic
     crowd?.tell(publication, look)
     if (crowd && crowd.inputs >= inputsMany && !crowd.isReported) {
@@ -360,6 +355,16 @@ export function createHub(
         listener.push(event, topic, id)
       }
     }
+  }
+
+  /** `told`: up to where those have heard it who hear all alike so far. */
+  const crowdOf = (topic: Topic, told: number): Crowd => {
+    if (topic.crowd) return topic.crowd
+    const crowd = (topic.crowd = new Crowd(topic, pump, packing))
+    const { outbox } = topic
+    topic.outbox = undefined
+    if (outbox) crowd.take(outbox, told)
+    return crowd
   }
 
   const left = (topic: Topic): void => {
@@ -396,7 +401,8 @@ export function createHub(
     join(topic, sink, told = topic.offset) {
       topic.sockets += 1
       if (topic.subscriptions === 1) onAudience?.(topic.plan.pattern, topic.name, true)
-      if (topic.crowd) return topic.crowd.join(sink, told)
+      // Who was not told all has more between what it knows and what comes than nothing.
+      if (topic.crowd || told < topic.offset) return crowdOf(topic, topic.offset).join(sink, told)
       topic.outbox ??= new Outbox(topic, pump, packing)
       return topic.outbox.join(sink)
     },

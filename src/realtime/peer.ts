@@ -64,11 +64,13 @@ export interface ConnectionContext {
   readonly sweep: Sweep<Swept>
   readonly limits: ConnectionLimits
   readonly version: string
-  readonly identify: (token: string) => Verdict | Promise<Verdict>
+  readonly identify: (token: string, from: () => string) => Verdict | Promise<Verdict>
   /** Of tokens that are refused. Absent: they may be shown for ever. */
   readonly credentials: Credentials | undefined
   /** Absent: subscription tokens are refused. */
-  readonly identifyTopic: ((token: string) => TopicVerdict | Promise<TopicVerdict>) | undefined
+  readonly identifyTopic:
+    | ((token: string, from: () => string) => TopicVerdict | Promise<TopicVerdict>)
+    | undefined
   /** Absent: `rpc` is not served. */
   readonly call: ((call: Call) => Promise<Called>) | undefined
   readonly admission: Admission

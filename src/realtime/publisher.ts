@@ -56,7 +56,7 @@ export interface Publisher {
    * As the server: nothing is asked. What is not out yet, because it waits for its interval, its commit or Redis, is
    * answered with where the topic stands; if it is lost after all, the log says so. `once`: what every node
    * says by itself.
-   * Faults: `not_found`, `invalid`, `too_large`, `unavailable`.
+   * Faults: `not_found`, `invalid`, `too_large`, `too_many`, `unavailable`.
    */
   publish(topic: string, data: unknown, once?: Once): Position
   /** As the server API: the topic's `message` is asked; settles when the topic has it. Faults: the same. */

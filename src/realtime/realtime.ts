@@ -36,6 +36,7 @@ import type { TopicRule } from './declare.ts'
 import { createDrain, type Guest } from './drain.ts'
 import { createDurable, type Durable } from './durable.ts'
 import { Emulated, type EmulationContext, type Framing } from './emulation.ts'
+import { createFollowed, type Followed } from './followed.ts'
 import type { Publication } from './history.ts'
 import { createHub, type Audience, type Hub, type Topic } from './hub.ts'
 import { limitsDefault, type Limits } from './limits.ts'
@@ -93,9 +94,12 @@ const serverHistoryBytesMax = 16 * 1024 * 1024
 export interface RealtimeDeps {
   readonly topics: readonly TopicPlan[]
   /** A bearer token. Synchronous when it is known. */
-  readonly identify: (token: string) => Verdict | Promise<Verdict>
+  readonly identify: (token: string, from: () => string) => Verdict | Promise<Verdict>
   /** A subscription token. Absent: none is good. */
-  readonly identifyTopic?: (token: string) => TopicVerdict | Promise<TopicVerdict>
+  readonly identifyTopic?: (
+    token: string,
+    from: () => string,
+  ) => TopicVerdict | Promise<TopicVerdict>
   /** What `rpc` calls: the app's own doors. Absent: `rpc` is not served. */
   readonly call?: (call: Call) => Promise<Called>
   readonly clock: Clock
@@ -108,6 +112,8 @@ export interface RealtimeDeps {
   readonly publications?: Publications | undefined
   /** What several nodes share. Absent: this one is alone. */
   readonly shared?: SharedTopics | undefined
+  /** `followed` is told how far the log has been followed: changes that other nodes tell wait for it. */
+  readonly isFollowing?: boolean
   /** Publications that are rows: what each hearer may have of them. Absent: everybody all. */
   readonly sights?: Sights | undefined
   /** A topic has its first subscriber here, who is not told anything yet; or has none any more. */
@@ -149,10 +155,17 @@ export interface HistoryPage extends Position {
   readonly publications: readonly { readonly offset: number; readonly data: string }[]
 }
 
+interface Known {
+  readonly identity: Identity
+  end(close: Close): void
+}
+
 export interface SignedIn {
   /** Those of one user. A copy. */
-  of(user: string): readonly { readonly identity: Identity; end(close: Close): void }[]
+  of(user: string): readonly Known[]
   users(): Iterable<string>
+  /** Those that an API key opened, by its id: everybody is looked at. A copy. */
+  holding(isWanted: (key: string) => boolean): readonly Known[]
 }
 
 export interface RealtimeStats {
@@ -176,7 +189,7 @@ export interface RealtimeStats {
 export interface Realtime extends Service {
   /** Names this process to clients and operators. */
   readonly node: string
-  /** As the server: no rule is asked. Faults: `not_found`, `invalid`, `too_large`, `unavailable`. */
+  /** As the server: no rule is asked. Faults: `not_found`, `invalid`, `too_large`, `too_many`, `unavailable`. */
   readonly publish: Publisher['publish']
   /** As the server API: the topic's `message` is asked, too. Faults: the same. */
   readonly submit: Publisher['submit']
@@ -198,7 +211,7 @@ export interface Realtime extends Service {
   connection(identity: Identity, address: string): Connection
   /** At this node, those of one user, for what the server does to it. A copy. */
   connectionsOf(user: string): readonly Connection[]
-  /** Sockets and streams of users: who is sent away when a token is revoked. */
+  /** Sockets and streams of users, and of keys: who is sent away when a token or a key is revoked. */
   readonly signedIn: SignedIn
   /** Faults: `unavailable`, `too_many`, `not_found`, `denied`, `invalid`, `internal`. */
   stream(request: StreamRequest): ReadableStream<Uint8Array>
@@ -242,8 +255,9 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
       if (guest instanceof Connection) guest.unsubscribe(topic, unsubscribes.insufficient)
       else if (guest instanceof EventStream && guest.hears(topic)) guest.close()
     })
-  const durable = publications && createDurable({ hub, clock, log, publications, onGap })
-  const broker = brokerOf(deps, hub, durable)
+  const followed = createFollowed(clock, log, deps.isFollowing === true)
+  const durable = publications && createDurable({ hub, clock, log, publications, followed, onGap })
+  const broker = brokerOf(deps, { hub, durable, followed })
   const publisher = createPublisher(
     { hub, broker, clock, log, limits: deps.limits, call: deps.call },
     limits,
@@ -365,6 +379,15 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
     signedIn: {
       of: (user) => [...users.of(user), ...readers.of(user)],
       users: () => new Set([...users.names(), ...readers.names()]),
+      holding(isWanted) {
+        const found: (Connection | EventStream)[] = []
+        sweep.forEach((guest) => {
+          if (!(guest instanceof Connection || guest instanceof EventStream)) return
+          const key = keyOf(guest.identity)
+          if (key !== undefined && isWanted(key)) found.push(guest)
+        })
+        return found
+      },
     },
     stream: createStreamDoor({ context: streamContext, broker, pump, log, admit }, limits),
     emulate({ identity, address, framing, data }) {
@@ -388,7 +411,7 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
       nodes.start()
       presence.start()
     },
-    followed: broker.followed,
+    followed: followed.reach,
     async settled() {
       await broker.settled()
     },
@@ -414,13 +437,17 @@ export function createRealtime(deps: RealtimeDeps, options: RealtimeOptions = {}
   }
 }
 
+/** The API key that somebody came in by, if it may be revoked. */
+function keyOf(identity: Identity): string | undefined {
+  return identity.kind === 'key' || identity.kind === 'scoped' ? identity.key : undefined
+}
+
 function brokerOf(
   { clock, log, shared }: RealtimeDeps,
-  hub: Hub,
-  durable: Durable | undefined,
+  { hub, durable, followed }: { hub: Hub; durable: Durable | undefined; followed: Followed },
 ): Broker {
   const base = shared
-    ? createRedisBroker({ hub, redis: shared.redis, clock, log }, shared)
+    ? createRedisBroker({ hub, redis: shared.redis, followed, clock, log }, shared)
     : createMemoryBroker(hub)
   if (!durable) return base
   const namespace = shared?.namespace ?? ''

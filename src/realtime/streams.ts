@@ -235,9 +235,10 @@ export class EventStream implements Guest, Sink<Uint8Array> {
 
   check(): void {
     const { identity } = this
-    if (identity.kind !== 'user' || identity.expiresAtMs === undefined) return
+    if (identity.kind === 'anonymous' || identity.expiresAtMs === undefined) return
     const { clock, limits } = this.#context
-    if (clock.now() > identity.expiresAtMs + limits.expiryGraceMs) this.close()
+    const graceMs = identity.kind === 'user' ? limits.expiryGraceMs : 0
+    if (clock.now() > identity.expiresAtMs + graceMs) this.close()
   }
 
   #leave(): void {

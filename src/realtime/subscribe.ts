@@ -61,7 +61,7 @@ export function subscribe(peer: Peer, id: number, params: Params): Promise<void>
   }
   return withPass(peer, id, { channel, token }, (pass) => {
     const isGranted = true
-    void whenAlive(peer, id, { channel, isGranted, since }, () => begin(peer, id, wish, pass))
+    return whenAlive(peer, id, { channel, isGranted, since }, () => begin(peer, id, wish, pass))
   })
 }
 
@@ -70,7 +70,7 @@ function withPass(
   peer: Peer,
   id: number,
   { channel, token }: { readonly channel: string; readonly token: unknown },
-  proceed: (pass: TopicPass) => void,
+  proceed: (pass: TopicPass) => Promise<void> | undefined,
 ): Promise<void> | undefined {
   const { identifyTopic } = peer.context
   if (typeof token !== 'string') {
@@ -81,7 +81,11 @@ function withPass(
     peer.error(id, errors.tooMany)
     return undefined
   }
-  const verdict = identifyTopic?.(token) ?? { ok: false, reason: 'invalid', message: 'no key' }
+  const verdict = identifyTopic?.(token, () => peer.address) ?? {
+    ok: false,
+    reason: 'invalid',
+    message: 'no key',
+  }
   const judge = (known: Awaited<typeof verdict>): Promise<void> | undefined => {
     if (peer.state !== 'connected') return undefined
     const user = peer.identity.user?.id ?? ''
@@ -90,8 +94,10 @@ function withPass(
         peer.error(id, isTooMany ? errors.tooMany : errors.denied),
       )
     }
-    if (known.ok && known.pass.topic === channel && known.pass.user === user) proceed(known.pass)
-    else if (!known.ok) {
+    if (known.ok && known.pass.topic === channel && known.pass.user === user) {
+      return proceed(known.pass)
+    }
+    if (!known.ok) {
       // Pushed first: after the bare error a client that refreshes would not subscribe again.
       const topic = topicOf(peer, channel)
       if (topic) end(peer, topic, unsubscribes.expired)
@@ -226,14 +232,19 @@ export function refreshSubscription(
     return undefined
   }
   return withPass(peer, id, { channel, token }, (pass) => {
-    const topic = topicOf(peer, channel)
-    if (!topic) return peer.error(id, errors.denied)
-    const lifetime = lifetimeFields(pass.expiresAtMs, peer.context.clock.now())
-    if (lifetime === undefined) return peer.error(id, errors.tokenExpired)
-    peer.grants ??= new Map()
-    peer.grants.set(topic, grantOf(pass))
-    peer.reply(reply(id, 'sub_refresh', objectOf(lifetime)))
+    prolong(peer, id, channel, pass)
+    return undefined
   })
+}
+
+function prolong(peer: Peer, id: number, channel: string, pass: TopicPass): void {
+  const topic = topicOf(peer, channel)
+  if (!topic) return peer.error(id, errors.denied)
+  const lifetime = lifetimeFields(pass.expiresAtMs, peer.context.clock.now())
+  if (lifetime === undefined) return peer.error(id, errors.tokenExpired)
+  peer.grants ??= new Map()
+  peer.grants.set(topic, grantOf(pass))
+  peer.reply(reply(id, 'sub_refresh', objectOf(lifetime)))
 }
 
 /** Also history and presence: who hears a topic by a grant may ask about it. */

@@ -13,6 +13,8 @@ export interface Change {
   readonly key: string
   /** In the order of the table's columns. */
   readonly row: RawRow
+  /** Of an update: the row as it was. Undefined: that is not known, or it was the same. */
+  readonly was?: RawRow | undefined
   readonly tags: readonly string[]
   /** Not of a row: what `Store.note` was given. */
   readonly notice?: Notice
@@ -35,7 +37,7 @@ export type ReadEntry = (entry: LogEntry) => Change
 export function createEntryReader(tables: readonly SQLiteTable[]): ReadEntry {
   const shapes = new Map(tables.map((table) => [getTableConfig(table).name, shapeOf(table)]))
   return ([seq, atMs, table, data]) => {
-    const { op, row, tags, notice } = JSON.parse(data) as Logged
+    const { op, row, was, tags, notice } = JSON.parse(data) as Logged
     if (notice) return { seq, atMs, table, op: 'update', key: '', row: [], tags: [], notice }
     // Not of a row: somebody invalidates by name.
     if (tags) return { seq, atMs, table, op: 'update', key: '', row: [], tags }
@@ -52,6 +54,7 @@ export function createEntryReader(tables: readonly SQLiteTable[]): ReadEntry {
       op,
       key,
       row: shape.columns.map((column) => row[column] ?? null),
+      was: was && rowBefore(shape, row, was),
       tags: [tableTag(table), rowTag(table, key)],
     }
   }
@@ -62,6 +65,24 @@ interface Logged {
   readonly notice?: Notice
   readonly op: Change['op']
   readonly row: Readonly<Record<string, unknown>>
+  /** Columns that changed; without a value where that is not kept. */
+  readonly was?: readonly (readonly [column: string, value?: unknown] | 0)[]
+}
+
+function rowBefore(
+  { columns }: Shape,
+  row: Logged['row'],
+  was: NonNullable<Logged['was']>,
+): RawRow | undefined {
+  const before: Record<string, unknown> = { ...row }
+  let isOther = false
+  for (const pair of was) {
+    if (pair === 0) continue
+    if (pair.length < 2) return undefined
+    before[pair[0]] = pair[1]
+    isOther = true
+  }
+  return isOther ? columns.map((column) => before[column] ?? null) : undefined
 }
 
 interface Shape {

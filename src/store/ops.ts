@@ -15,8 +15,21 @@ export function onlyIf(condition: string, params: readonly unknown[]): Query {
   }
 }
 
-/** Whether a write failed because of `onlyIf`. */
-export function isUnmet(thrown: unknown): boolean {
+/** False: a condition in it does not hold, and nothing was written. */
+export async function writeIfMet(
+  store: { write(ops: readonly Query[]): Promise<unknown> },
+  ops: readonly Query[],
+): Promise<boolean> {
+  try {
+    await store.write(ops)
+    return true
+  } catch (thrown) {
+    if (isUnmet(thrown)) return false
+    throw thrown
+  }
+}
+
+function isUnmet(thrown: unknown): boolean {
   return (
     thrown instanceof Fault &&
     thrown.cause instanceof Error &&

@@ -18,7 +18,18 @@ export interface StoredPublication {
   readonly data: string
 }
 
-export interface StoredTopic {
+/** A change of the log, and by whom it is told: a collection, of which several may have one table. */
+export interface Telling {
+  readonly seq: number
+  readonly by: string
+}
+
+/** With the newest change that is told on the topic, as its number in the log: 0 for none. */
+export interface WithChange {
+  readonly seq: number
+}
+
+export interface StoredTopic extends WithChange {
   /** Of the last publication; 0 before the first. */
   readonly offset: number
   readonly atMs: number
@@ -30,6 +41,10 @@ export interface Appended {
   readonly topic: string
   /** In order, from the offset after the last one known. */
   readonly publications: readonly StoredPublication[]
+  /** Which changes they tell: each is told once on a topic. */
+  readonly changes?: readonly Telling[] | undefined
+  /** Changes before this one are forgotten: nobody brings them any more. */
+  readonly forgetChanges?: number | undefined
 }
 
 /** What goes: everything up to this offset, and everything from before this time. */
@@ -49,6 +64,10 @@ export interface StoredRange {
   readonly reverse: boolean
 }
 
+export interface After extends WithChange {
+  readonly publications: readonly StoredPublication[]
+}
+
 export interface Publications {
   /** Changes when a backup is put back: offsets then have gone back. After the store's start. */
   identity(): string
@@ -59,8 +78,10 @@ export interface Publications {
   /** How far the topic is, and of its newest `max` publications what is younger and fits. */
   load(topic: string, max: number, sinceMs: number): Promise<StoredTopic>
   /** Those after an offset, in order. */
-  after(topic: string, offset: number): Promise<readonly StoredPublication[]>
-  /** All or none, in one commit. `moved`: one of the topics is further than that. */
+  after(topic: string, offset: number): Promise<After>
+  /** Which of these changes are told on the topic, by `tellingKey`. */
+  told(topic: string, changes: readonly Telling[]): Promise<Set<string>>
+  /** All or none, in one commit. `moved`: one of the topics is further than that, or has told one of the changes. */
   append(topics: readonly Appended[], pruned: readonly Pruned[]): Promise<'appended' | 'moved'>
   /** In order of offset. */
   range(topic: string, range: StoredRange): Promise<readonly StoredPublication[]>
@@ -93,16 +114,22 @@ export function createPublications(
       const rows = await read({
         name: 'load topic',
         sql: selectTopic,
-        params: [topic, sinceMs, max],
+        params: [topic, sinceMs, max, scopeOf(topic)],
       })
       const [first] = rows
-      if (!first) return { offset: 0, atMs: 0, publications: [] }
-      const offset = Number(first[0])
-      return { offset, atMs: Number(first[1]), publications: newestOf(rows, offset) }
+      if (!first) return { offset: 0, atMs: 0, seq: 0, publications: [] }
+      const [offset, atMs, seq] = first.map(Number) as [number, number, number]
+      return { offset, atMs, seq, publications: newestOf(rows, offset) }
     },
     async after(topic, offset) {
-      const params = [topic, offset]
-      return (await read({ name: 'topic after', sql: selectAfter, params })).map(publicationOf)
+      const params = [topic, offset, scopeOf(topic)]
+      const rows = await read({ name: 'topic after', sql: selectAfter, params })
+      return { publications: rows.map(publicationOf), seq: Number(rows[0]?.[3] ?? 0) }
+    },
+    async told(topic, changes) {
+      const params = [scopeOf(topic), JSON.stringify(changes.map(tellingKey))]
+      const rows = await read({ name: 'topic told', sql: selectTold, params })
+      return new Set(rows.map(([key]) => String(key)))
     },
     async append(topics, pruned) {
       const counted = topics.map(({ topic, publications }) => {
@@ -116,6 +143,7 @@ export function createPublications(
         await store.write([
           { sql: countOn, params: [JSON.stringify(counted)] },
           { sql: insertAll, params: [JSON.stringify(rows)] },
+          ...claimsOf(topics),
           ...pruneOf(pruned),
         ])
         return 'appended'
@@ -162,8 +190,47 @@ function isMoved(thrown: unknown): boolean {
   return (
     thrown instanceof Fault &&
     thrown.cause instanceof Error &&
-    /belfry_(topics\.offset|publications\.topic)/.test(thrown.cause.message)
+    /belfry_(topics\.offset|publications\.topic)|idempotency\.scope/.test(thrown.cause.message)
   )
+}
+
+/**
+ * That a change is told on a topic is a key like any that makes something be done once (`once.ts`), and what nobody
+ * forgets before goes with those after a day.
+ */
+function claimsOf(topics: readonly Appended[]): Query[] {
+  return topics.flatMap(({ topic, publications, changes = [], forgetChanges }) => {
+    if (changes.length === 0) return []
+    const scope = scopeOf(topic)
+    const keys = JSON.stringify(changes.map(tellingKey))
+    const claims = [{ sql: insertTold, params: [scope, publications[0]?.atMs ?? 0, keys] }]
+    if (forgetChanges === undefined) return claims
+    return [...claims, { sql: forgetTold, params: [scope, numberOf(forgetChanges)] }]
+  })
+}
+
+function scopeOf(topic: string): string {
+  return `topics: ${topic}`
+}
+
+/** In the order of the numbers. */
+export function tellingKey({ seq, by }: Telling): string {
+  return `${numberOf(seq)} ${by}`
+}
+
+function numberOf(seq: number): string {
+  return String(seq).padStart(16, '0')
+}
+
+const insertTold = `insert into idempotency (scope, key, fingerprint, at)
+select ?1, value, '', ?2 from json_each(?3)`
+
+const forgetTold = `delete from idempotency where scope = ? and key < ?`
+
+const selectTold = `select key from idempotency where scope = ? and key in (select value from json_each(?))`
+
+function newestTold(scope: string): string {
+  return `(select cast(max(key) as integer) from idempotency where scope = ${scope})`
 }
 
 /** Two statements, not one with `or`: each walks an index from its beginning to where it ends. */
@@ -182,7 +249,7 @@ function pruneBy(condition: string): string {
   cross join belfry_publications p on p.topic = value ->> 0 and ${condition})`
 }
 
-const selectTopic = `select t."offset", t.at, p."offset", p.at, p.data from belfry_topics t
+const selectTopic = `select t."offset", t.at, ${newestTold('?4')}, p."offset", p.at, p.data from belfry_topics t
 left join (
   select *, sum(bytes) over (order by "offset" desc) as sofar from (
     select "offset", at, data, length(cast(data as blob)) as bytes from belfry_publications
@@ -193,10 +260,10 @@ where t.name = ?1 order by p."offset" desc`
 
 const selectOffsets = `select t.name, t."offset" from json_each(?) cross join belfry_topics t on t.name = value`
 
-const selectAfter = `select "offset", at, data from (
+const selectAfter = `select "offset", at, data, ${newestTold('?3')} from (
   select *, sum(bytes) over (order by "offset") - bytes as before from (
     select "offset", at, data, length(cast(data as blob)) as bytes from belfry_publications
-    where topic = ? and "offset" > ? order by "offset" limit 10000
+    where topic = ?1 and "offset" > ?2 order by "offset" limit 10000
   )
 ) where before < ${loadBytesMax} order by "offset"`
 
@@ -220,7 +287,7 @@ from belfry_topics where name > ? order by name limit ?`
 /** Newest first, from the topic's last one on, until one is missing; turned round. */
 function newestOf(rows: readonly RawRow[], top: number): StoredPublication[] {
   const found: StoredPublication[] = []
-  for (const [, , ...row] of rows) {
+  for (const [, , , ...row] of rows) {
     if (row[0] === null || Number(row[0]) !== top - found.length) break
     found.push(publicationOf(row))
   }

@@ -22,7 +22,7 @@ import { createLink, describeFailure, isReply, type RedisTarget } from './redis-
 export type { RedisTarget } from './redis-link.ts'
 
 /** A round trip in a data centre is below 1 ms; what takes 100 is slower than the database it is to spare. */
-const commandMsMax = 100
+const commandMsDefault = 100
 
 /**
  * One time-out opens it, or errors in a row: a few may be about a few keys. An outage costs what was waiting when it
@@ -45,6 +45,8 @@ const textBytesMax = 64 * 1024
 
 export interface RedisOptions {
   readonly target: RedisTarget
+  /** A command is waited for so long; for tests. */
+  readonly commandMs?: number | undefined
 }
 
 export interface RedisStats {
@@ -140,7 +142,7 @@ export function createRedis(
   options: RedisOptions,
 ): Redis {
   const { clock, log } = deps
-  const { target } = options
+  const { target, commandMs = commandMsDefault } = options
   const server = `${target.host}:${target.port}`
   const breaker = createBreaker({ clock }, breakerOptions)
   const counts = { commands: 0, timeouts: 0, failures: 0, skipped: 0 }
@@ -160,7 +162,7 @@ export function createRedis(
       isDoubted: () => breaker.isProbeDue,
       onReady: () => undefined,
       onAnswer(ms) {
-        if (ms > commandMsMax || !breaker.isProbeDue) return
+        if (ms > commandMs || !breaker.isProbeDue) return
         breaker.close()
         if (isToldUp) return
         isToldUp = true
@@ -196,7 +198,7 @@ export function createRedis(
   const run = <T>(
     bytes: number,
     send: (client: Client) => Promise<T>,
-    ms = commandMsMax,
+    ms = commandMs,
   ): Promise<T> => {
     const { client } = link
     const isFull = pendingCount >= pendingMax || pendingBytes + bytes > pendingBytesMax
@@ -245,7 +247,7 @@ export function createRedis(
       const leftMs = oldest.sinceMs + patience.ms - now
       if (leftMs > 0) watch(patience, leftMs)
       else if (!isSecondLook && now - dueMs > lateMs) {
-        watch(patience, commandMsMax / 2, true)
+        watch(patience, commandMs / 2, true)
       } else giveUp(patience)
     })
   }

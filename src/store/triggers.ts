@@ -6,7 +6,8 @@
  *
  * An entry's `data` is `{"op":…,"row":{<column>: <driver value>}}`: the row as it is now, or as it was
  * when it went. Numbers keep all 17 digits (SQLite's own JSON functions print 15). A blob is told as hex,
- * an infinite number as null: JSON has neither.
+ * an infinite number as null: JSON has neither. Of an update, `"was":[["<column>",<value>],…,0]` says what
+ * was there before in columns that are others now, without the value of a blob or a long text.
  */
 import { getTableConfig, type SQLiteColumn, type SQLiteTable } from 'drizzle-orm/sqlite-core'
 import { primaryKey, quote, text } from './ddl.ts'
@@ -19,13 +20,16 @@ export interface LogTrigger {
 /** Triggers of this name are ours to make, to replace and to drop. */
 export const triggerPrefix = 'belfry_'
 
+/** Longer texts are not told as they were: rules look at names and states, and the log is to stay small. */
+const wasLengthMax = 256
+
 /** `json_object` takes at most 127 arguments (SQLITE_MAX_FUNCTION_ARG), two for each column. */
 const columnsPerObject = 50
 
 export function logTriggers(table: SQLiteTable): readonly LogTrigger[] {
   const { name, columns } = getTableConfig(table)
   const created = logInsert(name, 'create', rowJson('new', columns))
-  const updated = logInsert(name, 'update', rowJson('new', columns))
+  const updated = logInsert(name, 'update', rowJson('new', columns), wasJson(columns))
   const removed = logInsert(name, 'remove', rowJson('old', columns))
   const sameKey = primaryKey(table)
     .map((column) => `old.${quote(column.name)} is new.${quote(column.name)}`)
@@ -43,12 +47,29 @@ export function logTriggers(table: SQLiteTable): readonly LogTrigger[] {
   ]
 }
 
-function logInsert(table: string, op: string, row: string): string {
+function logInsert(table: string, op: string, row: string, was = ''): string {
+  const before = was === '' ? '' : ` || ',"was":[' || ${was} || '0]'`
   return (
     'insert into log (at, kind, subject, tags, data) values ' +
     `(cast(unixepoch('subsec') * 1000 as integer), 'row', ${text(table)}, '[]', ` +
-    `'{"op":"${op}","row":' || ${row} || '}');`
+    `'{"op":"${op}","row":' || ${row}${before} || '}');`
   )
+}
+
+/** Each with a comma behind it; in groups, because an expression is at most 1,000 deep. */
+function wasJson(columns: readonly SQLiteColumn[]): string {
+  const pairs = columns.map((column) => {
+    const [old, now] = [`old.${quote(column.name)}`, `new.${quote(column.name)}`]
+    const name = text(column.name)
+    const isLong = `typeof(${old}) = 'blob' or length(${old}) > ${wasLengthMax}`
+    const pair = `json_array(${name}, ${valueJson('old', column)})`
+    return `iif(${old} is ${now}, '', iif(${isLong}, json_array(${name}), ${pair}) || ',')`
+  })
+  const groups: string[] = []
+  for (let at = 0; at < pairs.length; at += columnsPerObject) {
+    groups.push(`(${pairs.slice(at, at + columnsPerObject).join(' || ')})`)
+  }
+  return groups.join(' || ')
 }
 
 /** One object; of a wide table's parts, joined where the one ends and the next begins. */

@@ -1,7 +1,9 @@
 /** Guessing: at one account from everywhere, at all accounts from one place, and what becomes of their owners. */
 import { describe, expect, test } from 'bun:test'
-import { tempFolder, until } from '../harness.ts'
+import { must } from '../../src/lib/assert.ts'
+import { faultOf, tempFolder, until } from '../harness.ts'
 import { requireService, startRedis } from '../services.ts'
+import { startIsOver } from '../server.ts'
 import { password, refusal, runAccounts, type AccountsServer } from './accounts-setup.ts'
 
 /** What each of these came to, counted. */
@@ -57,6 +59,24 @@ describe('brute force', () => {
     expect(reset.status).toBe(200)
     await server.signIn('ann@example.com', { from: '203.0.113.1' })
   }, 60_000)
+
+  test('of any number at once keeps the owner out of no line', async () => {
+    using folder = tempFolder()
+    await using server = await runAccounts(folder)
+    const email = 'ann@example.com'
+    await server.signUp(email)
+    const accounts = must(server.rooms.auth.accounts, () => 'there are accounts')
+    const codes: Record<string, number> = {}
+    const guesses = Array.from({ length: 200 }, async (_, n) => {
+      const wrong = { email, password: `guess number ${n}`, address: addressOf(n) }
+      const { code } = await faultOf(() => accounts.signIn(wrong))
+      codes[code] = (codes[code] ?? 0) + 1
+    })
+    const { user } = await accounts.signIn({ email, password, address: '192.0.2.1' })
+    expect(user.email).toBe(email)
+    await Promise.all(guesses)
+    expect(codes).toEqual({ unauthenticated: 5, too_many: 195 })
+  })
 
   test('from one address against 1,000 accounts: five guesses are looked at; others are not disturbed', async () => {
     using folder = tempFolder()
@@ -132,6 +152,7 @@ describe('brute force', () => {
     const statuses: number[] = []
     for (let n = 0; n < 5; n++) statuses.push(await refresh(forged(n), '198.51.100.1'))
     expect(statuses).toEqual([401, 401, 401, 429, 429])
+    await startIsOver(server)
     const { reads } = server.rooms.store.stats()
     expect(await refresh(forged(5), '198.51.100.1')).toBe(429)
     expect(server.rooms.store.stats().reads).toBe(reads)

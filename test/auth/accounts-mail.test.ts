@@ -2,9 +2,9 @@
 import { describe, expect, test } from 'bun:test'
 import { createMailer } from '../../src/auth/mailer.ts'
 import { systemClock } from '../../src/lib/clock.ts'
-import { createTestClock } from '../clock.ts'
+import { createTestClock, shiftedClock } from '../clock.ts'
 import { createTestLog, faultOf, tempFolder, until } from '../harness.ts'
-import { claimsOf, password, refusal, runAccounts, shiftedClock } from './accounts-setup.ts'
+import { claimsOf, password, refusal, runAccounts } from './accounts-setup.ts'
 
 const hourMs = 60 * 60_000
 

@@ -1,15 +1,11 @@
 /** Refresh tokens: good once, repeated where an answer may be lost, and what a copied one comes to. */
 import { describe, expect, test } from 'bun:test'
 import type { Grant } from '../../src/auth/auth.ts'
+import { shiftedClock } from '../clock.ts'
 import { tempFolder } from '../harness.ts'
+import { startIsOver } from '../server.ts'
 import { requireService, startSqld } from '../services.ts'
-import {
-  claimsOf,
-  runAccounts,
-  shiftedClock,
-  type AccountsServer,
-  type Answer,
-} from './accounts-setup.ts'
+import { claimsOf, runAccounts, type AccountsServer, type Answer } from './accounts-setup.ts'
 
 const [secondMs, dayMs] = [1_000, 24 * 60 * 60_000]
 
@@ -205,6 +201,7 @@ describe('a refresh token', () => {
   test('a session that is known is not read again: a refresh is one write', async () => {
     await using it = await setUp()
     let held = await it.next(it.first)
+    await startIsOver(it.server)
     const { reads } = it.server.rooms.store.stats()
     for (let n = 0; n < 3; n++) held = await it.next(held)
     expect(it.server.rooms.store.stats().reads).toBe(reads)

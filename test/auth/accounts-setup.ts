@@ -2,7 +2,6 @@
 import { integer, sqliteTable, text } from 'drizzle-orm/sqlite-core'
 import type { Grant } from '../../src/auth/auth.ts'
 import { collection, topic, type AccountMessage, type AccountsOptions } from '../../src/kit.ts'
-import { systemClock, type Clock } from '../../src/lib/clock.ts'
 import { must } from '../../src/lib/assert.ts'
 import { until, type TempFolder } from '../harness.ts'
 import { runServer, type TestServer, type TestServerOptions } from '../server.ts'
@@ -57,12 +56,6 @@ export interface AccountsServerOptions extends Partial<Omit<TestServerOptions, '
   readonly accounts?: boolean | AccountsOptions
   readonly verify?: boolean
   readonly limits?: Record<string, `${number}/${'min' | 'h' | '15min'}`>
-}
-
-/** A clock that is `by` ms ahead, which a test may change. */
-export function shiftedClock(): Clock & { by: number } {
-  const clock = { ...systemClock, by: 0, now: () => systemClock.now() + clock.by }
-  return clock
 }
 
 /** Without a secret in the environment, unless `env` says so: tokens are signed by the database's own key. */

@@ -1,10 +1,11 @@
 /** Accounts through the doors: in, out, with a role and without, disabled. */
 import { describe, expect, test } from 'bun:test'
+import { shiftedClock } from '../clock.ts'
 import { exportSPKI, generateKeyPair, jwtVerify, SignJWT } from 'jose'
 import { signToken } from '../../src/auth/auth.ts'
 import { tempFolder } from '../harness.ts'
 import { runServer, testApiKey, testSecret } from '../server.ts'
-import { app, claimsOf, password, refusal, runAccounts, shiftedClock } from './accounts-setup.ts'
+import { app, claimsOf, password, refusal, runAccounts } from './accounts-setup.ts'
 
 describe('an account', () => {
   test('signs up, in and out; what it is, is in the token and at /me', async () => {

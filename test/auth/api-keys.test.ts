@@ -100,6 +100,22 @@ describe('an API key', () => {
     expect((await faultOf(() => it.auth.keys.revoke('none'))).code).toBe('not_found')
   })
 
+  test('that is over makes room: ten thousand are in use at most', async () => {
+    await using it = await setUp()
+    const hash = '0'.repeat(64)
+    const hear = (n: number, expiresMs: number | null, revokedMs: number | null) => {
+      const id = n.toString(16).padStart(16, '0')
+      it.auth.hear({ kind: 'key', data: { id, hash, scopes: ['read:*'], expiresMs, revokedMs } })
+    }
+    const now = it.clock.now()
+    for (let n = 0; n < 10_000; n++) hear(n, n % 2 === 0 ? now : null, n % 2 === 0 ? null : now)
+    const { key } = await it.auth.keys.create({ name: 'one more', scopes: ['read:*'] })
+    expect(it.isGood(key)).toBe(true)
+    for (let n = 10_000; n < 19_999; n++) hear(n, null, null)
+    const fault = await faultOf(() => it.auth.keys.create({ name: 'a', scopes: ['read:*'] }))
+    expect(fault.code).toBe('unavailable')
+  })
+
   test('tells when it was used last, to the minute', async () => {
     await using it = await setUp()
     const { key, id } = await it.auth.keys.create({ name: 'ci', scopes: ['read:*'] })

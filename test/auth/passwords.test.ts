@@ -14,13 +14,17 @@ describe('passwords', () => {
     expect(await passwords.matches('correct horse', hash)).toBe(true)
     expect(await passwords.matches('correct horsE', hash)).toBe(false)
     expect(await passwords.matches('correct horse', undefined)).toBe(false)
-    // CPU time of the same work, whoever else uses this machine.
+    // CPU time of the same work in turns, the least of several: whoever else uses this machine makes it more.
     const cost = async (given: string | undefined): Promise<number> => {
       const before = process.cpuUsage()
-      for (let n = 0; n < 5; n++) await passwords.matches('wrong horse', given)
+      await passwords.matches('wrong horse', given)
       return process.cpuUsage(before).user
     }
-    const [known, unknown] = [await cost(hash), await cost(undefined)]
+    let [known, unknown] = [Infinity, Infinity]
+    for (let n = 0; n < 10; n++) {
+      known = Math.min(known, await cost(hash))
+      unknown = Math.min(unknown, await cost(undefined))
+    }
     expect(unknown / known).toBeGreaterThan(0.5)
     expect(unknown / known).toBeLessThan(2)
   })
@@ -33,10 +37,25 @@ describe('passwords', () => {
     const atOnce = passwords.count
     expect(atOnce).toBeLessThanOrEqual(Math.min(4, Math.max(1, availableParallelism() - 1)))
     const faults = (await Promise.all(asked)).filter((one) => one !== undefined)
-    expect(faults.map(({ code }) => code)).toEqual(Array(100 - atOnce).fill('unavailable'))
+    expect(faults.map(({ code }) => code)).toEqual(Array(100 - atOnce).fill('overloaded'))
     expect(faults[0]?.retryAfterMs).toBe(2_000)
     expect(passwords.count).toBe(100 + atOnce)
     expect(await passwords.matches('x', undefined)).toBe(false)
+  })
+
+  test('who comes from where the account has a session goes before a line of others, however full', async () => {
+    const passwords = createPasswords()
+    let others = 0
+    const crowd = Array.from({ length: 200 }, () =>
+      passwords.matches('x', undefined).then(
+        () => others++,
+        () => undefined,
+      ),
+    )
+    expect(await passwords.matches('x', undefined, true)).toBe(false)
+    expect(others).toBeLessThan(100)
+    await Promise.all(crowd)
+    expect(others).toBe(passwords.count - 1)
   })
 
   test('the event loop goes on while they are hashed', async () => {

@@ -3,10 +3,12 @@ import { describe, expect, test } from 'bun:test'
 import { integer, sqliteTable, text } from 'drizzle-orm/sqlite-core'
 import { signToken } from '../../src/auth/auth.ts'
 import { collection, topic, type Routes } from '../../src/kit.ts'
-import { tempFolder, until } from '../harness.ts'
+import { shiftedClock } from '../clock.ts'
+import { tempFolder } from '../harness.ts'
 import { runBelfry, spawnBelfry } from '../process.ts'
 import { runServer, testApiKey, testSecret, type TestServer } from '../server.ts'
 import { requireService, startSqld } from '../services.ts'
+import { openSocket, openStream } from './live.ts'
 
 const notes = sqliteTable('notes', { id: integer().primaryKey(), text: text().notNull() })
 const app = {
@@ -35,13 +37,15 @@ async function revoke(server: TestServer, body: unknown, headers: Record<string,
 describe('POST /api/admin/revoke', () => {
   test('by jti, by sid, and all of a user up to a time; after a restart, too', async () => {
     using folder = tempFolder()
-    const old = Date.now() - 60_000
+    // Time stands: a start may take longer than the late token is ahead.
+    const clock = shiftedClock()
+    const old = clock.now() - 60_000
     const [one, other, session, early, late, blank] = await Promise.all([
       tokenOf({ sub: 'ann', jti: 'one' }),
       tokenOf({ sub: 'ann', jti: 'other' }),
       tokenOf({ sub: 'bob', jti: 'three', sid: 's1' }),
       tokenOf({ sub: 'cid' }, old),
-      tokenOf({ sub: 'cid' }, Date.now() + 2_000),
+      tokenOf({ sub: 'cid' }, clock.now() + 2_000),
       tokenOf({ sub: 'one', sid: 's2' }),
     ])
     const all = { one, other, session, early, late, blank }
@@ -54,7 +58,7 @@ describe('POST /api/admin/revoke', () => {
     const good = { one: 200, other: 200, session: 200, early: 200, late: 200, blank: 200 }
     const after = { ...good, one: 401, session: 401, early: 401 }
     {
-      await using server = await runServer({ folder, app })
+      await using server = await runServer({ folder, app, clock })
       expect(await statuses(server)).toEqual(good)
       expect(await revoke(server, { jti: 'one', expiresAt: '2100-01-01T00:00:00Z' })).toMatchObject(
         {
@@ -74,7 +78,7 @@ describe('POST /api/admin/revoke', () => {
       // The log is kept for a day.
       await server.rooms.store.write([{ sql: 'delete from log', params: [] }])
     }
-    await using again = await runServer({ folder, app })
+    await using again = await runServer({ folder, app, clock })
     expect(await statuses(again)).toEqual(after)
     expect(again.rooms.auth.stats().revocations).toBe(3)
   })
@@ -117,31 +121,6 @@ describe('POST /api/admin/revoke', () => {
   })
 })
 
-/** Connected with a token in the header of the upgrade. */
-function openSocket(server: TestServer, token: string) {
-  const url = `${server.url.replace('http', 'ws')}/connection/websocket`
-  // Bun's own takes headers; the DOM's type of it does not know.
-  const socket = new WebSocket(url, bearer(token) as unknown as string[])
-  const opened = new Promise<void>((resolve) => socket.addEventListener('open', () => resolve()))
-  const closed = new Promise<number>((resolve) =>
-    socket.addEventListener('close', ({ code }) => resolve(code)),
-  )
-  const messages: string[] = []
-  socket.addEventListener('message', ({ data }) => void messages.push(String(data)))
-  return {
-    opened,
-    closed,
-    messages,
-    async connect() {
-      await opened
-      socket.send('{"id":1,"connect":{}}')
-      await until(() => messages.length > 0, 'the reply to connect')
-    },
-    send: (text: string) => socket.send(text),
-    [Symbol.dispose]: () => socket.close(),
-  }
-}
-
 describe('sockets', () => {
   test('with a revoked token are closed with 3500; of the same user with another they stay', async () => {
     using folder = tempFolder()
@@ -152,7 +131,7 @@ describe('sockets', () => {
       tokenOf({ sub: 'ann', jti: 'three', sid: 's2' }),
       tokenOf({ sub: 'bob', jti: 'four' }),
     ])
-    const sockets = tokens.map((token) => openSocket(server, token))
+    const sockets = tokens.map((token) => openSocket(server, bearer(token)))
     for (const socket of sockets) await socket.connect()
     const open = () => server.rooms.realtime.stats().sockets
     await revoke(server, { jti: 'one' })
@@ -170,7 +149,7 @@ describe('sockets', () => {
   test('that were identified before and connect afterwards are closed, too', async () => {
     using folder = tempFolder()
     await using server = await runServer({ folder, app })
-    using socket = openSocket(server, await tokenOf({ sub: 'ann', jti: 'one' }))
+    using socket = openSocket(server, bearer(await tokenOf({ sub: 'ann', jti: 'one' })))
     await socket.opened
     await revoke(server, { jti: 'one' })
     socket.send('{"id":1,"connect":{}}')
@@ -182,26 +161,12 @@ describe('sockets', () => {
     await using server = await runServer({ folder, app })
     const token = await tokenOf({ sub: 'ann', jti: 'one' })
     await revoke(server, { jti: 'one' })
-    using socket = openSocket(server, await tokenOf({ sub: 'bob' }))
+    using socket = openSocket(server, bearer(await tokenOf({ sub: 'bob' })))
     await socket.opened
     socket.send(JSON.stringify({ id: 1, connect: { token } }))
     expect(await socket.closed).toBe(3500)
   })
 })
-
-/** A stream with a token, read to its end. */
-async function openStream(server: TestServer, path: string, token: string, init: RequestInit = {}) {
-  const response = await server.get(path, { ...init, ...bearer(token) })
-  expect(response.status).toBe(200)
-  const stream = { text: '', isOver: false, ended: Promise.resolve() }
-  stream.ended = (async () => {
-    const decoder = new TextDecoder()
-    for await (const chunk of response.body ?? []) stream.text += decoder.decode(chunk)
-    stream.isOver = true
-  })()
-  await until(() => stream.text !== '', 'the opening')
-  return stream
-}
 
 describe('streams', () => {
   test('of a revoked token, session or user end at once; of the same user with another they stay', async () => {
@@ -217,18 +182,19 @@ describe('streams', () => {
     ])
     const plain = '/api/stream?topics=notes'
     const first = [
-      await openStream(server, plain, one),
-      await openStream(server, '/own/stream', one),
-      await openStream(server, `/connection/sse?cf_connect={"id":1,"connect":{}}`, one),
-      await openStream(server, '/connection/http_stream', one, {
+      await openStream(server, plain, bearer(one)),
+      await openStream(server, '/own/stream', bearer(one)),
+      await openStream(server, `/connection/sse?cf_connect={"id":1,"connect":{}}`, bearer(one)),
+      await openStream(server, '/connection/http_stream', {
+        ...bearer(one),
         method: 'POST',
         body: '{"id":1,"connect":{}}',
       }),
     ]
     const [second, third, fourth] = [
-      await openStream(server, plain, two),
-      await openStream(server, plain, three),
-      await openStream(server, plain, four),
+      await openStream(server, plain, bearer(two)),
+      await openStream(server, plain, bearer(three)),
+      await openStream(server, plain, bearer(four)),
     ]
     const over = () => [second, third, fourth].map((stream) => stream.isOver)
     await revoke(server, { jti: 'one' })
@@ -261,9 +227,9 @@ describe.skipIf(!requireService('sqld'))('several nodes', () => {
     await using there = await runServer({ folder, app, env })
     const token = await tokenOf({ sub: 'ann', jti: 'one' })
     expect(await statusOf(there, token)).toBe(200)
-    using socket = openSocket(there, token)
+    using socket = openSocket(there, bearer(token))
     await socket.connect()
-    const stream = await openStream(there, '/api/stream?topics=notes', token)
+    const stream = await openStream(there, '/api/stream?topics=notes', bearer(token))
     await revoke(here, { jti: 'one' })
     expect(await statusOf(here, token)).toBe(401)
     expect(await socket.closed).toBe(3500)

@@ -93,7 +93,7 @@ describe('the token cache', () => {
     const { cache } = setUp()
     for (let n = 0; n < 10_000; n++) void cache.verify(token(n))
     const fault = await faultOf(() => cache.verify(token(10_000)))
-    expect([fault.code, fault.retryAfterMs]).toEqual(['unavailable', 1_000])
+    expect([fault.code, fault.retryAfterMs]).toEqual(['overloaded', 1_000])
     expect(cache.verifications).toBe(10_000)
     // Whoever asks for one of them waits with the others.
     void cache.verify(token(5))

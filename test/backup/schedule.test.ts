@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'bun:test'
 import { join } from 'node:path'
+import type { Clock } from '../../src/lib/clock.ts'
 import { createTestClock } from '../clock.ts'
 import { faultOf, tempFolder, until } from '../harness.ts'
 import { fakeBackups, namesIn } from './setup.ts'
@@ -14,12 +15,21 @@ function setUp(folder: { file(name: string): string }, keep = 7) {
   let seq = 0
   /** As a new process would: nothing is known but what is on the disk. */
   const started = async () => {
-    const made = fakeBackups({ databaseFile, clock, plan: { keep }, seq })
+    let planned = 0
+    const counting: Clock = {
+      ...clock,
+      after(ms, run) {
+        planned++
+        return clock.after(ms, run)
+      },
+    }
+    const made = fakeBackups({ databaseFile, clock: counting, plan: { keep }, seq })
     await made.backups.start()
     const settle = async (count: number, event = 'backup.made') => {
       await until(() => made.count(event) === count, `${count} × ${event}`)
-      // The run has ended, and what comes next is planned, a turn after its line.
-      await Bun.sleep(5)
+      // What comes next is planned some time after the line of each run; the first one at the start.
+      const runs = () => made.count('backup.made') + made.count('backup.failed')
+      await until(() => planned > runs(), 'the next one is planned')
       seq = made.snapshot.seq
     }
     return { ...made, settle }

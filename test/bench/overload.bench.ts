@@ -69,6 +69,17 @@ export async function run(): Promise<void> {
       ...row('half, after', after),
       ...row('three times, no shedding', unprotected),
     ])
+    if (process.env['LOG'] !== undefined) {
+      const seconds = overload.bySecond.map((second) =>
+        Object.fromEntries(
+          kinds.flatMap((kind) => [
+            [`${kind} answered`, second[kind]?.good ?? 0],
+            [`${kind} p99 ms`, second[kind]?.p99Ms ?? 0],
+          ]),
+        ),
+      )
+      console.table(seconds)
+    }
     const share = rate(overload, 'high') / rate(peak, 'high')
     const slower = worstP99(overload) / worstP99(usual)
     console.log(

@@ -193,7 +193,7 @@ for (const minutes of [-5, 5]) {
   })
 }
 
-test('what is asked for and becomes invalid is loaded ahead by one of two nodes, after each change', async () => {
+test('what is asked for and becomes invalid is loaded ahead by one of two nodes, after each change, and after a hole in the log', async () => {
   const { clock, a, b } = setUp()
   let loads = 0
   const source: Source = {
@@ -204,16 +204,19 @@ test('what is asked for and becomes invalid is loaded ahead by one of two nodes,
     repair: () => undefined,
   }
   const read = ({ cache }: typeof a) => cache.read('k', ['t'], policy, source)
-  for (const seq of [1, 2]) {
+  for (const seq of [1, 2, 3]) {
     for (const node of [a, b, a, b]) await read(node)
-    for (const { cache } of [a, b]) cache.apply(seq, ['t'])
+    for (const { cache } of [a, b]) {
+      if (seq < 3) cache.apply(seq, ['t'])
+      else cache.jump(1_000)
+    }
     clock.advance(20)
     await settled()
     expect(loads).toBe(seq + 1)
     // The other one finds it in the shared tier.
     expect((await Promise.all([read(a), read(b)])).map(({ state }) => state)).toEqual(['hit', 'l2'])
   }
-  expect([a.cache.stats().reloads, b.cache.stats().reloads]).toEqual([2, 0])
+  expect([a.cache.stats().reloads, b.cache.stats().reloads]).toEqual([3, 0])
 })
 
 describe('refresh-ahead', () => {

@@ -4,7 +4,7 @@ import type { SharedTier } from '../../src/cache/tier.ts'
 import { systemClock, type Clock } from '../../src/lib/clock.ts'
 import { createRedis, type Redis } from '../../src/store/store.ts'
 import { readConfig } from '../../src/config.ts'
-import { createTestLog, until } from '../harness.ts'
+import { createTestLog, patientMs, until } from '../harness.ts'
 
 export interface TestRedis extends AsyncDisposable {
   readonly redis: Redis
@@ -18,17 +18,20 @@ export interface OpenOptions {
   readonly valueBytesMax?: number
   /** False: it is not there yet. */
   readonly isUp?: boolean
+  /** Undefined: as in life. */
+  readonly commandMs?: number | undefined
 }
 
 export async function openRedis(
   server: number | string,
-  { clock = systemClock, namespace = 'belfry:test', isUp = true, ...options }: OpenOptions = {},
+  { clock = systemClock, namespace = 'belfry:test', isUp = true, ...rest }: OpenOptions = {},
 ): Promise<TestRedis> {
+  const { commandMs, ...options } = { commandMs: patientMs, ...rest }
   const log = createTestLog()
   const url = typeof server === 'string' ? server : `redis://127.0.0.1:${server}`
   const { redis: target } = readConfig('test', { REDIS_URL: url })
   if (!target) throw new Error('no target')
-  const redis = createRedis({ clock, log }, { target })
+  const redis = createRedis({ clock, log }, { target, commandMs })
   const tier = createRedisTier({ redis, clock }, { namespace, ...options })
   redis.start()
   await tier.start()

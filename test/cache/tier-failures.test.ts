@@ -18,16 +18,16 @@ const recoveryMsMax = 5_000
 
 const workers = 16
 
-/** A get that took this long has waited for the time-out. */
-const lateMs = 90
+/** Nothing but the time-outs of life. */
+const asInLife = { commandMs: undefined }
 
 interface Load extends AsyncDisposable {
   readonly gets: number
   readonly hits: number
   readonly slowestMs: number
-  /** The longest that a timer of 1 ms took meanwhile: how busy this machine is. */
+  /** The longest that a timer of 1 ms took: how busy this machine is. One is always running. */
   readonly stallMs: number
-  /** Moments at which gets were given up, those of one moment counted once. */
+  /** Moments at which commands were given up, all of one moment counted once. */
   readonly waits: number
   readonly pendingMax: number
 }
@@ -35,7 +35,7 @@ interface Load extends AsyncDisposable {
 /** Gets and sets at once by many, as fast as a server with 16 requests under way would. */
 function startLoad({ tier, redis }: TestRedis): Load {
   let isOver = false
-  let endedAtMs = -Infinity
+  let timeouts = 0
   const seen = { gets: 0, hits: 0, slowestMs: 0, stallMs: 0, waits: 0, pendingMax: 0 }
   const body = new Uint8Array(2_048).fill(7)
 
@@ -50,16 +50,23 @@ function startLoad({ tier, redis }: TestRedis): Load {
       else tier.set(key, entryOf(body), 60_000)
       seen.slowestMs = Math.max(seen.slowestMs, after - before)
       seen.pendingMax = Math.max(seen.pendingMax, redis.stats().pending)
-      if (after - before > lateMs) {
-        if (after - endedAtMs > lateMs) seen.waits++
-        endedAtMs = after
-      }
+      // By what Redis' side says, and not by how long it took: a busy machine is slow for other reasons, too.
+      if (redis.stats().timeouts > timeouts) seen.waits++
+      timeouts = redis.stats().timeouts
+      await Bun.sleep(1)
+    }
+  }
+  const pulse = async (): Promise<void> => {
+    while (!isOver) {
       const restedMs = performance.now()
       await Bun.sleep(1)
       seen.stallMs = Math.max(seen.stallMs, performance.now() - restedMs)
     }
   }
-  const running = Promise.all(Array.from({ length: workers }, (_, worker) => work(worker)))
+  const running = Promise.all([
+    pulse(),
+    ...Array.from({ length: workers }, (_, worker) => work(worker)),
+  ])
   return {
     get gets() {
       return seen.gets
@@ -114,18 +121,20 @@ describe.skipIf(!requireService('redis-server'))('under load, while Redis', () =
     test.concurrent(name, async () => {
       await using server = await startRedis()
       await using link = await startProxy({ target: server.port })
-      await using opened = await openRedis(link.port)
+      await using opened = await openRedis(link.port, asInLife)
       const it = { server, link, opened }
       await using load = startLoad(opened)
       await until(() => load.hits > 100, 'it is of use')
 
+      const [begunAtMs, waits] = [performance.now(), load.waits]
       await begin(it)
-      await until(() => !opened.tier.isUp, 'it is known to be away', 1_000)
+      await until(() => !opened.tier.isUp, 'it is known to be away')
       const [from, gets] = [opened.redis.stats(), load.gets]
       await Bun.sleep(badMs)
       // Served all the while, from nothing.
       expect(load.gets - gets).toBeGreaterThan(workers * 10)
-      expect(load.waits).toBeLessThanOrEqual(1 + Math.ceil(badMs / windowMs))
+      const windows = Math.ceil((performance.now() - begunAtMs) / windowMs)
+      expect(load.waits - waits).toBeLessThanOrEqual(1 + windows)
       check(opened.redis.stats(), from)
 
       await end(it)
@@ -170,7 +179,7 @@ describe.skipIf(!requireService('redis-server'))('under load, while Redis', () =
 
   test.concurrent('was never there: the tier answers at once, and finds it later', async () => {
     const port = await freePort()
-    await using opened = await openRedis(port, { isUp: false })
+    await using opened = await openRedis(port, { isUp: false, ...asInLife })
     await using load = startLoad(opened)
     await until(() => load.gets > 1_000, 'it is asked')
     expect(load.slowestMs).toBeLessThan(getMsMax + 2 * load.stallMs)
@@ -196,12 +205,11 @@ describe.skipIf(!requireService('redis-server'))('under load, while Redis', () =
       await tier.get('kept')
     }
     await settled(opened)
-    // All, but for those that a busy machine answered too late.
-    expect(tier.stats().hits).toBeGreaterThan(100)
+    expect(tier.stats().hits).toBe(200)
     // One was refused, those on their way with it, and no other was tried.
     expect(tier.stats().failures).toBeWithin(1, 20)
     expect(tier.stats().skipped).toBeGreaterThan(150)
-    expect(redis.stats().opened).toBeLessThanOrEqual(redis.stats().timeouts)
+    expect(redis.stats()).toMatchObject({ opened: 0, timeouts: 0 })
     expect(opened.log.lines.filter(({ event }) => event === 'redis.refuses').length).toBe(1)
 
     await admin.send('CONFIG', ['SET', 'maxmemory', '0'])
@@ -211,14 +219,14 @@ describe.skipIf(!requireService('redis-server'))('under load, while Redis', () =
         return (await tier.get('new')) !== undefined
       },
       'sets are tried again',
-      6_000,
+      15_000,
     )
     admin.close()
   })
 
   test.concurrent('stands still again and again: one time-out a window', async () => {
     await using server = await startRedis()
-    await using opened = await openRedis(server.port)
+    await using opened = await openRedis(server.port, asInLife)
     await using load = startLoad(opened)
     await until(() => load.hits > 100, 'it is of use')
     const from = opened.redis.stats().opened

@@ -1,14 +1,11 @@
 import { describe } from 'bun:test'
 import { createMemoryTier } from '../../src/cache/tier-memory.ts'
-import { systemClock, type Clock } from '../../src/lib/clock.ts'
+import { systemClock } from '../../src/lib/clock.ts'
 import { tierContract } from '../contracts/tier.ts'
 import { requireService, startRedis } from '../services.ts'
 import { openRedis, settled } from './redis.ts'
 
 const bodyBytesMax = 100_000
-
-/** A machine that has no time for 100 ms is no failure of what a tier keeps: that is `tier-failures.test.ts`. */
-const patient: Clock = { ...systemClock, after: (ms, run) => systemClock.after(50 * ms, run) }
 
 describe('in memory', () => {
   tierContract(async () => {
@@ -28,7 +25,7 @@ describe('in memory', () => {
 describe.skipIf(!requireService('redis-server'))('in Redis', () => {
   tierContract(async () => {
     const server = await startRedis()
-    const opened = await openRedis(server.port, { clock: patient, valueBytesMax: bodyBytesMax })
+    const opened = await openRedis(server.port, { valueBytesMax: bodyBytesMax })
     const { tier } = opened
     return {
       bodyBytesMax,

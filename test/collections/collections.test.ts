@@ -221,8 +221,9 @@ describe('rules', () => {
     await collections.create(plan, alice, { title: 'hers' })
     const held = Promise.withResolvers<void>()
     hold.until = held.promise
+    const before = hold.brought
     const update = collections.update(plan, alice, '1', { title: 'changed' })
-    await Bun.sleep(0)
+    await until(() => hold.brought > before, 'it has read')
     await store.write([
       {
         sql: "update posts set author_id = 'bob' where id = 1",

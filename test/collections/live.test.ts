@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'bun:test'
 import { integer, sqliteTable, text } from 'drizzle-orm/sqlite-core'
 import { createCache } from '../../src/cache/cache.ts'
-import { createCollections } from '../../src/collections/collections.ts'
+import { createCollections, type LiveEvent } from '../../src/collections/collections.ts'
 import { collection } from '../../src/collections/declare.ts'
 import { must } from '../../src/lib/assert.ts'
 import { systemClock } from '../../src/lib/clock.ts'
@@ -107,6 +107,38 @@ describe('live', () => {
     await collections.create(plan, alice, { region: 'NSW1', at: at(0), price: 1 })
     expect(published.map(({ topic }) => topic)).toEqual(['prices:NSW1', 'prices:all'])
     expect(published[1]?.data).toEqual(published[0]?.data)
+  })
+
+  test('a row that leaves a topic is gone there, as it was', async () => {
+    using folder = tempFolder()
+    const opened = await setUp(folder, {
+      posts: {
+        live: ({ title, isPublic }) => (isPublic ? ['posts:open', `posts:${title}`] : null),
+      },
+    })
+    const { store, collections, posts: plan, published } = opened
+    await using _ = store
+    await collections.create(plan, alice, { title: 'one', isPublic: true })
+    const id = '1'
+    for (const change of [{ title: 'two' }, { isPublic: false }, { title: 'three' }]) {
+      await collections.update(plan, alice, id, change)
+    }
+    await collections.update(plan, alice, id, { isPublic: true })
+    const told = published.map(({ topic, data }) => {
+      const { op, row, seq } = data as LiveEvent
+      return [seq, op, topic, row['title'], row['isPublic']]
+    })
+    expect(told).toEqual([
+      [1, 'create', 'posts:open', 'one', true],
+      [1, 'create', 'posts:one', 'one', true],
+      [2, 'remove', 'posts:one', 'one', true],
+      [2, 'update', 'posts:open', 'two', true],
+      [2, 'update', 'posts:two', 'two', true],
+      [3, 'remove', 'posts:open', 'two', true],
+      [3, 'remove', 'posts:two', 'two', true],
+      [5, 'update', 'posts:open', 'three', true],
+      [5, 'update', 'posts:three', 'three', true],
+    ])
   })
 
   test('a row goes out on its topics whoever may read it: that is judged for each hearer', async () => {

@@ -1,6 +1,10 @@
 /** Any collections over a real store and a real cache, and every statement they read with. */
 import { createCache, type Cache, type CacheRead } from '../../src/cache/cache.ts'
-import { createCollections, type CollectionPlan } from '../../src/collections/collections.ts'
+import {
+  createCollections,
+  type CollectionPlan,
+  type LiveEvent,
+} from '../../src/collections/collections.ts'
 import type { CollectionDeclaration } from '../../src/collections/declare.ts'
 import { must } from '../../src/lib/assert.ts'
 import { systemClock } from '../../src/lib/clock.ts'
@@ -13,12 +17,14 @@ export async function openCollections(
   folder: TempFolder,
   declared: Readonly<Record<string, CollectionDeclaration>>,
   cursorKey = new Uint8Array(32),
+  topics: Parameters<typeof app>[0]['topics'] = {},
 ) {
-  const plan = compilePlan(app({ name: 'test', collections: declared }))
+  const plan = compilePlan(app({ name: 'test', collections: declared, topics }))
   const store = await openStore(folder.file('a.db'), plan.tables)
   const groups = plan.tables.map(tableTagOf)
   const cache = createCache({ clock: systemClock }, { groups })
   const reads: Query[] = []
+  const published: LiveEvent[] = []
   const over = (which: Pick<Cache, 'read'>) =>
     createCollections(
       {
@@ -30,7 +36,7 @@ export async function openCollections(
           },
         },
         cache: which,
-        topics: { publish: () => {} },
+        topics: { publish: (_, event) => void published.push(event) },
         log: createTestLog(),
         cursorKey: () => cursorKey,
       },
@@ -50,6 +56,8 @@ export async function openCollections(
     /** The same ones over another cache. */
     over,
     reads,
+    /** If `collections.changed` is told of changes. */
+    published,
     plan,
     planOf,
     [Symbol.asyncDispose]: async () => await store.stop(),

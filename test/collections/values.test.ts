@@ -131,13 +131,49 @@ test.each([
   [['a', null]],
   [['a', { id: 1 }]],
   [['a', ['b']]],
-  [['a', '']],
+  [Array.from({ length: 17 }, () => 'a')],
   [[]],
   [''],
   ['a::b'],
+  ['a:*'],
 ])('%j is no key', async (key) => {
   const get = setUp().get(key as CacheKey, { scope: 'public' }, () => 1)
   await expect(get).rejects.toThrow(/a cache key must be/)
+})
+
+test('what a client sends may be part of a key, whatever it is, and is apart from all else', async () => {
+  const { values, cache } = open()
+  const long = 'x'.repeat(8_000)
+  const sent = [
+    '',
+    ' ',
+    '*',
+    ':',
+    '%2A',
+    '%3A',
+    '#',
+    'é',
+    'e\u0301',
+    '😀',
+    '\ud800',
+    '\udfff',
+    long,
+    `${long}y`,
+  ]
+  const keys: CacheKey[] = [
+    ...sent.map((part) => ['a', part]),
+    ...sent.map((part) => [part]),
+    ['a'],
+    ['a', '', ''],
+    Array.from({ length: 16 }, (_, at) => `${long}${at}`),
+  ]
+  const get = (key: CacheKey, value: number) => values.get(key, { scope: 'public' }, () => value)
+  for (const [at, key] of keys.entries()) expect(await get(key, at)).toBe(at)
+  for (const [at, key] of keys.entries()) expect(await get(key, -1)).toBe(at)
+  const longest = Math.max(...cache.hottest(100).map(({ length }) => length))
+  expect(longest).toBeLessThanOrEqual('=public '.length + 1_024)
+  await values.invalidate('a:*')
+  for (const [at, key] of keys.entries()) expect(await get(key, -1)).toBe(key[0] === 'a' ? -1 : at)
 })
 
 test('what JSON cannot say is as if there were nothing; null is something', async () => {

@@ -2,7 +2,11 @@
 import { describe, expect, test } from 'bun:test'
 import { integer, real, sqliteTable, text, type SQLiteColumn } from 'drizzle-orm/sqlite-core'
 import type { User } from '../../src/auth/declare.ts'
-import { createViews, type CollectionPlan } from '../../src/collections/collections.ts'
+import {
+  createViews,
+  type CollectionPlan,
+  type LiveEvent,
+} from '../../src/collections/collections.ts'
 import {
   and,
   collection,
@@ -18,6 +22,7 @@ import {
   type Where,
 } from '../../src/collections/declare.ts'
 import { app } from '../../src/plan/declare.ts'
+import { topic } from '../../src/realtime/declare.ts'
 import { compilePlan } from '../../src/plan/plan.ts'
 import { must } from '../../src/lib/assert.ts'
 import { createTestLog, tempFolder } from '../harness.ts'
@@ -106,6 +111,87 @@ describe('live events', () => {
     expect(log.lines).toEqual([])
   })
 
+  test.each([1, 2, 3, 4, 5, 6])(
+    'property: who hears all has what REST gives, seed %d',
+    async (seed) => {
+      using folder = tempFolder()
+      const random = createRandom(100 + seed)
+      let read = condition(random)
+      const open = { create: 'public', update: 'public', remove: 'public' } as const
+      const declared = collection(things, { ...open, read: () => read, live: () => 'things' })
+      const topics = { things: topic({ subscribe: 'public' }) }
+      await using opened = await openCollections(folder, { things: declared }, undefined, topics)
+      const { collections, store, planOf, plan, published } = opened
+      store.onChange(collections.changed)
+      const log = createTestLog()
+      const views = createViews(plan.collections, log)
+      const asked = planOf('things')
+      const values = (): Record<string, unknown> => ({
+        owner: random.pick([...owners, null]),
+        at: random.pick([...dates.map(Number), null]),
+        day: Number(random.pick(dates)),
+        price: random.pick(numbers),
+        size: random.pick([...numbers, null]),
+        isOpen: random.below(2) === 0,
+        tags: random.pick([['a'], [], null]),
+      })
+      const some = (): Record<string, unknown> =>
+        Object.fromEntries(Object.entries(values()).filter(() => random.below(3) === 0))
+      let left = 0
+      for (let round = 0; round < 6; round++) {
+        read = condition(random)
+        const first: Page = jsonOf(await collections.list(asked, ann, 'limit=100'))
+        const known = new Map(first.items.map((row) => [String(row['id']), row]))
+        published.length = 0
+        for (let n = 0; n < 40; n++) {
+          const id = 1 + random.below(12)
+          const [here] = await store.read({
+            sql: 'select 1 from things where id = ?',
+            params: [id],
+          })
+          // A row that nobody may read is changed all the same.
+          const rule = read
+          read = eq(things.id, id)
+          if (!here) await collections.create(asked, ann, { id, ...values() })
+          else if (random.below(8) === 0) await collections.remove(asked, ann, String(id))
+          else
+            await collections.update(asked, ann, String(id), {
+              owner: random.pick(owners),
+              ...some(),
+            })
+          read = rule
+        }
+        for (const event of published) {
+          const text = JSON.stringify(event)
+          const view = must(views.of(text), () => 'by rule')
+          const heard = view.lensOf(ann)?.(text)
+          expect(views.whole(text)).not.toContain('"was"')
+          if (heard === undefined) continue
+          expect(heard).not.toContain('"was"')
+          const { op, id, row } = JSON.parse(heard) as LiveEvent
+          if (op === 'remove' && event.op === 'update') {
+            left += 1
+            expect(known.has(id)).toBe(true)
+            expect(JSON.parse(heard)).toEqual({
+              ...event,
+              op,
+              row: { id: Number(id) },
+              was: undefined,
+            })
+          }
+          if (op === 'remove') known.delete(id)
+          else known.set(id, row)
+        }
+        const page: Page = jsonOf(await collections.list(asked, ann, 'limit=100'))
+        const byId = (a: Page['items'][number], b: Page['items'][number]) =>
+          Number(a['id']) - Number(b['id'])
+        expect([...known.values()].toSorted(byId)).toEqual([...page.items].toSorted(byId))
+      }
+      expect(left).toBeGreaterThan(0)
+      expect(log.lines).toEqual([])
+    },
+  )
+
   test('what a text cannot say, or does not say, is shown to nobody who is judged by it', () => {
     const declared = collection(things, {
       read: () => not(gt(things.price, 1)),
@@ -129,6 +215,38 @@ describe('live events', () => {
     const of = (one: unknown) => JSON.parse(other?.(textOf(open, one)) ?? '{}').row as object
     expect(of(row)).toHaveProperty('size')
     expect(of({ ...row, price: null })).not.toHaveProperty('size')
+  })
+
+  test('that a row is gone is told to who surely saw it, and what it was to nobody', () => {
+    const plan = planIn({ things: collection(things, { read: () => eq(things.owner, 'ann') }) })
+    const row = {
+      ...{ id: 1, owner: 'bob', at: null, day: '1970-01-01T00:00:00.000Z' },
+      ...{ price: 0, size: 0, isOpen: true, tags: null },
+    }
+    const told = (now: object, was?: object) =>
+      JSON.stringify({ ...JSON.parse(textOf(plan, { ...row, ...now })), was })
+    const views = createViews([plan], createTestLog())
+    const seen = (now: object, was?: object) => {
+      const text = told(now, was)
+      return views.of(text)?.lensOf(ann)?.(text)
+    }
+    const gone = JSON.stringify({ ...JSON.parse(textOf(plan, { id: 1 })), op: 'remove' })
+    expect(seen({}, { owner: 'ann', price: 3 })).toBe(gone)
+    expect(seen({}, { owner: 'eve' })).toBeUndefined()
+    expect(seen({}, { price: 3 })).toBeUndefined()
+    expect(seen({})).toBeUndefined()
+    // A number without an end, or no number at all.
+    expect(seen({}, { owner: 'ann', price: null })).toBeUndefined()
+    expect(seen({ owner: 'ann' }, { owner: 'bob' })).toBe(textOf(plan, { ...row, owner: 'ann' }))
+    // What was kept before the rule was for all.
+    const open = createViews(
+      [planIn({ things: collection(things, { read: 'public' }) })],
+      createTestLog(),
+    )
+    const kept = told({}, { owner: 'ann' })
+    expect(open.of(kept)?.lensOf(null)?.(kept)).toBe(textOf(plan, row))
+    expect(open.of(textOf(plan, row))).toBeUndefined()
+    expect([open.whole(kept), views.whole(kept)]).toEqual([textOf(plan, row), textOf(plan, row)])
   })
 
   test('only what `live` publishes is taken for a row', () => {

@@ -1,6 +1,6 @@
 /** What every shape of a database must do for durable topics; run beside the store's own contract. */
 import { expect, test } from 'bun:test'
-import { createPublications, type StoredPublication } from '../../src/store/store.ts'
+import { createPublications, tellingKey, type StoredPublication } from '../../src/store/store.ts'
 import type { Shape } from './store.ts'
 
 /** What JSON text may hold, and a store might garble. */
@@ -22,7 +22,7 @@ export function publicationsContract(start: () => Promise<Shape>): void {
     const kept = createPublications(store, { isShared: false })
     const changes: unknown[] = []
     store.onChange((change) => void changes.push(change))
-    expect(await kept.load('a', 10, 0)).toEqual({ offset: 0, atMs: 0, publications: [] })
+    expect(await kept.load('a', 10, 0)).toEqual({ offset: 0, atMs: 0, seq: 0, publications: [] })
     const both = [
       { topic: 'a', publications: from(1, 3) },
       { topic: 'b', publications: from(1, 1) },
@@ -42,6 +42,7 @@ export function publicationsContract(start: () => Promise<Shape>): void {
     expect(await kept.load('a', 10, 0)).toEqual({
       offset: 4,
       atMs: 2_000,
+      seq: 0,
       publications: [...from(1, 3), ...from(4, 1, 2_000)],
     })
     expect((await kept.load('a', 2, 0)).publications).toEqual([
@@ -49,7 +50,7 @@ export function publicationsContract(start: () => Promise<Shape>): void {
       ...from(4, 1, 2_000),
     ])
     expect((await kept.load('a', 10, 1_002)).publications).toEqual(from(4, 1, 2_000))
-    expect(await kept.after('a', 3)).toEqual(from(4, 1, 2_000))
+    expect(await kept.after('a', 3)).toEqual({ publications: from(4, 1, 2_000), seq: 0 })
     expect(changes).toEqual([])
     expect(store.stats().seq).toBe(0)
   })
@@ -87,7 +88,10 @@ export function publicationsContract(start: () => Promise<Shape>): void {
     ])
     expect(await kept.names('', 1)).toEqual([{ topic: 'a', oldestMs: undefined }])
     expect(await kept.names('a', 1)).toEqual([{ topic: 'b', oldestMs: undefined }])
-    expect(await kept.load('a', 10, 0)).toEqual({ offset: 51, atMs: 2_000, publications: [] })
+    expect(await kept.load('a', 10, 0)).toEqual({
+      ...{ offset: 51, atMs: 2_000, seq: 0 },
+      publications: [],
+    })
     // The offset is the topic's, though nothing is left that has it.
     expect(await kept.append([{ topic: 'a', publications: from(51, 1) }], [])).toBe('moved')
     expect(await kept.append([{ topic: 'a', publications: from(52, 1, 2_001) }], [])).toBe(
@@ -105,9 +109,31 @@ export function publicationsContract(start: () => Promise<Shape>): void {
     }
     const offsets = (list: readonly StoredPublication[]) => list.map(({ offset }) => offset)
     expect(offsets((await kept.load('a', 100, 0)).publications)).toEqual([5, 6, 7, 8, 9, 10])
-    expect(offsets(await kept.after('a', 1))).toEqual([2, 3, 4, 5, 6, 7, 8])
+    expect(offsets((await kept.after('a', 1)).publications)).toEqual([2, 3, 4, 5, 6, 7, 8])
     expect(offsets(await kept.range('a', { ...open, reverse: true }))).toEqual([
       10, 9, 8, 7, 6, 5, 4,
     ])
+  })
+
+  test('publications: a change is told once on a topic, by each who tells it', async () => {
+    await using shape = await start()
+    await using store = await shape.open()
+    const kept = createPublications(store, { isShared: true })
+    const telling = (seq: number, by = 'rows') => ({ seq, by })
+    const add = async (topic: string, offset: number, ...changes: { seq: number; by: string }[]) =>
+      await kept.append([{ topic, publications: from(offset, changes.length), changes }], [])
+    expect(await add('a', 1, telling(7), telling(10), telling(7, 'others'))).toBe('appended')
+    expect(await add('a', 4, telling(11), telling(10))).toBe('moved')
+    expect(await add('b', 1, telling(10))).toBe('appended')
+    expect(await kept.load('a', 10, 0)).toMatchObject({ offset: 3, seq: 10 })
+    expect(await kept.after('a', 2)).toMatchObject({ publications: from(3, 1, 1_002), seq: 10 })
+    const asked = [telling(7), telling(8), telling(10), telling(10, 'others')]
+    const told = await kept.told('a', asked)
+    expect(asked.map((one) => told.has(tellingKey(one)))).toEqual([true, false, true, false])
+    const next = { topic: 'a', publications: from(4, 1), changes: [telling(12)], forgetChanges: 10 }
+    expect(await kept.append([next], [])).toBe('appended')
+    const after = await kept.told('a', asked)
+    expect(asked.map((one) => after.has(tellingKey(one)))).toEqual([false, false, true, false])
+    expect(await kept.load('a', 10, 0)).toMatchObject({ offset: 4, seq: 12 })
   })
 }

@@ -46,7 +46,8 @@ async function startNode(
           if (isWanted) wanted.add(key)
           else wanted.delete(key)
       },
-      nodeMs: 300,
+      // Longer than a busy machine holds up a sign.
+      nodeMs: 2_000,
       ...options,
     },
   )

@@ -118,7 +118,9 @@ export async function startNode(options: NodeOptions): Promise<Node> {
   }
 
   const opened: TestRedis | undefined =
-    redisPort === undefined ? undefined : await openRedis(redisPort, { namespace })
+    redisPort === undefined
+      ? undefined
+      : await openRedis(redisPort, { namespace, commandMs: undefined })
   const channel = `${namespace}:news`
   const clock = tamper.clock?.(systemClock) ?? systemClock
   const store = createStore(

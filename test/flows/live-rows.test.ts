@@ -23,6 +23,7 @@ const app = {
     tickets: collection(tickets, {
       read: ({ user }) => eq(tickets.tenant, user?.['tenant'] as string),
       create: 'public',
+      update: 'public',
       orders: { oldest: asc(tickets.id) },
       hide: { secret: true, note: { unless: ({ user }) => user?.role === 'staff' } },
       live: () => ['all', 'kept'],
@@ -308,6 +309,57 @@ describe('rows of different rights on one topic', () => {
     expect(heard).toEqual([12, 15])
     expect(gaps).toEqual([])
     late.close()
+  })
+
+  test('a row that a hearer may no longer read is gone for him, and he hears nothing of what it is', async () => {
+    using folder = tempFolder()
+    await using server = await runServer({ app, folder })
+    await create(server, 1, 2)
+    const ears: Heard[] = []
+    const stocks: Centrifuge[] = []
+    for (const name of names) {
+      const stock = await client(server, name)
+      ears.push(hear(stock, 'all'))
+      stocks.push(stock)
+      stock.connect()
+    }
+    await until(() => ears.every(({ subscribed }) => subscribed.length === 1), 'subscribed')
+    const headers = { 'content-type': 'application/json', ...(await headersOf('ann')) }
+    const body = JSON.stringify({ tenant: 'b', note: 'moved' })
+    const { status } = await server.get('/api/tickets/1', { method: 'PATCH', headers, body })
+    expect(status).toBe(200)
+    await create(server, 3, 4)
+    await until(
+      () => ears.every((one, at) => one.publications.length >= [3, 3, 2, 0][at]!),
+      'heard',
+    )
+    const told = ears.map(({ publications }) =>
+      publications.map(({ data }) => {
+        const { op, row } = data as { op: string; row: object }
+        return [op, row]
+      }),
+    )
+    const row = (id: number, tenant: string) => ({ id, tenant })
+    const gone = ['remove', { id: 1 }]
+    expect(told[0]).toEqual([['create', row(2, 'a')], gone, ['create', row(4, 'a')]])
+    expect(told[1]?.[1]).toEqual(gone)
+    expect(told[2]).toEqual([
+      ['update', row(1, 'b')],
+      ['create', row(3, 'b')],
+    ])
+    expect(told[3]).toEqual([])
+    // Kept, it is the same for who comes back; and the server's own tools see no more of what it was.
+    const { publications } = await must(ears[0], () => 'ann').subscription.history({ limit: 100 })
+    expect(publications.map(({ data }) => (data as { op: string }).op)).toEqual([
+      ...['create', 'create', 'remove', 'create'],
+    ])
+    const tools = await server.get('/api/history', {
+      method: 'POST',
+      headers: { 'x-api-key': testApiKey, 'content-type': 'application/json' },
+      body: JSON.stringify({ channel: 'all', limit: 100 }),
+    })
+    expect(await tools.text()).not.toContain('"was"')
+    for (const stock of stocks) stock.disconnect()
   })
 
   test('a new token with other claims hears by them', async () => {

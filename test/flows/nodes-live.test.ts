@@ -12,6 +12,7 @@ describe.skipIf(!isRun)('two servers, one database, one Redis', () => {
     await using both = await pair()
     const clients = both.servers.map((server) => stockClient(server, 'websocket'))
     const heard = await Promise.all(clients.map((client) => subscribed(client, 'rows')))
+    const kept = await Promise.all(clients.map((client) => subscribed(client, 'kept-rows')))
     for (let n = 1; n <= 20; n += 1) {
       const server = both.servers[n % 2 === 0 ? 0 : 1]
       const body = JSON.stringify({ text: `t${n}` })
@@ -32,6 +33,12 @@ describe.skipIf(!isRun)('two servers, one database, one Redis', () => {
       .slice(0, 20)
       .map((data) => (data as { row: { text: string } }).row.text)
     expect(texts.toSorted()).toEqual(Array.from({ length: 20 }, (_, n) => `t${n + 1}`).toSorted())
+    // What the database keeps is told once, too.
+    for (const { rooms } of both.servers) await rooms.realtime.submit('kept-rows', 'end')
+    await until(() => kept.every(({ publications }) => publications.length >= 22), 'kept')
+    const allOf = (one: Parameters<typeof dataOf>[0] | undefined) =>
+      (one ? dataOf(one) : []).map((data) => JSON.stringify(data)).toSorted()
+    for (const one of kept) expect(allOf(one)).toEqual(allOf(first))
     // Who moves to the other server has missed what was said meanwhile, and gets it there.
     const mover = await RawClient.connect(
       both.servers[1].url.replace('http', 'ws') + '/connection/websocket',

@@ -44,7 +44,7 @@ export interface Node extends AsyncDisposable {
 
 export async function startNode(redis: Service): Promise<Node> {
   const proxy = await startProxy({ target: redis.port })
-  const opened = await openRedis(proxy.port)
+  const opened = await openRedis(proxy.port, { commandMs: undefined })
   const shared = {
     redis: opened.redis,
     namespace: 'belfry:flow',

@@ -25,10 +25,15 @@ const app = {
       hide: { note: { unless: ({ user }) => user?.role === 'staff' } },
       live: () => 'own',
     }),
-    messages: collection(messages, { read: 'public', create: 'public', live: () => 'rows' }),
+    messages: collection(messages, {
+      read: 'public',
+      create: 'public',
+      live: () => ['rows', 'kept-rows'],
+    }),
   },
   topics: {
     rows: topic({ subscribe: 'public', history: { size: 100, ttl: '1h' } }),
+    'kept-rows': topic({ subscribe: 'public', history: { size: 100, ttl: '1h' }, persist: true }),
     own: topic({ subscribe: 'public', history: { size: 100, ttl: '1h' } }),
     said: topic({ subscribe: 'public', publish: 'public', presence: true }),
     kept: topic({ subscribe: 'public', history: { size: 100, ttl: '1h' }, persist: true }),

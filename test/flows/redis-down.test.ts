@@ -19,7 +19,7 @@ test.skipIf(missing)(
     using folder = tempFolder()
     await using redis = await startRedis()
     const env = { REDIS_URL: redis.url }
-    await using server = await runServer({ app: communityApp, folder, env })
+    await using server = await runServer({ app: communityApp, folder, env, redisMs: undefined })
     // Everybody and the newest posts; pages of the rest are 404 until their batch is there.
     await tickUntil(server, ({ batches }) => batches >= 1)
     const ports = [Number(new URL(server.url).port)]

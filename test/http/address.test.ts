@@ -42,6 +42,13 @@ describe('the address that is counted', () => {
     ['fe80::1%eth0', 'fe80:0:0:0::/64'],
     ['1::64:ff9b:192.0.2.1', '1:0:0:0::/64'],
     ['1:2:3::', '1:2:3:0::/64'],
+    // As IPv4: else all of it is one network, or each address two.
+    ['::ffff:192.0.2.1', '192.0.2.1'],
+    ['::FFFF:c000:201', '192.0.2.1'],
+    ['0:0:0:0:0:ffff:c000:0201', '192.0.2.1'],
+    ['0000:0000:0000:0000:0000:ffff:192.0.2.1', '192.0.2.1'],
+    ['::ffff:0:0', '0.0.0.0'],
+    ['::1:ffff:c000:201', '0:0:0:0::/64'],
   ])('of %s counts %s', (peer, counted) => {
     expect(createAddressOf([])(peer, null)).toBe(counted)
   })

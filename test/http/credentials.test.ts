@@ -168,7 +168,8 @@ describe('a thousand', () => {
     })
     expect(server.rooms.auth.stats().verifications).toBe(61)
     const { key } = await server.rooms.auth.keys.create({ name: 'k', scopes: ['read:*'] })
-    const wrong = (n: number) => key.slice(0, -4) + String(n).padStart(4, '0')
+    const other = key.at(-5) === 'A' ? 'B' : 'A'
+    const wrong = (n: number) => key.slice(0, -5) + other + String(n).padStart(4, '0')
     expect(await tally((n) => withKey(server, wrong(n), '192.0.2.2'))).toEqual({
       401: 60,
       429: 940,

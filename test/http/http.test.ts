@@ -4,7 +4,7 @@ import { integer, real, sqliteTable, text } from 'drizzle-orm/sqlite-core'
 import { signToken } from '../../src/auth/auth.ts'
 import { collection, desc } from '../../src/kit.ts'
 import { openStore, tempFolder, until } from '../harness.ts'
-import { runServer, testSecret } from '../server.ts'
+import { runServer, startIsOver, testSecret } from '../server.ts'
 
 const prices = sqliteTable('prices', {
   id: integer().primaryKey(),
@@ -76,15 +76,15 @@ describe('reads', () => {
     expect(other.status).toBe(200)
     const head = await server.get(path, { method: 'HEAD' })
     expect([head.status, head.headers.get('etag'), await head.text()]).toEqual([200, etag, ''])
+    const known = { method: 'HEAD', headers: { 'if-none-match': etag } }
+    const { status, headers: same } = await server.get(path, known)
+    expect([status, same.get('etag'), same.get('content-length')]).toEqual([304, etag, null])
   })
 
   test('1,000 simultaneous requests for one cold key run exactly one query', async () => {
     using folder = tempFolder()
     await using server = await runServer({ app: options, folder })
-    await until(
-      () => server.log.lines.some(({ event }) => event === 'collections.indexes_checked'),
-      'the reads of the start are over',
-    )
+    await startIsOver(server)
     const before = server.rooms.store.stats().reads
     const responses = await Promise.all(
       Array.from({ length: 1000 }, () => server.get('/api/prices/live?limit=7')),

@@ -4,6 +4,7 @@ import { signToken } from '../../src/auth/auth.ts'
 import { createLane } from '../../src/http/lane.ts'
 import { collection, eq } from '../../src/kit.ts'
 import { systemClock } from '../../src/lib/clock.ts'
+import { shiftedClock } from '../clock.ts'
 import { tempFolder } from '../harness.ts'
 import { runServer, testSecret, type TestServer } from '../server.ts'
 
@@ -67,7 +68,8 @@ describe('a URL that is known', () => {
 
   test('is answered with the same headers and bytes', async () => {
     using folder = tempFolder()
-    await using server = await runServer({ app, folder })
+    // Time stands: how long an answer is good for is told in whole seconds.
+    await using server = await runServer({ app, folder, clock: shiftedClock() })
     await create(server, 'ann')
     for (const path of ['/api/notes?owner=ann', '/api/notes/1', '/api/notes/?limit=3']) {
       const [full, short] = await thrice(server, path)

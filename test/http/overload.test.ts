@@ -1,8 +1,10 @@
 import { describe, expect, test } from 'bun:test'
 import { integer, sqliteTable, text } from 'drizzle-orm/sqlite-core'
 import { collection, Fault, topic, type Priority, type Routes } from '../../src/kit.ts'
+import { shiftedClock } from '../clock.ts'
 import { faultOf, tempFolder, until, type TempFolder } from '../harness.ts'
 import { runBelfry, spawnBelfry } from '../process.ts'
+import { RawClient } from '../realtime/serve.ts'
 import { runServer, testApiKey, type TestServer } from '../server.ts'
 
 const notes = sqliteTable('notes', { id: integer().primaryKey(), text: text().notNull() })
@@ -19,7 +21,7 @@ const routes: Routes = (server, { topics }) =>
 const app = {
   collections: {
     notes: collection(notes, { ...open, live: () => 'notes', priority: 'high' }),
-    drafts: collection(notes, { ...open, ttl: '20ms', stale: '1h' }),
+    drafts: collection(notes, { ...open, ttl: '1m', stale: '1h' }),
     spare: collection(notes, { ...open, priority: 'low' }),
   },
   topics: { notes: topic({ subscribe: 'public' }) },
@@ -56,7 +58,8 @@ const handshake = {
 describe('saving', () => {
   test('what may be stale is, at once, and is loaded behind it; a write is seen all the same', async () => {
     using folder = tempFolder()
-    await using server = await start(folder)
+    const clock = shiftedClock()
+    await using server = await runServer({ app, folder, clock })
     await send(server, '/api/drafts', { id: 1, text: 'one' })
     const read = async () => {
       const answer = await server.get('/api/drafts/1')
@@ -65,12 +68,15 @@ describe('saving', () => {
     }
     await read()
     await setMode(server, { mode: 'saving' })
-    let last: unknown[] = []
-    await until(async () => (last = await read())[0] === 'stale', 'it is over its time')
-    expect(last[1]).toMatch(/^belfry; hit; ttl=-\d+; detail=overload$/)
+    // Beyond the two times that an answer is good for then.
+    clock.by += 3 * 60_000
+    const [state, told] = await read()
+    expect(state).toBe('stale')
+    expect(told).toMatch(/^belfry; hit; ttl=-\d+; detail=overload$/)
     await send(server, '/api/drafts/1', { text: 'two' }, {}, 'PATCH')
     for (let n = 0; n < 5; n++) expect((await read())[2]).toBe('two')
-    await until(async () => (await read())[0] === 'stale', 'again')
+    clock.by += 3 * 60_000
+    expect((await read())[0]).toBe('stale')
     await until(async () => (await read())[0] === 'hit', 'loaded behind it')
   })
 })
@@ -112,6 +118,33 @@ describe('an emergency', () => {
     expect(metrics).toContain('belfry_requests_total{route="GET /api/spare",status="503"} 2')
     await setMode(server, { mode: 'auto' })
     expect((await server.get('/api/report')).status).toBe(200)
+  })
+})
+
+describe('an emergency, on an open socket', () => {
+  test('calls are refused as requests are, for a while; what is no call goes on', async () => {
+    using folder = tempFolder()
+    await using server = await start(folder)
+    const client = await RawClient.connect(
+      `${server.url.replace('http', 'ws')}/connection/websocket`,
+    )
+    await setMode(server, { mode: 'emergency' })
+    const call = async (method: string, data?: unknown) =>
+      await client.call({ rpc: { method, data } })
+    for (const [method, data] of [['GET /api/spare'], ['POST /api/guess', 5]] as const) {
+      const { error } = await call(method, data)
+      expect(error).toMatchObject({
+        ...{ code: 503, temporary: true },
+        message: 'more is asked of the server than it can do: try again later',
+      })
+    }
+    expect(await call('GET /api/plain')).toMatchObject({ rpc: { data: 'well' } })
+    expect(await call('POST /api/notes', { id: 1, text: 'one' })).toMatchObject({ rpc: {} })
+    expect(await client.call({ subscribe: { channel: 'notes' } })).toMatchObject({ subscribe: {} })
+    expect(await status(server)).toMatchObject({ refused: { low: 2, normal: 0, high: 0 } })
+    await setMode(server, { mode: 'auto' })
+    expect(await call('GET /api/report')).toMatchObject({ rpc: { data: 'long' } })
+    client.close()
   })
 })
 

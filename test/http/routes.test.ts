@@ -6,7 +6,7 @@ import { signToken } from '../../src/auth/auth.ts'
 import { collection, Fault, topic, type Routes } from '../../src/kit.ts'
 import { systemClock } from '../../src/lib/clock.ts'
 import { faultOf, tempFolder } from '../harness.ts'
-import { runServer, testSecret, type TestServer } from '../server.ts'
+import { runServer, startIsOver, testSecret, type TestServer } from '../server.ts'
 
 const accounts = sqliteTable('accounts', { id: text().primaryKey(), cents: integer().notNull() })
 
@@ -204,6 +204,7 @@ describe('routes of the app', () => {
     using folder = tempFolder()
     await using server = await runServer({ app, folder })
     await open(server)
+    await startIsOver(server)
     const before = server.rooms.store.stats().reads
     expect(await (await server.get('/api/rich/a')).json()).toEqual({ cents: 100, same: 100 })
     expect(server.rooms.store.stats().reads).toBe(before + 1)

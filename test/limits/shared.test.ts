@@ -1,6 +1,5 @@
 import { describe, expect, test } from 'bun:test'
 import { createLimiter, type Limiter, type LimitPolicy } from '../../src/limits/limits.ts'
-import { systemClock, type Clock } from '../../src/lib/clock.ts'
 import type { SharedPort } from '../../src/limits/shared.ts'
 import { openRedis, type TestRedis } from '../cache/redis.ts'
 import { createTestClock } from '../clock.ts'
@@ -16,12 +15,6 @@ const policyOf = (quota: number, more: Partial<LimitPolicy> = {}): LimitPolicy =
   windowMs,
   ...more,
 })
-
-/** On a busy machine Redis is late by our clock without being away. */
-const patient: Clock = {
-  ...systemClock,
-  after: (ms, run) => systemClock.after(ms * 100, run),
-}
 
 /** What may become of a question. */
 type Fate = 'answered' | 'lost before' | 'lost after'
@@ -62,7 +55,7 @@ function openNodes({ redis }: TestRedis, count: number, namespace: string) {
 describe.skipIf(!requireService('redis-server'))('limits in Redis', () => {
   test('a slot that one node took, no other has', async () => {
     await using server = await startRedis()
-    await using opened = await openRedis(server.port, { clock: patient })
+    await using opened = await openRedis(server.port)
     const { clock, nodes, fate } = openNodes(opened, 2, 'a')
     const [one, two] = nodes as [Limiter, Limiter]
     const asks = [{ policy: policyOf(2), key: 'k' }]
@@ -87,7 +80,7 @@ describe.skipIf(!requireService('redis-server'))('limits in Redis', () => {
 
   test('of all policies of a request one each is taken, or none', async () => {
     await using server = await startRedis()
-    await using opened = await openRedis(server.port, { clock: patient })
+    await using opened = await openRedis(server.port)
     const { clock, nodes } = openNodes(opened, 2, 'a')
     const [one, two] = nodes as [Limiter, Limiter]
     const asks = (key: string) => [
@@ -119,7 +112,7 @@ describe.skipIf(!requireService('redis-server'))('limits in Redis', () => {
     'property: of %i, no window of any place ever holds more through four nodes',
     async (quota) => {
       await using server = await startRedis()
-      await using opened = await openRedis(server.port, { clock: patient })
+      await using opened = await openRedis(server.port)
       const random = createRandom(quota)
       const { clock, nodes } = openNodes(opened, 4, 'a')
       const asks = [{ policy: policyOf(quota), key: 'k' }]
@@ -143,7 +136,7 @@ describe.skipIf(!requireService('redis-server'))('limits in Redis', () => {
     'property: through one node never more than the quota, whatever becomes of Redis and its answers (seed %i)',
     async (seed) => {
       await using server = await startRedis()
-      await using opened = await openRedis(server.port, { clock: patient })
+      await using opened = await openRedis(server.port)
       const random = createRandom(seed)
       for (const quota of [1, 7, 30, 600]) {
         const { clock, nodes, fate } = openNodes(opened, 2, `q${quota}`)
@@ -172,7 +165,7 @@ describe.skipIf(!requireService('redis-server'))('limits in Redis', () => {
 
   test('Redis goes: the node goes on with what it knows of all, and tells it when it is back', async () => {
     await using server = await startRedis()
-    await using opened = await openRedis(server.port, { clock: patient })
+    await using opened = await openRedis(server.port)
     const { clock, nodes, fate } = openNodes(opened, 2, 'a')
     const [one, two] = nodes as [Limiter, Limiter]
     const asks = [{ policy: policyOf(10), key: 'k' }]
@@ -196,7 +189,7 @@ describe.skipIf(!requireService('redis-server'))('limits in Redis', () => {
 
   test('Redis forgets: the first who asks tells it what is known, once', async () => {
     await using server = await startRedis()
-    await using opened = await openRedis(server.port, { clock: patient })
+    await using opened = await openRedis(server.port)
     const { clock, nodes } = openNodes(opened, 2, 'a')
     const [one, two] = nodes as [Limiter, Limiter]
     const asks = [{ policy: policyOf(20), key: 'k' }]
@@ -217,7 +210,7 @@ describe.skipIf(!requireService('redis-server'))('limits in Redis', () => {
 
   test('a log that has merely ended is not mourned: nothing is told again', async () => {
     await using server = await startRedis()
-    await using opened = await openRedis(server.port, { clock: patient })
+    await using opened = await openRedis(server.port)
     const { clock, nodes, fate } = openNodes(opened, 2, 'a')
     const [one, two] = nodes as [Limiter, Limiter]
     const asks = [{ policy: policyOf(3), key: 'k' }]
@@ -233,7 +226,7 @@ describe.skipIf(!requireService('redis-server'))('limits in Redis', () => {
 
   test('the clock of Redis jumps back: nothing stays longer than its window, and nothing leaves sooner', async () => {
     await using server = await startRedis()
-    await using opened = await openRedis(server.port, { clock: patient })
+    await using opened = await openRedis(server.port)
     const clock = createTestClock()
     let jumpMs = 0
     const open = () =>
@@ -259,7 +252,7 @@ describe.skipIf(!requireService('redis-server'))('limits in Redis', () => {
 
   test('what is left in Redis has an end', async () => {
     await using server = await startRedis()
-    await using opened = await openRedis(server.port, { clock: patient })
+    await using opened = await openRedis(server.port)
     const limiter = createLimiter({ clock: createTestClock(), shared: opened.redis })
     await limiter.take([
       { policy: policyOf(3), key: 'k' },

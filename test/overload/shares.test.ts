@@ -129,6 +129,83 @@ describe('who is let in', () => {
     expect(overload.mayLoad(undefined)).toBe(true)
   })
 
+  describe('low ones in a line', () => {
+    /** Each request takes 1 ms. */
+    function calm() {
+      const one = setUp()
+      for (let n = 0; n < 30; n++) {
+        for (let answer = 0; answer < 10; answer++) one.overload.end(one.clock.tick())
+        one.signals.cpuMs += 10
+        one.turns(0, 1)
+      }
+      return one
+    }
+    const letIn = ({ overload, clock }: ReturnType<typeof setUp>) =>
+      overload.isShedding
+        ? kinds.filter((kind) => overload.admits(kind, 'loop', clock.tick()))
+        : [...kinds]
+
+    test('of more than 20 ms are refused in the turn, and in the next one, and nobody else is', () => {
+      const one = calm()
+      const { overload, clock } = one
+      const come = (count: number) => {
+        for (let n = 0; n < count; n++) {
+          overload.begin(clock.tick())
+          clock.advance(1)
+        }
+      }
+      come(18)
+      expect(letIn(one)).toEqual(['low', 'normal', 'high'])
+      come(6)
+      expect(letIn(one)).toEqual(['normal', 'high'])
+      one.beat()
+      come(1)
+      expect(letIn(one)).toEqual(['normal', 'high'])
+      one.turns(0, 20)
+      expect([letIn(one).length, overload.stage, overload.status().refused.low]).toEqual([3, 0, 2])
+    })
+
+    test('are let in where the line is one by estimate only', () => {
+      const one = calm()
+      one.signals.cpuMs += 500
+      one.turns(0, 1)
+      for (let n = 0; n < 20; n++) one.overload.begin(one.clock.tick())
+      expect(letIn(one)).toEqual(['low', 'normal', 'high'])
+    })
+
+    test('for readers are refused, and where it stays it is an overload', () => {
+      const one = calm()
+      one.signals.readsMs = 30
+      one.turns(0, 1_000)
+      // As long as no low one comes, there is nothing to be told.
+      expect(one.overload.stage).toBe(0)
+      for (let n = 0; n < 8; n++) {
+        expect(letIn(one)).toEqual(['normal', 'high'])
+        one.turns(0, 1)
+      }
+      expect(one.overload.stage).toBe(0)
+      for (let n = 0; n < 6; n++) {
+        letIn(one)
+        one.turns(0, 1)
+      }
+      expect([one.overload.stage, one.overload.status().why]).toEqual([2, 'line'])
+      one.signals.readsMs = 0
+      one.turns(0, 7_000)
+      expect([one.overload.stage, letIn(one).length]).toEqual([0, 3])
+    })
+
+    test('are let in by whoever said that nothing is refused', async () => {
+      const one = calm()
+      one.signals.readsMs = 30
+      one.turns(0, 1)
+      expect(letIn(one)).toEqual(['normal', 'high'])
+      await one.overload.set('normal')
+      expect(letIn(one)).toEqual(['low', 'normal', 'high'])
+      one.turns(0, 1_000)
+      expect(letIn(one)).toEqual(['low', 'normal', 'high'])
+    })
+  })
+
   test('the last stage takes no new connections, and all else as the one before', async () => {
     const { overload, clock } = setUp()
     const now = clock.tick()

@@ -239,6 +239,33 @@ describe('a topic whose hearers may see different rows', () => {
     ])
   })
 
+  test('a rule that looks at ever more of a user comes to an end', () => {
+    let fields = 0
+    const { join, say, flush } = setUp({
+      read: ({ user }) =>
+        user?.[`field${fields++}`] === 1 || eq(docs.tenant, user?.['tenant'] as string),
+    })
+    const ears = ['a', 'b'].map((tenant) => join(new Ear(member('same', tenant))))
+    say({ tenant: 'a' })
+    say({ tenant: 'b' })
+    flush()
+    expect(ears.map(({ ids }) => ids)).toEqual([['1'], ['2']])
+  })
+
+  test('who comes back to rows that were not for him hears the next one without a gap', () => {
+    const { hub, home, join, say, plain, flush } = setUp({ read: ofTenant })
+    // Said with nobody there: all who come are still told alike.
+    for (let at = 0; at < 2; at++) say({ tenant: 'a' })
+    const ann = join(new Ear(member('ann', 'a')))
+    plain('before')
+    const bob = new Ear(member('bob', 'b'))
+    bob.seat = hub.join(home, bob, 0)
+    plain('next')
+    flush()
+    expect(ann.told.map(({ offset }) => offset)).toEqual([3, 4])
+    expect(bob.told).toMatchObject([{ offset: 4, tags: { after: '0' } }])
+  })
+
   test('a rule that takes a user as a whole is asked for each', () => {
     const { join, say, flush } = setUp({
       read: ({ user }) => {

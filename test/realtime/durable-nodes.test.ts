@@ -1,10 +1,17 @@
 /** Durable topics on several nodes: the database gives the offsets, and each node tells what the others said. */
 import { expect, test } from 'bun:test'
+import { must } from '../../src/lib/assert.ts'
+import { createDurable } from '../../src/realtime/durable.ts'
+import { createFollowed } from '../../src/realtime/followed.ts'
+import { createHub } from '../../src/realtime/hub.ts'
+import { limitsDefault } from '../../src/realtime/limits.ts'
+import { createPump } from '../../src/realtime/pump.ts'
+import { createPublications } from '../../src/store/store.ts'
 import { createTestClock } from '../clock.ts'
-import { openStore, tempFolder } from '../harness.ts'
+import { createTestLog, openStore, tempFolder } from '../harness.ts'
 import { createRandom } from '../lib/random.ts'
 import { fragile, room, subscribe } from './durable.ts'
-import { RawClient, serve, until } from './serve.ts'
+import { plansOf, RawClient, serve, until } from './serve.ts'
 
 const topics = { 'chat:{room}': room } as const
 
@@ -104,6 +111,95 @@ test('who comes from a node that is ahead is not told that anything is lost', as
   expect(recovered).toMatchObject({ recovered: true, publications: [{ offset: 3 }] })
   await until(() => offsetsOf(before).length === 3, 'and so does who was there')
   for (const of of [before, client]) of.close()
+})
+
+test('a change that every node tells by itself is told once, whoever is first', async () => {
+  using folder = tempFolder()
+  await using store = await openStore(folder.file('a.db'), [])
+  await using one = serve(topics, { store, isShared: true })
+  await using two = serve(topics, { store, isShared: true })
+  const clients = [await RawClient.connect(one.wsUrl), await RawClient.connect(two.wsUrl)]
+  for (const client of clients) await subscribe(client)
+  // Now this node is ahead, now that one; between them somebody says something else.
+  for (let seq = 1; seq <= 40; seq += 1) {
+    for (const { realtime } of seq % 3 === 0 ? [one, two] : [two, one]) {
+      for (const by of ['rows', 'others']) realtime.publish('chat:a', `${by} ${seq}`, { seq, by })
+    }
+    if (seq % 8 === 0) await one.realtime.submit('chat:a', `plain ${seq}`)
+  }
+  for (const { realtime } of [one, two, one]) await realtime.submit('chat:a', 'end')
+  await until(() => clients.every((one) => one.publications.length >= 88), 'all of it')
+  const told = clients.map(({ publications }) => publications.map(({ data }) => data as string))
+  expect(told[0]).toEqual(told[1] ?? [])
+  const changes = (told[0] ?? []).filter((text) => /rows|others/.test(text))
+  expect(changes.toSorted()).toEqual([...new Set(changes)].toSorted())
+  expect(changes).toHaveLength(80)
+  for (const client of clients) client.close()
+})
+
+test('what another node tells of a change waits until this one has followed the log to it', async () => {
+  using folder = tempFolder()
+  const clock = createTestClock()
+  await using store = await openStore(folder.file('a.db'), [])
+  const reads: unknown[] = []
+  const watched: typeof store = {
+    ...store,
+    async read(query, options) {
+      const rows = await store.read(query, options)
+      if (query.name === 'topic after') reads.push(rows)
+      return rows
+    },
+  }
+  await using one = serve(topics, { store, clock, isShared: true })
+  const late = { clock, isShared: true, isFollowing: true } as const
+  await using two = serve(topics, { store: watched, ...late })
+  const client = await RawClient.connect(two.wsUrl)
+  await subscribe(client)
+  two.realtime.followed(6)
+  one.realtime.publish('chat:a', 'change 7', { seq: 7, by: 'rows' })
+  await one.realtime.submit('chat:a', 'after it')
+  // Once: it would not wait for ever.
+  clock.advance(500)
+  await until(() => reads.length > 0, 'it is read')
+  await client.call({ ping: {} })
+  expect(offsetsOf(client)).toEqual([])
+  two.realtime.followed(7)
+  await until(() => offsetsOf(client).length === 2, 'told')
+  expect(client.publications.map(({ data }) => data)).toEqual(['change 7', 'after it'])
+  client.close()
+})
+
+test('who asks again and again where it cannot have been holds up nobody who publishes', async () => {
+  using folder = tempFolder()
+  await using store = await openStore(folder.file('a.db'), [])
+  const [clock, log] = [createTestClock(), createTestLog()]
+  const pump = createPump(clock, { turnMs: 8 })
+  const hub = createHub({ plans: plansOf(topics), clock, pump }, limitsDefault)
+  const match = must(hub.match('chat:a'), () => 'it is declared')
+  let isOver = false
+  const publications = createPublications(
+    {
+      ...store,
+      async read(query, options) {
+        const rows = await store.read(query, options)
+        // Before this one is answered, there is the next.
+        if (query.name === 'topic after' && !isOver) ask()
+        return rows
+      },
+    },
+    { isShared: false },
+  )
+  const followed = createFollowed(clock, log, false)
+  const durable = createDurable({ hub, clock, log, publications, followed, onGap() {} })
+  const ask = (): void => {
+    const topic = must(hub.peek('chat:a'), () => 'it is alive')
+    void durable.ready(match, { epoch: topic.epoch, offset: 99 })
+  }
+  await durable.publish(match, hub.encode(1))
+  ask()
+  expect((await durable.publish(match, hub.encode(2))).offset).toBe(2)
+  isOver = true
+  await durable.settled()
 })
 
 test('property: four nodes, commits refused or forgotten: every listener the same, without a hole', async () => {

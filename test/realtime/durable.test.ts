@@ -97,6 +97,23 @@ describe('after a restart', () => {
     client.close()
   })
 
+  test('what follows a subscription by token waits for it, too', async () => {
+    using folder = tempFolder()
+    await using store = await openStore(folder.file('a.db'), [])
+    await using server = serve(topics, { store })
+    const client = await RawClient.connect(server.wsUrl)
+    const [channel, token] = ['members:a', 'topic||members:a']
+    const commands = [
+      { id: 51, subscribe: { channel, token } },
+      { id: 52, unsubscribe: { channel } },
+    ]
+    client.send(commands.map((command) => JSON.stringify(command)).join('\n'))
+    await until(() => client.replies.length === 3, 'both are answered')
+    expect(client.replies.slice(1).map(({ id }) => id)).toEqual([51, 52])
+    expect(server.realtime.stats().subscriptions).toBe(0)
+    client.close()
+  })
+
   test('a topic that cannot be read is a temporary error, the end of a stream, 503', async () => {
     using folder = tempFolder()
     await using store = await openStore(folder.file('a.db'), [])
@@ -173,7 +190,7 @@ describe('acknowledged is committed', () => {
     weak.state.next = () => 'refuse'
     const refused = await client.call({ publish: { channel: 'chat:a', data: 2 } })
     expect(refused.error).toMatchObject({ code: 100, temporary: true })
-    expect(server.realtime.submit('chat:a', 2)).rejects.toThrow('it did not happen')
+    await expect(server.realtime.submit('chat:a', 2)).rejects.toThrow('it did not happen')
     weak.state.next = () => 'pass'
     expect((await client.call({ publish: { channel: 'chat:a', data: 3 } })).error).toBeUndefined()
     await until(() => client.publications.length === 2, 'both')

@@ -58,7 +58,7 @@ describe('a session', () => {
     const stream = await open(server, `${connectLine}\n${subscribeLine}`)
     expect(stream.response.headers.get('content-type')).toBe('application/x-ndjson; charset=utf-8')
     expect(stream.response.headers.get('cache-control')).toBe('no-store')
-    expect(stream.lines).toHaveLength(2)
+    await until(() => stream.lines.length === 2, 'both answers')
     const { session, node } = stream
     const taken = await emulate(server, {
       session,

@@ -2,6 +2,7 @@
 import { systemClock, type Clock } from '../../src/lib/clock.ts'
 import { createMemoryBroker, type Broker, type Once } from '../../src/realtime/broker.ts'
 import { createRedisBroker, type BrokerRedis } from '../../src/realtime/broker-redis.ts'
+import { createFollowed, type Followed } from '../../src/realtime/followed.ts'
 import {
   createHub,
   type Hub,
@@ -13,12 +14,14 @@ import { createPump } from '../../src/realtime/pump.ts'
 import { readHistory, recover, type Position } from '../../src/realtime/recovery.ts'
 import { must } from '../../src/lib/assert.ts'
 import { openRedis, type TestRedis } from '../cache/redis.ts'
-import { createTestLog } from '../harness.ts'
+import { createTestLog, patientMs } from '../harness.ts'
 import { plansOf } from './serve.ts'
 
 export interface Node extends AsyncDisposable {
   readonly hub: Hub
   readonly broker: Broker
+  /** Of the log. */
+  readonly followed: Followed
   readonly redis: TestRedis | undefined
   publish(name: string, data: unknown, once?: Once): Promise<Position>
   open(name: string): Promise<Topic>
@@ -45,6 +48,7 @@ export interface Ear {
 export interface NodeOptions {
   readonly clock?: Clock
   readonly limits?: Partial<HubLimits>
+  readonly isFollowing?: boolean
 }
 
 type Declared = Parameters<typeof plansOf>[0]
@@ -58,8 +62,8 @@ const limitsDefault: HubLimits = {
 
 function startNode(
   declared: Declared,
-  { clock = systemClock, limits }: NodeOptions,
-  brokerOf: (hub: Hub) => Broker,
+  { clock = systemClock, limits, isFollowing = false }: NodeOptions,
+  brokerOf: (hub: Hub, followed: Followed) => Broker,
   redis?: TestRedis,
 ): Node {
   const pump = createPump(clock, { turnMs: 8 })
@@ -67,7 +71,8 @@ function startNode(
     { plans: plansOf(declared), clock, pump, isKept: () => redis !== undefined },
     { ...limitsDefault, ...limits },
   )
-  const broker = brokerOf(hub)
+  const followed = createFollowed(clock, createTestLog(), isFollowing)
+  const broker = brokerOf(hub, followed)
   broker.start()
   const matchOf = (name: string) => must(hub.match(name), () => `${name} is declared`)
   const open = async (name: string): Promise<Topic> => {
@@ -77,6 +82,7 @@ function startNode(
   return {
     hub,
     broker,
+    followed,
     redis,
     open,
     publish: async (name, data, once) =>
@@ -128,22 +134,24 @@ export interface RedisNodeOptions extends NodeOptions {
   /** Stands between the broker and Redis. */
   readonly tamper?: (redis: BrokerRedis) => BrokerRedis
   readonly isUp?: boolean
-  readonly isFollowing?: boolean
   readonly patienceMs?: number
+  readonly commandMs?: number
 }
 
 export async function redisNode(declared: Declared, options: RedisNodeOptions): Promise<Node> {
   const { port, namespace = 'belfry:test', source = 'db', tamper = (redis) => redis } = options
-  const { clock = systemClock, isUp = true, isFollowing = false, patienceMs = 200 } = options
-  const opened = await openRedis(port, { clock, isUp })
+  const { clock = systemClock, isUp = true } = options
+  // A busy machine is no Redis that is away; who wants to be alone soon says so.
+  const { patienceMs = 20_000, commandMs = patientMs } = options
+  const opened = await openRedis(port, { clock, isUp, commandMs })
   const log = createTestLog()
   return startNode(
     declared,
     options,
-    (hub) =>
+    (hub, followed) =>
       createRedisBroker(
-        { hub, redis: tamper(opened.redis), clock, log },
-        { namespace, source, isFollowing, patienceMs },
+        { hub, redis: tamper(opened.redis), followed, clock, log },
+        { namespace, source, patienceMs },
       ),
     opened,
   )

@@ -86,13 +86,13 @@ describe.skipIf(!requireService('redis-server'))('over Redis', () => {
 
   test('who is alive and silent is waited for once, until it has answered again', async () => {
     await using server = await startRedis()
-    await using a = await startNode(server, 'a', { answerMs: 300 })
+    await using a = await startNode(server, 'a', { answerMs: 2_000 })
     await using b = await startNode(server, 'b')
     await using c = await startNode(server, 'c')
     c.proxy.halfOpen()
     const first = await a.nodes.ask('1', 'question')
     expect(first).toEqual({ texts: ['b heard 1'], isPartial: true })
-    // A hundred times the bound would be half a minute: longer than a test may take.
+    // A hundred times the bound would be minutes: longer than a test may take.
     for (let n = 0; n < 100; n += 1) {
       expect((await a.nodes.ask('2', 'question')).isPartial).toBeTrue()
     }
@@ -104,9 +104,10 @@ describe.skipIf(!requireService('redis-server'))('over Redis', () => {
   })
 
   test('who is dead is not waited for', async () => {
+    const nodeMs = 2_000
     await using server = await startRedis()
-    await using a = await startNode(server, 'a', { nodeMs: 300, answerMs: 300 })
-    const b = await startNode(server, 'b', { nodeMs: 300 })
+    await using a = await startNode(server, 'a', { nodeMs, answerMs: 2_000 })
+    const b = await startNode(server, 'b', { nodeMs })
     expect((await a.nodes.ask('1', 'question')).texts).toEqual(['b heard 1'])
     b.proxy.cut()
     const isGone = async () => !(await a.nodes.ask('2', 'question')).isPartial
@@ -116,7 +117,7 @@ describe.skipIf(!requireService('redis-server'))('over Redis', () => {
 
   test('what is to be done is done later by who did not listen, once and in its order; questions are over', async () => {
     await using server = await startRedis()
-    await using a = await startNode(server, 'a', { answerMs: 200 })
+    await using a = await startNode(server, 'a', { answerMs: 2_000 })
     await using b = await startNode(server, 'b')
     await a.nodes.ask('before', 'question')
     b.proxy.cut()

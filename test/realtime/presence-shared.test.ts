@@ -17,13 +17,20 @@ import { requireService, startRedis } from '../services.ts'
 
 interface SharedNode extends PresenceNode, AsyncDisposable {}
 
+/** Of life, in a smaller step; longer than a busy machine holds up a sign. */
+const nodeMs = 2_000
+
 let made = 0
 
-async function sharedNode(port: number, nodeMs?: number): Promise<SharedNode> {
+async function sharedNode(port: number, ofNodeMs?: number): Promise<SharedNode> {
   const opened = await openRedis(port)
   const presence = createRedisPresence(
     { redis: opened.redis, clock: systemClock, log: createTestLog() },
-    { namespace: 'belfry:test', node: `n${(made += 1)}`, ...(nodeMs ? { nodeMs } : {}) },
+    {
+      namespace: 'belfry:test',
+      node: `n${(made += 1)}`,
+      ...(ofNodeMs ? { nodeMs: ofNodeMs } : {}),
+    },
   )
   const node = listening(presence)
   await until(() => opened.redis.stats().isListening, 'it hears')
@@ -62,8 +69,8 @@ describe.skipIf(!requireService('redis-server'))('over Redis', () => {
   test('members of a node that died leave, and others are told; a node that only slept brings its own back', async () => {
     await using server = await startRedis()
     await using proxy = await startProxy({ target: server.port })
-    await using alive = await sharedNode(server.port, 300)
-    await using other = await sharedNode(proxy.port, 300)
+    await using alive = await sharedNode(server.port, nodeMs)
+    await using other = await sharedNode(proxy.port, nodeMs)
     alive.presence.add('a', memberOf('stays'))
     for (const topic of ['a', 'b']) other.presence.add(topic, memberOf('goes'))
     // What was said while the connection was being made is told by the next look.
@@ -88,8 +95,8 @@ describe.skipIf(!requireService('redis-server'))('over Redis', () => {
 
   test('a Redis that was emptied has everybody again with the next sign of their nodes', async () => {
     await using server = await startRedis()
-    await using one = await sharedNode(server.port, 300)
-    await using two = await sharedNode(server.port, 300)
+    await using one = await sharedNode(server.port, nodeMs)
+    await using two = await sharedNode(server.port, nodeMs)
     one.presence.add('a', memberOf('c1'))
     two.presence.add('a', memberOf('c2'))
     await two.presence.list('a')

@@ -35,6 +35,8 @@ export interface TestServer extends AsyncDisposable {
 export interface ServeOptions extends RealtimeOptions {
   /** Other nodes publish to the same durable topics. */
   readonly isShared?: boolean
+  /** Changes that other nodes tell wait for `realtime.followed`. */
+  readonly isFollowing?: boolean
   /** Of durable topics. */
   readonly store?: Pick<Store, 'identity' | 'read' | 'write'>
   readonly clock?: Clock
@@ -99,6 +101,7 @@ export function serve(declared: Declared, options: ServeOptions = {}): TestServe
       clock,
       log: logTo(errors),
       ...(options.shared ? { shared: options.shared } : {}),
+      isFollowing: options.isFollowing === true,
       limits: (policy) => createLimits({ clock }, policy),
       publications:
         options.store && createPublications(options.store, { isShared: options.isShared ?? false }),
@@ -182,7 +185,7 @@ function logTo(errors: string[]): Log {
 export async function until(
   isSo: () => boolean | Promise<boolean>,
   what: string,
-  withinMs = 5_000,
+  withinMs = 20_000,
 ): Promise<void> {
   const end = performance.now() + withinMs
   while (!(await isSo())) {
@@ -231,7 +234,9 @@ export class RawClient {
 
   static async open(url: string, headers: Record<string, string> = {}): Promise<RawClient> {
     const client = new RawClient(url, headers)
-    await until(() => client.socket.readyState === WebSocket.OPEN, 'the socket opens')
+    const isOpen = () => client.socket.readyState === WebSocket.OPEN
+    await until(() => isOpen() || client.closed !== undefined, 'the socket opens')
+    if (client.closed) throw new Error(`closed with ${client.closed.code} before it was open`)
     return client
   }
 

@@ -1,10 +1,13 @@
 import { afterAll, beforeAll, expect, test } from 'bun:test'
 import { integer, sqliteTable, text } from 'drizzle-orm/sqlite-core'
 import { collection } from '../../src/kit.ts'
-import { systemClock } from '../../src/lib/clock.ts'
+import { systemClock, type Clock } from '../../src/lib/clock.ts'
 import { openThread } from '../../src/store/places.ts'
 import { openStore, tempFolder, until } from '../harness.ts'
 import { runServer } from '../server.ts'
+
+/** As in src/store/writer.ts. */
+const respawnMs = 500
 
 // Threads are real and die for real: this only keeps hold of them.
 const threads: Worker[] = []
@@ -29,7 +32,17 @@ const app = { collections: { notes: collection(notes, { read: 'public', create: 
 test('threads that die are replaced; meanwhile health says so, and reads go on', async () => {
   using folder = tempFolder()
   threads.length = 0
-  await using server = await runServer({ app, folder })
+  /** The writer's successor comes when it is let: half a second may pass between two requests. */
+  let held: (() => void)[] | undefined
+  const clock: Clock = {
+    ...systemClock,
+    after(ms, run) {
+      if (!held || ms !== respawnMs) return systemClock.after(ms, run)
+      held.push(run)
+      return () => {}
+    },
+  }
+  await using server = await runServer({ app, folder, clock })
   const post = (id: number) =>
     server.get('/api/notes', {
       method: 'POST',
@@ -46,11 +59,14 @@ test('threads that die are replaced; meanwhile health says so, and reads go on',
   expect((await post(2)).status).toBe(201)
   expect((await server.get('/api/health')).status).toBe(200)
 
+  const waiting: (() => void)[] = (held = [])
   writer?.terminate()
   await until(async () => (await server.get('/api/health')).status === 503, 'health says so')
   expect(await (await server.get('/api/health')).json()).toMatchObject({ status: 'failing' })
   expect((await post(3)).status).toBe(503)
   expect(await isRead('?limit=2')).toBe(true)
+  held = undefined
+  for (const come of waiting) come()
   await until(async () => (await post(4)).status === 201, 'another writes')
   expect((await server.get('/api/health')).status).toBe(200)
   expect(await isRead('/4')).toBe(true)

@@ -7,33 +7,8 @@ import type { ThreadClient } from '../../src/store/thread-client.ts'
 import { insertNote, storeTables } from '../contracts/store.ts'
 import { createTestLog, openStore, tempFolder, until } from '../harness.ts'
 import { requireService, startSqld } from '../services.ts'
+import { startGate } from './gate.ts'
 import { slowQuery } from './slow.ts'
-
-/** A server in front of a sqld: `answer` may keep a request, or answer it. */
-function startGate(url: string, answer: (body: string) => Promise<Response | undefined>) {
-  const server = Bun.serve({
-    port: 0,
-    idleTimeout: 0,
-    async fetch(request) {
-      const body = await request.text()
-      const answered = await answer(body)
-      if (answered) return answered
-      const { method, headers } = request
-      const passed = await fetch(`${url}${new URL(request.url).pathname}`, {
-        ...{ method, headers },
-        ...(method === 'GET' ? {} : { body }),
-      })
-      // As it is now: no longer compressed.
-      const type = passed.headers.get('content-type') ?? ''
-      const { status } = passed
-      return new Response(await passed.arrayBuffer(), { status, headers: { 'content-type': type } })
-    },
-  })
-  return {
-    url: `http://127.0.0.1:${server.port}`,
-    [Symbol.asyncDispose]: () => server.stop(true),
-  }
-}
 
 test('race: a poll goes past reads that wait, and past what may be under way at once', async () => {
   const asked: { readonly sql: string; answer(): void }[] = []
@@ -111,8 +86,8 @@ describe.skipIf(!requireService('sqld'))('with a sqld', () => {
     let ended = 0
     for (let left = 2; left > 0; left--) {
       const end = (): void => void ended++
-      // It may outlast the test.
-      store.read({ sql: slowQuery(10_000_000), params: [] }).then(end, end)
+      // It outlasts the test, which ends it.
+      store.read({ sql: slowQuery(200_000_000), params: [] }).then(end, end)
     }
     await other.write([insertNote(4, 'meanwhile')])
     await until(() => store.stats().seq === other.stats().seq, 'it has heard of the write')

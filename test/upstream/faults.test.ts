@@ -168,7 +168,7 @@ test('a budget that is used up: the old answer, or how long to wait', async () =
   await using provider = startProvider()
   await using server = await open(
     () => provider.url,
-    { budget: 'b' },
+    { budget: 'b', timeout: '10s' },
     {
       budgets: { b: budget({ rate: '1/min' }) },
     },
