@@ -31,6 +31,9 @@ const first = [
 ] as const
 const chartedMax = 30
 
+/** A public key of Solana, in base 58. */
+const mintPattern = /^[1-9A-HJ-NP-Za-km-z]{32,44}$/
+
 export function upstreamOf(env: Env): string {
   return env['JUPITER_URL'] ?? localUpstream().url
 }
@@ -40,7 +43,9 @@ export async function loadPrices({
   keys,
   env,
 }: FeedContext): Promise<Record<string, TokenPrice>> {
-  const ids = keys.map(encodeURIComponent).join(',')
+  // Keys are what anybody subscribes to: one that is no mint could spoil the answer for all that are asked for with it.
+  const ids = keys.filter((key) => mintPattern.test(key)).join(',')
+  if (ids === '') return {}
   const answer = await answered(await fetch(`${upstreamOf(env)}/price/v3?ids=${ids}`))
   const prices: Record<string, TokenPrice> = {}
   // What has a block's number in it would differ each time.

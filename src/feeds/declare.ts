@@ -127,7 +127,10 @@ export interface FeedOptions {
   readonly keyed?: string
   /** Keys of one `load`, 1 to 1,000. Default 100. */
   readonly batch?: number
-  /** A key that nobody subscribes to is asked for so long after the last read or subscription. Default `60s`. */
+  /**
+   * A key that nobody subscribes to is asked for so long after the last read or subscription; one that upstream does not know
+   * for `every`. Default `60s`.
+   */
   readonly idle?: Duration
 }
 

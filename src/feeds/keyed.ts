@@ -16,7 +16,15 @@ import type { FeedPlan, FeedsDeps, KeyedPlan, RunningFeed } from './feeds.ts'
 import { createLeader } from './leader.ts'
 import { createRelay, type News } from './relay.ts'
 import { createRounds, type Priority } from './rounds.ts'
-import { retellMs, sumOf, textOf, toldOf, valueLengthMax, type Value } from './values.ts'
+import {
+  retellMs,
+  silentMsOf,
+  sumOf,
+  textOf,
+  toldOf,
+  valueLengthMax,
+  type Value,
+} from './values.ts'
 import { Watch, type Key } from './watch.ts'
 
 /** Watched at once; names come from clients. With 300 bytes each and their values, some 20 MB. */
@@ -24,10 +32,6 @@ const keysMaxDefault = 20_000
 
 /** Idle keys are forgotten, and silence is noticed, within this. */
 const lookMs = 1_000
-
-/** Nothing was heard, neither from upstream nor from the node that asks, for so long: values are stale. */
-const silentMsMin = 30_000
-const silentIntervals = 3
 
 /** A key that could not be asked for is not asked for by each reader. */
 const againMs = 1_000
@@ -59,6 +63,7 @@ export function createKeyedFeed(
   const watch = new Watch({
     keysMax,
     idleMs: keyed.idleMs,
+    absentMs: Math.min(keyed.idleMs, everyMs),
     onGone: (key) => relay?.want(key.name, false),
   })
 
@@ -332,9 +337,8 @@ export function createKeyedFeed(
     const now = clock.tick()
     watch.sweep(now)
     letIn()
-    const silentMs = Math.max(silentMsMin, silentIntervals * rounds.intervalMs)
     if (watch.size === 0) answeredAt = now
-    if (now - answeredAt <= silentMs) return
+    if (now - answeredAt <= silentMsOf(rounds.intervalMs)) return
     for (const key of watch.all()) {
       if (!key.value || key.value.isStale) continue
       key.value.isStale = true

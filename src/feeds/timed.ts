@@ -11,13 +11,24 @@ import { createLeader } from './leader.ts'
 import { createRelay } from './relay.ts'
 import { isDueWithin, nextDueMs, type Schedule } from './schedule.ts'
 import { streamOf } from './streamed.ts'
-import { retellMs, sumOf, textOf, toldOf, valueLengthMax, type Value } from './values.ts'
+import {
+  retellMs,
+  silentMsOf,
+  sumOf,
+  textOf,
+  toldOf,
+  valueLengthMax,
+  type Value,
+} from './values.ts'
 
 /** Rows one tick may bring; more is a mistake or belongs in several ticks. */
 const rowsPerTickMax = 10_000
 
 /** How long a wait is trusted: the wall clock may be set meanwhile. */
 const trustedMs = 60_000
+
+/** How often it is looked whether anybody asks. */
+const lookMs = 1_000
 
 /** As long as taking over takes: what was due in it is made up for. */
 const missedMs = 15_000
@@ -36,6 +47,9 @@ export function createTimedFeed(deps: FeedsDeps, plan: FeedPlan, schedule: Sched
   let told: string | undefined
   let toldAt = 0
   let first: PromiseWithResolvers<void> | undefined
+  /** `clock.tick()` when upstream, or the node that asks, was heard last. */
+  let answeredAt = 0
+  let cancelLook: Cancel = () => {}
   /** The moment by the wall clock that was ticked for last. */
   let dueMs: number | undefined
   let startedMs = 0
@@ -51,6 +65,7 @@ export function createTimedFeed(deps: FeedsDeps, plan: FeedPlan, schedule: Sched
     if (isLate()) return
     const changes = answer === null || answer === undefined ? 0 : await take([answer], isLate)
     if (isLate()) return
+    answeredAt = clock.tick()
     if (value?.isStale === true) recover()
     counts.changes += changes
     if (!plan.adaptive || schedule.kind === 'cron') return
@@ -219,6 +234,7 @@ export function createTimedFeed(deps: FeedsDeps, plan: FeedPlan, schedule: Sched
           {
             feed: plan.name,
             onNews({ values = [], unchanged = [], failed: failures = [] }) {
+              answeredAt = clock.tick()
               for (const [, text, asOfMs] of values) value = { text, asOfMs, isStale: false }
               for (const [, sum] of unchanged) {
                 if (value && sumOf(value.text) === sum) {
@@ -240,6 +256,13 @@ export function createTimedFeed(deps: FeedsDeps, plan: FeedPlan, schedule: Sched
           },
         )
       : undefined
+
+  /** No node asks, as while the primary is away: who leads is told of its own failures. */
+  const look = (): void => {
+    if (!value || schedule.kind === 'cron' || stream || leader.isLeading) return
+    const silentMs = silentMsOf(everyMs * slowdown()) + plan.timeoutMs
+    if (clock.tick() - answeredAt > silentMs) value.isStale = true
+  }
 
   const waitForFirst = async (): Promise<Value | undefined> => {
     const waiting = (first ??= Promise.withResolvers<void>())
@@ -265,11 +288,14 @@ export function createTimedFeed(deps: FeedsDeps, plan: FeedPlan, schedule: Sched
       relay?.start()
       if (topic !== undefined) relay?.want(topic, true)
       startedMs = clock.now()
+      answeredAt = clock.tick()
       leader.start()
+      if (topic !== undefined) cancelLook = clock.every(lookMs, look)
     },
     async stop() {
       isStopped = true
       cancel()
+      cancelLook()
       abort?.abort(new Fault('unavailable', 'the server stops'))
       first?.reject(new Fault('unavailable', 'the server stops'))
       await running

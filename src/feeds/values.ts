@@ -22,6 +22,14 @@ export const valueLengthMax = 48 * 1024
  */
 export const retellMs = 30_000
 
+/** Neither upstream nor the node that asks was heard for so long: values are stale. */
+const silentMsMin = 30_000
+const silentIntervals = 3
+
+export function silentMsOf(intervalMs: number): number {
+  return Math.max(silentMsMin, silentIntervals * intervalMs)
+}
+
 /** Undefined: nothing, or nothing that JSON can say. */
 export function textOf(value: unknown): string | undefined {
   if (value === null || value === undefined) return undefined

@@ -6,7 +6,8 @@
  *
  * Invariants: no key is asked for twice at once. Of the places of a call the new get a sixth out of turn, all of them
  * if nobody in the line is overdue: so whoever is in the line waits a fifth longer at most than if there were none, however
- * many come: keys ÷ (calls × batch) and 20 %. What nobody subscribes to and nobody has read for `idleMs` is forgotten.
+ * many come: keys ÷ (calls × batch) and 20 %. What nobody subscribes to and nobody has read for `idleMs` is forgotten, and what
+ * upstream does not know sooner.
  */
 import type { Value } from './values.ts'
 
@@ -49,6 +50,8 @@ export class Key {
 export interface WatchOptions {
   readonly keysMax: number
   readonly idleMs: number
+  /** The same, of what upstream does not know: names come from clients, and one that is made up is asked for once. */
+  readonly absentMs: number
   /** It is not watched any more. */
   readonly onGone: (key: Key) => void
 }
@@ -169,7 +172,8 @@ export class Watch {
   }
 
   #isIdle(key: Key, now: number): boolean {
-    const isUsed = key.isHeardSomewhere || key.isAsked || now - key.usedAt < this.#options.idleMs
+    const idleMs = key.isAbsent ? this.#options.absentMs : this.#options.idleMs
+    const isUsed = key.isHeardSomewhere || key.isAsked || now - key.usedAt < idleMs
     return !isUsed && key.first === undefined
   }
 

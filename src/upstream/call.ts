@@ -15,6 +15,7 @@ import type { KeyHeader } from './declare.ts'
 import type { Kept } from './kept.ts'
 import type { Origins } from './origins.ts'
 import type { Answer, Source } from './source.ts'
+import { toldBy } from './told.ts'
 
 export interface Call {
   readonly url: URL
@@ -206,7 +207,8 @@ export function createCaller(deps: CallDeps): Caller {
           if (noTurns.has(error as Error)) throw error
           failure = error
         }
-        const waitMs = Math.max(backoff.next(), retryAfterMs(answer, clock.now()) ?? 0)
+        const told = answer && toldBy(answer.headers, clock.now())
+        const waitMs = Math.max(backoff.next(), told?.retryAfterMs ?? 0)
         const isOver = nth >= call.retries || waitMs > Math.min(retryAfterMsMax, left() ?? Infinity)
         if (isOver) {
           if (answer) return answer
@@ -278,14 +280,6 @@ function withKey(
   if (typeof place === 'function') return place(key, init)
   init.headers.set(place, place.toLowerCase() === bearerHeader ? `Bearer ${key}` : key)
   return init
-}
-
-/** Seconds, or a date. */
-export function retryAfterMs(answer: Pick<Answer, 'headers'> | undefined, nowMs: number) {
-  const text = answer?.headers.get('retry-after')
-  if (text === null || text === undefined) return undefined
-  const ms = /^\d+$/.test(text) ? Number(text) * 1_000 : Date.parse(text) - nowMs
-  return Number.isFinite(ms) ? Math.max(0, ms) : undefined
 }
 
 /** The same for the same headers, in whatever order they were given. */

@@ -16,9 +16,9 @@ import { must } from '../lib/assert.ts'
 import type { LimitPolicy } from '../limits/limits.ts'
 import type { Log } from '../observe/log.ts'
 import type { Priority } from './budget-port.ts'
-import { retryAfterMs } from './call.ts'
 import type { Env } from '../feeds/declare.ts'
 import type { ProxyOptions, ProxyRule } from './declare.ts'
+import { toldBy } from './told.ts'
 import type { Upstream } from './upstream.ts'
 
 /** A declared proxy, checked. Made by the plan. */
@@ -141,7 +141,7 @@ export function createProxies(deps: ProxiesDeps, plans: readonly ProxyPlan[]): P
     const type = response.headers.get('content-type') ?? ''
     if (status !== 200) {
       throw new Fault('unavailable', `the upstream answered ${status}`, {
-        retryAfterMs: retryAfterMs(response, deps.now()),
+        retryAfterMs: toldBy(response.headers, deps.now()).retryAfterMs,
       })
     }
     if (!isAllowed(plan, type)) {

@@ -1,7 +1,9 @@
 /** The token app: what it keeps, what it asks its provider, and what a provider that fails or refuses does to it. */
 import { describe, expect, test } from 'bun:test'
 import tokensApp from '../../src/apps/tokens.ts'
+import { loadPrices } from '../../src/apps/tokens-feeds.ts'
 import { market } from '../../src/apps/tokens-market.ts'
+import type { FeedContext } from '../../src/kit.ts'
 import { checkIndexes } from '../../src/collections/collections.ts'
 import { compilePlan } from '../../src/plan/plan.ts'
 import { openStore, tempFolder, until } from '../harness.ts'
@@ -73,6 +75,18 @@ describe('without a provider', () => {
     expect(Math.abs(usdPrice / (price(sol, Date.now())?.usdPrice ?? 0) - 1)).toBeLessThan(0.01)
     expect((await it.json('/api/topics/price:nobody/last')).status).toBe(404)
   })
+})
+
+test('the provider is asked for mints only, whatever is subscribed to', async () => {
+  await using upstream = startFakeUpstream({ changeMs: 0 })
+  const ask = async (keys: readonly string[]) => {
+    const env = { JUPITER_URL: upstream.url }
+    return await loadPrices({ keys, env, fetch } as unknown as FeedContext)
+  }
+  const strange = ['nobody', `${sol}&ids=${jup}`, `${sol}#`, '%', sol.replace('S', '0')]
+  expect(Object.keys(await ask([...strange, sol]))).toEqual([sol])
+  expect(await ask(strange)).toEqual({})
+  expect(upstream.arrivals.map(({ ids }) => ids)).toEqual([[sol]])
 })
 
 describe('with a provider', () => {

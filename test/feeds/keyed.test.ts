@@ -204,6 +204,19 @@ describe('keyed feeds', () => {
     await feed.feeds.stop()
   })
 
+  test('a key that upstream does not know is not asked for because somebody read it once, but while it is heard', async () => {
+    const feed = start({ a: 1 })
+    await feed.last('a')
+    for (const name of ['x', 'y'])
+      expect((await faultOf(() => feed.last(name))).code).toBe('not_found')
+    feed.hear('y')
+    await pass(feed, 10_000)
+    const times = (name: string) => feed.upstream.calls.filter((keys) => keys.includes(name)).length
+    expect(times('x')).toBeLessThanOrEqual(2)
+    expect([times('a'), times('y')].every((count) => count >= 9)).toBe(true)
+    await feed.feeds.stop()
+  })
+
   test('names of objects own parts are no keys of theirs', async () => {
     const feed = start({})
     const read = await feed.feeds.read('f', ['constructor', '__proto__', 'toString'])

@@ -281,6 +281,24 @@ describe('timed feeds', () => {
     }
   })
 
+  test('nobody asks any more: what was said last is stale, until somebody does', async () => {
+    const lease = createLease()
+    const feed = setUp({ publish: 'stats', load: () => ({ n: 1 }) }, { lease: () => lease, shared })
+    feed.feeds.start()
+    lease.give(1)
+    await pass(feed, 5_000, 500)
+    lease.give(0)
+    await pass(feed, 29_000, 500)
+    const last = async () => await feed.feeds.last('stats', 'stats')
+    expect(await last()).toMatchObject({ isStale: false })
+    await pass(feed, 3_000, 500)
+    expect(await last()).toMatchObject({ isStale: true })
+    lease.give(1)
+    await turns()
+    expect(await last()).toMatchObject({ isStale: false })
+    await feed.feeds.stop()
+  })
+
   test('who stops asks no more, although Redis is away', async () => {
     const lease = createLease()
     let ticks = 0

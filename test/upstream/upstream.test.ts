@@ -148,6 +148,16 @@ describe('tried again', () => {
     expect(await (await answer).text()).toBe('yes')
   })
 
+  test('Retry-After is a time by the clock of who says so', async () => {
+    const headers = {
+      date: 'Thu, 01 Jan 2037 00:00:00 GMT',
+      'retry-after': 'Thu, 01 Jan 2037 00:00:00 GMT',
+    }
+    await using server = await failing(1, '503 X', headers)
+    await using upstream = openUpstream({ random: () => 0 })
+    expect(await (await upstream.ask(server.url)).text()).toBe('yes')
+  })
+
   test('not when Retry-After says much later, or later than the deadline', async () => {
     await using server = await failing(9, '429 X', { 'retry-after': '60' })
     await using upstream = openUpstream()
