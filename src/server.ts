@@ -192,7 +192,7 @@ export async function startServer(options: ServerOptions): Promise<Server> {
     if (notice) auth.hear(notice)
     if (notice?.kind === modeNotice) overload.hear(notice.data)
   })
-  store.onGap(() => loadAgain(auth, { clock, log }))
+  store.onGap(() => loadAgain({ auth, overload, store }, { clock, log }))
   // The log's followers, in the order that keeps promises: first nobody can hit the old entry any
   // more, then the event goes out, so that a client who refetches on it sees the new row.
   store.onChange((change) => cache.apply(change.seq, change.tags, change))
@@ -422,11 +422,18 @@ async function recallMode(overload: Overload, store: Rooms['store']): Promise<vo
 /** Between two tries. */
 const loadAgainMs = 1_000
 
-/** What was revoked or given out meanwhile is not to be missed, however long the database cannot be read. */
-function loadAgain(auth: Rooms['auth'], { clock, log }: { clock: Clock; log: Log }): void {
-  detach(auth.load(), (error) => {
-    log.warn('auth.not_loaded', { error })
-    clock.after(loadAgainMs, () => loadAgain(auth, { clock, log }))
+/** What was revoked, given out or set meanwhile is not to be missed, however long the database cannot be read. */
+function loadAgain(
+  rooms: Pick<Rooms, 'auth' | 'overload' | 'store'>,
+  deps: { readonly clock: Clock; readonly log: Log },
+): void {
+  const load = async (): Promise<void> => {
+    await rooms.auth.load()
+    await recallMode(rooms.overload, rooms.store)
+  }
+  detach(load(), (error) => {
+    deps.log.warn('auth.not_loaded', { error })
+    deps.clock.after(loadAgainMs, () => loadAgain(rooms, deps))
   })
 }
 

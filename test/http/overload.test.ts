@@ -2,10 +2,11 @@ import { describe, expect, test } from 'bun:test'
 import { integer, sqliteTable, text } from 'drizzle-orm/sqlite-core'
 import { collection, Fault, topic, type Priority, type Routes } from '../../src/kit.ts'
 import { shiftedClock } from '../clock.ts'
-import { faultOf, tempFolder, until, type TempFolder } from '../harness.ts'
+import { faultOf, openStore, tempFolder, until, type TempFolder } from '../harness.ts'
 import { runBelfry, spawnBelfry } from '../process.ts'
 import { RawClient } from '../realtime/serve.ts'
 import { runServer, testApiKey, type TestServer } from '../server.ts'
+import { startSqld } from '../services.ts'
 
 const notes = sqliteTable('notes', { id: integer().primaryKey(), text: text().notNull() })
 
@@ -212,6 +213,23 @@ describe('the mode', () => {
     const data = { mode: 'saving', atMs: Date.now() + 1_000 }
     await server.rooms.store.note({ kind: 'mode', data }, [])
     expect(await status(server)).toMatchObject({ mode: 'saving' })
+  })
+
+  test('is known also where the log no longer tells of it', async () => {
+    using folder = tempFolder()
+    await using sqld = await startSqld()
+    const env = { DATABASE_URL: sqld.url }
+    await using server = await runServer({ app, folder, env })
+    const database = { kind: 'remote', primary: { url: sqld.url }, replicas: [] } as const
+    await using other = await openStore(database, [notes])
+    const said = { mode: 'saving', atMs: Date.now() }
+    await other.remember('mode', JSON.stringify(said))
+    // Two entries, of which the first has gone: it may have been about anything.
+    await other.write([
+      { sql: "insert into notes values (1, 'one'), (2, 'two')", params: [] },
+      { sql: 'delete from log where seq = (select max(seq) - 1 from log)', params: [] },
+    ])
+    await until(async () => (await status(server))['mode'] === 'saving', 'it is recalled')
   })
 
   test('belfry mode: through the running server', async () => {
