@@ -92,10 +92,6 @@ interface Download {
 
 async function download(fetch: Fetch, url: string): Promise<Download> {
   const response = await fetch(url)
-  if (!response.ok) {
-    await response.body?.cancel()
-    throw new Fault('unavailable', `${url} answered ${response.status}`)
-  }
   const chunks: Uint8Array[] = []
   let length = 0
   for await (const chunk of response.body ?? []) {

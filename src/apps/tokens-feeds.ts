@@ -4,7 +4,6 @@
  */
 import { desc, eq } from 'drizzle-orm'
 import type { Env, FeedContext } from '../kit.ts'
-import { Fault } from '../fault.ts'
 import { market, candleMs } from './tokens-market.ts'
 import { candles, tokens } from './tokens-tables.ts'
 import { localUpstream } from './tokens-upstream.ts'
@@ -46,7 +45,7 @@ export async function loadPrices({
   // Keys are what anybody subscribes to: one that is no mint could spoil the answer for all that are asked for with it.
   const ids = keys.filter((key) => mintPattern.test(key)).join(',')
   if (ids === '') return {}
-  const answer = await answered(await fetch(`${upstreamOf(env)}/price/v3?ids=${ids}`))
+  const answer = await (await fetch(`${upstreamOf(env)}/price/v3?ids=${ids}`)).json()
   const prices: Record<string, TokenPrice> = {}
   // What has a block's number in it would differ each time.
   for (const [mint, found] of Object.entries(
@@ -90,11 +89,6 @@ export async function loadCandles({ fetch, db, env }: FeedContext): Promise<Cand
   const after = newest ? newest.at.getTime() + candleMs : 0
   const ids = charted.map(({ mint }) => mint).join(',')
   const url = `${upstreamOf(env)}/candles/v1?ids=${ids}&after=${after}`
-  const found = (await answered(await fetch(url))) as (Omit<CandleRow, 'at'> & { at: number })[]
+  const found = (await (await fetch(url)).json()) as (Omit<CandleRow, 'at'> & { at: number })[]
   return found.map((candle) => ({ ...candle, at: new Date(candle.at) }))
-}
-
-async function answered(response: Response): Promise<unknown> {
-  if (response.ok) return await response.json()
-  throw new Fault('unavailable', `the provider of prices answered ${response.status}`)
 }

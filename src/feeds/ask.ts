@@ -13,7 +13,12 @@ export interface Asking {
   /** Had before: the first call goes by it. Undefined: each call waits for its own. */
   readonly turn: Turn | undefined
   readonly abort: AbortController
+  /** What was asked for is refused: other keys might not be. */
+  readonly onRefused?: () => void
 }
+
+/** Of what is asked for, and not of who asks, or how often: no such thing, or not in this way, or too much of it. */
+const refusals: ReadonlySet<number> = new Set([400, 404, 410, 413, 414, 422])
 
 /** Faults: `timeout`; whatever the app's code throws. A load that ignores its signal is left behind. */
 export async function ask(deps: FeedsDeps, plan: FeedPlan, asking: Asking): Promise<unknown> {
@@ -42,15 +47,19 @@ function contextOf(deps: FeedsDeps, plan: FeedPlan, asking: Asking): FeedContext
   let { turn } = asking
   return {
     keys,
-    fetch(url, init = {}) {
+    async fetch(url, { statuses = [], ...init } = {}) {
       const own = turn
       turn = undefined
       const signals = init.signal ? AbortSignal.any([init.signal, signal]) : signal
-      return deps.fetch(
+      const answer = await deps.fetch(
         url,
         { ...init, signal: signals },
         { budget: plan.budget, priority, turn: own },
       )
+      const { status } = answer
+      if (status < 400 || statuses.includes(status)) return answer
+      if (refusals.has(status)) asking.onRefused?.()
+      throw new Fault('unavailable', `${new URL(url).host} answered ${status}`)
     },
     signal,
     env: deps.env,

@@ -68,12 +68,18 @@ export interface ServerStats {
   readonly seq: number
 }
 
+export interface FeedInit extends UpstreamInit {
+  /** Of 400 and above: those that `load` wants to see. Default: none. */
+  readonly statuses?: readonly number[]
+}
+
 export interface FeedContext {
   /**
    * `fetch` that ends when the tick's `timeout` does: bounded, tried again, asked once by all who ask the same; under
-   * the feed's `budget` it waits for its turn.
+   * the feed's `budget` it waits for its turn. An answer of 400 and above is thrown, so that no error is published for
+   * a value, unless `statuses` names it.
    */
-  readonly fetch: (url: string | URL, init?: UpstreamInit) => Promise<Response>
+  readonly fetch: (url: string | URL, init?: FeedInit) => Promise<Response>
   /** What to ask for, at most `batch`, if the feed is `keyed`. As clients wrote them: encode each for a URL. */
   readonly keys: readonly string[]
   readonly signal: AbortSignal

@@ -40,6 +40,9 @@ export interface KeyedFeedPlan extends FeedPlan {
   readonly keyed: KeyedPlan
 }
 
+/** In a row: it is not the keys. */
+const refusedAloneMax = 3
+
 export function createKeyedFeed(
   deps: FeedsDeps,
   plan: KeyedFeedPlan,
@@ -52,6 +55,9 @@ export function createKeyedFeed(
   const aborts = new Set<AbortController>()
   let failuresInARow = 0
   let answeredAt = 0
+  /** Whether a key that is refused is looked for among those that were; how many were so alone since any was not. */
+  let isSearching = true
+  let refusedAlone = 0
   /**
    * Heard here or wanted elsewhere, for which there was no room: they come in as soon as there is. Bounded by who listens,
    * here and elsewhere.
@@ -80,13 +86,17 @@ export function createKeyedFeed(
     const abort = new AbortController()
     aborts.add(abort)
     counts.ticks++
+    let isRefused = false
+    const onRefused = (): void => void (isRefused = true)
     try {
       const names = keys.map(({ name }) => name)
-      const answer = await ask(deps, plan, { keys: names, priority, turn: own, abort })
+      const answer = await ask(deps, plan, { keys: names, priority, turn: own, abort, onRefused })
       return await take(keys, answer)
     } catch (error) {
       // Neither upstream nor the app's code is at fault.
-      if (!isStopped && leader.isLeading) failed(keys, error)
+      if (isStopped || !leader.isLeading) return undefined
+      if (isRefused) refused(keys, error)
+      else failed(keys, error)
       return undefined
     } finally {
       aborts.delete(abort)
@@ -121,14 +131,38 @@ export function createKeyedFeed(
         setValue(key, { text, asOfMs: now, isStale: false })
       }
     }
-    for (const key of keys) tell(key)
+    for (const key of keys) {
+      watch.clear(key)
+      tell(key)
+    }
     relay?.tell(news)
     answered()
     counts.changes += rows.length
     return rows.length
   }
 
+  /** One of these, or whatever is asked for: then there is nothing to find. */
+  const refused = (keys: readonly Key[], error: unknown): void => {
+    const [key] = keys
+    if (!isSearching || !key) return failed(keys, error)
+    watch.refuse(keys, clock.tick())
+    if (keys.length > 1 || answeredAt <= key.refusedAt) {
+      if (keys.length === 1 && ++refusedAlone >= refusedAloneMax) {
+        isSearching = false
+        watch.clearAll()
+      }
+      return failed(keys, error)
+    }
+    watch.rest(key, clock.tick())
+    log.warn('feed.key-refused', { feed: plan.name, key: key.name, forMs: key.restMs, error })
+    setAbsent(key)
+    tell(key)
+    relay?.tell({ absent: [key.name] })
+  }
+
   const answered = (): void => {
+    refusedAlone = 0
+    isSearching = true
     answeredAt = clock.tick()
     if (failuresInARow > 0) log.info('feed.recovered', { feed: plan.name })
     failuresInARow = 0

@@ -74,7 +74,7 @@ export function createRounds(deps: RoundsDeps, options: RoundsOptions): Rounds {
   const asks = new Set<Promise<void>>()
   let heard = { asked: 0, changed: 0, hasWaited: false }
 
-  const parts = (): number => Math.max(1, Math.ceil(watch.size / batch))
+  const parts = (): number => watch.callsOf(batch)
 
   const nextAt = (): number => {
     const oldest = watch.oldestAskedAt

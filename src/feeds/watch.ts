@@ -8,11 +8,19 @@
  * if nobody in the line is overdue: so whoever is in the line waits a fifth longer at most than if there were none, however
  * many come: keys ÷ (calls × batch) and 20 %. What nobody subscribes to and nobody has read for `idleMs` is forgotten, and what
  * upstream does not know sooner.
+ *
+ * Names come from clients, and one that upstream refuses has all refused that are asked for with it. Those are asked for
+ * apart from the others, in halves, until it is alone; then it rests, for a minute and ever longer, while its like are
+ * answered. Limits: a round is longer by the calls that this takes; a key that is refused now and then is found late.
  */
 import type { Value } from './values.ts'
 
 /** Of the places of a call, while somebody in the line is overdue. */
 const newShare = 1 / 6
+
+/** Of a key that is refused alone; the longest is what it takes to be known again where upstream knows it by now. */
+const restMsMin = 60_000
+const restMsMax = 60 * 60_000
 
 export class Key {
   readonly name: string
@@ -30,6 +38,12 @@ export class Key {
   isAbsent = false
   /** `clock.tick()` of the last call that failed, if none has come through since. */
   failedAt = -Infinity
+  /** So many at most are asked for together with it, itself among them, and none that is not like this. */
+  mostWith = Infinity
+  /** `clock.tick()` of when it was refused first, if it is still. */
+  refusedAt = Infinity
+  /** The last time that it rested. */
+  restMs = 0
   /** What its subscribers were told last; undefined: nothing, or it did not get through. */
   told: string | undefined
   toldAt = 0
@@ -75,6 +89,10 @@ export class Watch {
   readonly #line = new Set<Key>()
   /** Of the line: not asked for yet. */
   readonly #new = new Set<Key>()
+  /** In no line until `clock.tick()` is this. */
+  readonly #resting = new Map<Key, number>()
+  /** Those that are asked for apart. */
+  readonly #suspects = new Set<Key>()
   /** Places that new keys have saved up. */
   #credit = 0
 
@@ -88,6 +106,14 @@ export class Watch {
 
   get newCount(): number {
     return this.#new.size
+  }
+
+  /** That one round takes. */
+  callsOf(batch: number): number {
+    let apart = 0
+    for (const { mostWith } of this.#suspects) apart += 1 / mostWith
+    const others = this.#keys.size - this.#resting.size - this.#suspects.size
+    return Math.max(1, Math.ceil(others / batch) + Math.ceil(apart))
   }
 
   /** Undefined: all are on their way. */
@@ -122,20 +148,63 @@ export class Watch {
     const isOverdue = oldest !== undefined && now - oldest > overdueMs
     this.#credit = isOverdue ? Math.min(most, this.#credit + most * newShare) : most
     const picked: Key[] = []
+    let room = most
+    let isApart = false
+    const fits = (key: Key): boolean => {
+      if (picked.length === 0) return true
+      return this.#suspects.has(key) === isApart && picked.length < key.mostWith
+    }
+    const take = (key: Key): void => {
+      if (!this.#take(key, now)) return
+      isApart = this.#suspects.has(key)
+      room = Math.min(room, key.mostWith)
+      picked.push(key)
+    }
     for (const key of this.#new) {
-      if (picked.length + 1 > this.#credit) break
-      if (this.#take(key, now)) picked.push(key)
+      if (picked.length + 1 > Math.min(this.#credit, room)) break
+      if (fits(key)) take(key)
     }
     this.#credit -= picked.length
     for (const key of this.#line) {
-      if (key.isAsked) continue
+      if (key.isAsked || !fits(key)) continue
       const ageMs = now - key.askedAt
       const isNew = this.#new.has(key)
-      if (picked.length >= most || (ageMs < youngMs && !isNew)) break
+      if (picked.length >= room || (ageMs < youngMs && !isNew)) break
       if (picked.length >= count && ageMs <= overdueMs && !isNew) break
-      if (this.#take(key, now)) picked.push(key)
+      take(key)
     }
     return picked
+  }
+
+  /** These were refused together. */
+  refuse(keys: readonly Key[], now: number): void {
+    const mostWith = Math.ceil(keys.length / 2)
+    for (const key of keys) {
+      key.mostWith = Math.min(key.mostWith, mostWith)
+      key.refusedAt = Math.min(key.refusedAt, now)
+      if (this.#keys.has(key.name)) this.#suspects.add(key)
+    }
+  }
+
+  /** It may be asked for with any other. */
+  clear(key: Key): void {
+    key.mostWith = key.refusedAt = Infinity
+    key.restMs = 0
+    this.#suspects.delete(key)
+  }
+
+  clearAll(): void {
+    for (const key of this.#suspects) this.clear(key)
+  }
+
+  /** It is refused, alone. */
+  rest(key: Key, now: number): void {
+    if (!this.#keys.has(key.name)) return
+    key.restMs = Math.min(restMsMax, Math.max(restMsMin, key.restMs * 2))
+    this.#line.delete(key)
+    this.#new.delete(key)
+    this.#suspects.delete(key)
+    this.#resting.set(key, now + key.restMs)
   }
 
   /** It has been asked for, or was not after all. */
@@ -145,11 +214,12 @@ export class Watch {
 
   /** It is to be asked for like a new one. */
   renew(key: Key): void {
-    if (!key.isAsked) this.#new.add(key)
+    if (!key.isAsked && !this.#resting.has(key)) this.#new.add(key)
   }
 
   /** It is known from elsewhere. */
   settle(key: Key, now: number): void {
+    this.#resting.delete(key)
     this.#new.delete(key)
     this.#line.delete(key)
     this.#line.add(key)
@@ -159,6 +229,11 @@ export class Watch {
   /** Forgets what nobody has wanted for long; each second or so. */
   sweep(now: number): void {
     for (const key of this.#keys.values()) if (this.#isIdle(key, now)) this.#remove(key)
+    for (const [key, until] of this.#resting) {
+      if (now < until) continue
+      this.settle(key, now)
+      this.#suspects.add(key)
+    }
   }
 
   #take(key: Key, now: number): boolean {
@@ -181,6 +256,8 @@ export class Watch {
     this.#keys.delete(key.name)
     this.#new.delete(key)
     this.#line.delete(key)
+    this.#resting.delete(key)
+    this.#suspects.delete(key)
     this.#options.onGone(key)
   }
 

@@ -109,7 +109,6 @@ describe('fetchDispatch', () => {
   )
 
   test.each([
-    ['/missing.zip', 'unavailable: /missing.zip answered 404'],
     ['/empty/', 'unavailable: /empty/ lists no PUBLIC_DISPATCHIS file'],
     [
       '/corrupt.zip',
