@@ -154,7 +154,8 @@ export function createKeyedFeed(
       return failed(keys, error)
     }
     watch.rest(key, clock.tick())
-    log.warn('feed.key-refused', { feed: plan.name, key: key.name, forMs: key.restMs, error })
+    // Names come from clients: no more than they can make of it.
+    log.debug('feed.key-refused', { feed: plan.name, key: key.name, forMs: key.restMs, error })
     setAbsent(key)
     tell(key)
     relay?.tell({ absent: [key.name] })
