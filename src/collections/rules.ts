@@ -33,7 +33,10 @@ function visibleTo(plan: CollectionPlan, user: User | null): Where | undefined {
   const answer =
     typeof read === 'function' ? ask(plan, 'read', () => read({ user })) : isSignedIn(read, user)
   if (isWhere(answer)) return answer
-  return answer === true ? all : undefined
+  if (answer === true) return all
+  // `{ owner: user.id }` is an easy slip in a file that nobody type-checks: it lets nobody in, and is said.
+  if (answer) throw ruleFault(plan, 'read', 'answers what is no boolean and no condition (`eq` …)')
+  return undefined
 }
 
 /** Values the rule forces, none if it just allows. Faults: `unauthenticated`, `denied`. */

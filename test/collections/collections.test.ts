@@ -214,6 +214,21 @@ describe('rules', () => {
     }
   })
 
+  test('a read rule that answers neither a boolean nor a condition denies, and is told of', async () => {
+    using folder = tempFolder()
+    for (const answer of [{ author: 'alice' }, 'yes', 1, []]) {
+      const { store, collections, posts } = await setUp(folder, {
+        posts: { read: (() => answer) as never },
+      })
+      await using _ = store
+      const fault = await faultOf(() => collections.list(posts, alice, ''))
+      expect([fault.code, fault.message]).toEqual(['internal', 'internal error'])
+      expect((fault.cause as Error).message).toBe(
+        'the read rule of posts answers what is no boolean and no condition (`eq` …)',
+      )
+    }
+  })
+
   test('race: a rule is judged again on the row as it became, never on the one it was', async () => {
     using folder = tempFolder()
     const { store, collections, posts: plan, hold } = await setUp(folder)
