@@ -12,6 +12,7 @@
  * never comes here.
  */
 import { Fault } from '../fault.ts'
+import { Bucket } from '../lib/bucket.ts'
 import type { Cancel, Clock } from '../lib/clock.ts'
 
 export interface TurnLimits {
@@ -63,25 +64,18 @@ export function createTurns(
   limits: TurnLimits = turnLimits,
 ): Turns {
   const { badPerSecond, badAtOnce, runningMax } = limits
+  /** So many may still be bad; who has a turn is thought to be. */
+  const spare = new Bucket(clock, { perSecond: badPerSecond, most: badAtOnce })
   /** By address; whose turn is next comes first. */
   const lines = new Map<string, Waiting[]>()
   let waiting = 0
   let running = 0
   let refused = 0
-  /** So many may still be bad; who has a turn is thought to be. */
-  let spare = badAtOnce
-  let filledAt = clock.tick()
   let cancel: Cancel | undefined
-
-  const fill = (): void => {
-    const now = clock.tick()
-    spare = Math.min(badAtOnce, spare + ((now - filledAt) * badPerSecond) / 1_000)
-    filledAt = now
-  }
 
   const begin = (): void => {
     running++
-    spare--
+    spare.take()
   }
 
   /** One of the address whose turn it is, which is the last one then. */
@@ -96,8 +90,8 @@ export function createTurns(
   }
 
   const serve = (): void => {
-    fill()
-    while (waiting > 0 && running < runningMax && spare >= 1) {
+    spare.fill()
+    while (waiting > 0 && running < runningMax && !spare.isEmpty) {
       waiting--
       begin()
       next()?.goOn()
@@ -111,7 +105,7 @@ export function createTurns(
 
   const isFull = (address: string): boolean => {
     if (waiting >= limits.waitingMax) return true
-    if (spare >= 1) return false
+    if (!spare.isEmpty) return false
     const own = lines.get(address)?.length ?? 0
     return waiting >= limits.heldUpMax || own >= limits.heldUpOfAddressMax
   }
@@ -138,8 +132,8 @@ export function createTurns(
       return refused
     },
     async run(from, check) {
-      fill()
-      if (waiting === 0 && running < runningMax && spare >= 1) begin()
+      spare.fill()
+      if (waiting === 0 && running < runningMax && !spare.isEmpty) begin()
       else await wait(from())
       let isGood = false
       try {
@@ -147,7 +141,7 @@ export function createTurns(
         return isGood
       } finally {
         running--
-        if (isGood) spare = Math.min(badAtOnce, spare + 1)
+        if (isGood) spare.giveBack()
         serve()
       }
     },

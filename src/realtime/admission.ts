@@ -11,6 +11,7 @@
  * So nobody is refused at random, and those inside are served meanwhile.
  */
 import { Fault } from '../fault.ts'
+import { Bucket } from '../lib/bucket.ts'
 import type { Cancel, Clock } from '../lib/clock.ts'
 
 export interface AdmissionLimits {
@@ -91,22 +92,15 @@ export function createAdmission(clock: Clock, limits: AdmissionLimits): Admissio
   let line: Waiting[] = []
   /** Those before it have gone on. */
   let served = 0
-  let tokens = connectsBurst
-  let filledAt = clock.tick()
+  const tokens = new Bucket(clock, { perSecond: connectsPerSecond, most: connectsBurst })
   let cancel: Cancel | undefined
 
-  const fill = (): void => {
-    const now = clock.tick()
-    tokens = Math.min(connectsBurst, tokens + ((now - filledAt) * connectsPerSecond) / 1_000)
-    filledAt = now
-  }
-
   const serve = (): void => {
-    fill()
+    tokens.fill()
     for (let next = line[served]; next; next = line[served]) {
       if (next.guest.state !== 'closed') {
-        if (tokens < 1) return
-        tokens -= 1
+        if (tokens.isEmpty) return
+        tokens.take()
       }
       served += 1
       next.goOn()
@@ -138,9 +132,9 @@ export function createAdmission(clock: Clock, limits: AdmissionLimits): Admissio
       }
     },
     enter(guest) {
-      fill()
-      if (line.length === 0 && tokens >= 1) {
-        tokens -= 1
+      tokens.fill()
+      if (line.length === 0 && !tokens.isEmpty) {
+        tokens.take()
         return 'now'
       }
       if (line.length - served >= connectsWaitingMax) return 'full'
