@@ -8,7 +8,7 @@ import {
   type ProxyPlace,
   type ProxyPlan,
 } from '../upstream/upstream.ts'
-import { matchesEtag } from './etag.ts'
+import { conditional } from './etag.ts'
 import { ageOf, cacheStatus, type ReadyHeaders, type Sharing } from './ready.ts'
 import { searchOf, visitHeaders, type ReadDoor, type Visit } from './visit.ts'
 
@@ -48,12 +48,7 @@ export function createProxyDoor({ proxies, clock, ready }: ProxyDeps, plan: Prox
 
   const answer = (request: Request, visit: Visit, read: CacheRead): Response => {
     const { entry } = read
-    const headers = headersOf(visit, read)
-    const ifNoneMatch = request.headers.get('if-none-match')
-    if (ifNoneMatch !== null && matchesEtag(ifNoneMatch, entry.etag)) {
-      return new Response(null, { status: 304, headers })
-    }
-    return new Response(bodyOf(entry), { headers })
+    return conditional(request, entry.etag, headersOf(visit, read), bodyOf(entry))
   }
 
   return (url) => {

@@ -9,7 +9,7 @@ import type {
 } from '../collections/collections.ts'
 import type { Clock } from '../lib/clock.ts'
 import { readJson } from './body.ts'
-import { isNamed, matchesEtag } from './etag.ts'
+import { isNamed, conditional } from './etag.ts'
 import { cacheStatus, type ReadyHeaders, type Sharing } from './ready.ts'
 import { searchOf, visitHeaders, type Door, type ReadDoor, type Visit } from './visit.ts'
 
@@ -59,11 +59,7 @@ export function createRecordDoors(deps: RecordDeps, plan: CollectionPlan): Recor
   const answer = (request: Request, visit: Visit, sharing: Sharing, read: CacheRead): Response => {
     const headers = headersOf(visit, sharing, read)
     const { etag, body } = read.entry
-    const ifNoneMatch = request.headers.get('if-none-match')
-    if (ifNoneMatch !== null && matchesEtag(ifNoneMatch, etag)) {
-      return new Response(null, { status: 304, headers })
-    }
-    return new Response(body, { headers })
+    return conditional(request, etag, headers, body)
   }
 
   /** A hit is there already, and makes no promise. */

@@ -11,7 +11,7 @@ import type { Last } from '../feeds/feeds.ts'
 import type { Clock } from '../lib/clock.ts'
 import { etagOf } from '../lib/etag.ts'
 import type { Realtime } from '../realtime/realtime.ts'
-import { matchesEtag } from './etag.ts'
+import { conditional } from './etag.ts'
 import { visitHeaders, type Door } from './visit.ts'
 
 const pathPattern = /^https?:\/\/[^/]+\/api\/topics\/([^/?]+)\/last\/?(?:\?|$)/
@@ -70,10 +70,7 @@ export function createLastDoor({ realtime, last, clock }: LastDeps): Door {
       'x-cache': state,
     }
     if (scope === 'private') headers['vary'] = 'authorization, origin'
-    const ifNoneMatch = request.headers.get('if-none-match')
-    return ifNoneMatch !== null && matchesEtag(ifNoneMatch, etag)
-      ? new Response(null, { status: 304, headers })
-      : new Response(text, { headers })
+    return conditional(request, etag, headers, text)
   }
 }
 
