@@ -22,6 +22,7 @@ import {
   sumOf,
   textOf,
   toldOf,
+  toldTextOf,
   valueLengthMax,
   type Value,
 } from './values.ts'
@@ -218,7 +219,7 @@ export function createKeyedFeed(
   const tell = (key: Key): void => {
     const { value } = key
     if (!value || !leader.isLeading || !key.isHeardSomewhere) return
-    const text = toldText(value)
+    const text = toldTextOf(value)
     const now = clock.tick()
     const isAgain = isRetelling() && now - key.toldAt >= retellMs
     if (key.told === text && !isAgain) return
@@ -261,7 +262,7 @@ export function createKeyedFeed(
       const key = watch.get(name)
       if (!key || key.isAsked) return
       run(key)
-      key.told = key.value && toldText(key.value)
+      key.told = key.value && toldTextOf(key.value)
       watch.settle(key, clock.tick())
     }
     for (const [name, text, asOfMs] of values) {
@@ -460,11 +461,6 @@ function emptyNews() {
     absent: [] as string[],
     failed: [] as string[],
   }
-}
-
-/** `told` of what is published. */
-function toldText({ text, isStale }: Value): string {
-  return isStale ? `stale ${text}` : text
 }
 
 function readerOf({ name }: FeedPlan, answer: unknown): (key: string) => unknown {

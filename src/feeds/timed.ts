@@ -17,6 +17,7 @@ import {
   sumOf,
   textOf,
   toldOf,
+  toldTextOf,
   valueLengthMax,
   type Value,
 } from './values.ts'
@@ -55,13 +56,15 @@ export function createTimedFeed(deps: FeedsDeps, plan: FeedPlan, schedule: Sched
   let startedMs = 0
   let isStopped = false
 
+  const load = (by: AbortController): Promise<unknown> =>
+    ask(deps, plan, { keys: [], priority: 'normal', turn: undefined, abort: by })
+
   const tick = async (): Promise<void> => {
     counts.ticks++
     abort = new AbortController()
     const isAsking = leader.isLeading
     const isLate = (): boolean => isStopped || (isAsking && !leader.isLeading)
-    const asking = { keys: [], priority: 'normal', turn: undefined, abort } as const
-    const answer = await ask(deps, plan, asking)
+    const answer = await load(abort)
     if (isLate()) return
     const changes = answer === null || answer === undefined ? 0 : await take([answer], isLate)
     if (isLate()) return
@@ -110,7 +113,7 @@ export function createTimedFeed(deps: FeedsDeps, plan: FeedPlan, schedule: Sched
   }
 
   const tell = (name: string, one: Value): void => {
-    const text = one.isStale ? `stale ${one.text}` : one.text
+    const text = toldTextOf(one)
     const now = clock.tick()
     const isRetelling = deps.shared?.redis.isUp === true && !plan.isKept
     if (text === told && !(isRetelling && now - toldAt >= retellMs)) return
@@ -204,8 +207,7 @@ export function createTimedFeed(deps: FeedsDeps, plan: FeedPlan, schedule: Sched
     async catchUp(signal) {
       const own = new AbortController()
       signal.addEventListener('abort', () => own.abort(signal.reason))
-      const asking = { keys: [], priority: 'normal', turn: undefined, abort: own } as const
-      const answer = await ask(deps, plan, asking)
+      const answer = await load(own)
       if (isLost()) return
       if (answer !== null && answer !== undefined) counts.changes += await take([answer], isLost)
       if (!isLost() && value?.isStale === true) recover()
@@ -244,7 +246,7 @@ export function createTimedFeed(deps: FeedsDeps, plan: FeedPlan, schedule: Sched
               }
               if (value && failures.length > 0) value.isStale = true
               if (!value) return
-              told = value.isStale ? `stale ${value.text}` : value.text
+              told = toldTextOf(value)
               first?.resolve()
             },
             onWant(names, isWanted) {

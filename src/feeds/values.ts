@@ -44,6 +44,11 @@ export function toldOf({ text, asOfMs, isStale }: Value): unknown {
   return { ...(isObject ? data : { value: data }), stale: true, as_of: asOfMs }
 }
 
+/** `told` of a feed: what was published last, as a text. */
+export function toldTextOf({ text, isStale }: Value): string {
+  return isStale ? `stale ${text}` : text
+}
+
 export function feedValueOf({ text, asOfMs, isStale }: Value): FeedValue {
   return { value: JSON.parse(text), asOfMs, isStale }
 }

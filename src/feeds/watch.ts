@@ -91,7 +91,7 @@ export class Watch {
   readonly #new = new Set<Key>()
   /** In no line until `clock.tick()` is this. */
   readonly #resting = new Map<Key, number>()
-  /** Those that are asked for apart. */
+  /** Those with a `mostWith`: asked for apart from others, or resting. */
   readonly #suspects = new Set<Key>()
   /** Places that new keys have saved up. */
   #credit = 0
@@ -111,8 +111,8 @@ export class Watch {
   /** That one round takes. */
   callsOf(batch: number): number {
     let apart = 0
-    for (const { mostWith } of this.#suspects) apart += 1 / mostWith
-    const others = this.#keys.size - this.#resting.size - this.#suspects.size
+    for (const key of this.#suspects) if (!this.#resting.has(key)) apart += 1 / key.mostWith
+    const others = this.#keys.size - this.#suspects.size
     return Math.max(1, Math.ceil(others / batch) + Math.ceil(apart))
   }
 
@@ -152,11 +152,11 @@ export class Watch {
     let isApart = false
     const fits = (key: Key): boolean => {
       if (picked.length === 0) return true
-      return this.#suspects.has(key) === isApart && picked.length < key.mostWith
+      return isSuspect(key) === isApart && picked.length < key.mostWith
     }
     const take = (key: Key): void => {
       if (!this.#take(key, now)) return
-      isApart = this.#suspects.has(key)
+      isApart = isSuspect(key)
       room = Math.min(room, key.mostWith)
       picked.push(key)
     }
@@ -194,7 +194,7 @@ export class Watch {
   }
 
   clearAll(): void {
-    for (const key of this.#suspects) this.clear(key)
+    for (const key of this.#suspects) if (!this.#resting.has(key)) this.clear(key)
   }
 
   /** It is refused, alone. */
@@ -203,7 +203,6 @@ export class Watch {
     key.restMs = Math.min(restMsMax, Math.max(restMsMin, key.restMs * 2))
     this.#line.delete(key)
     this.#new.delete(key)
-    this.#suspects.delete(key)
     this.#resting.set(key, now + key.restMs)
   }
 
@@ -229,11 +228,7 @@ export class Watch {
   /** Forgets what nobody has wanted for long; each second or so. */
   sweep(now: number): void {
     for (const key of this.#keys.values()) if (this.#isIdle(key, now)) this.#remove(key)
-    for (const [key, until] of this.#resting) {
-      if (now < until) continue
-      this.settle(key, now)
-      this.#suspects.add(key)
-    }
+    for (const [key, until] of this.#resting) if (now >= until) this.settle(key, now)
   }
 
   #take(key: Key, now: number): boolean {
@@ -270,4 +265,8 @@ export class Watch {
     }
     return false
   }
+}
+
+function isSuspect({ mostWith }: Key): boolean {
+  return mostWith !== Infinity
 }
