@@ -67,6 +67,19 @@ const ann: User = { id: 'ann' }
 const textOf = (plan: CollectionPlan, row: unknown): string =>
   JSON.stringify({ collection: plan.path, op: 'update', id: '1', row, seq: 1 })
 
+/** Of one row, but for its id. */
+function drawn(random: Random): Record<string, unknown> {
+  return {
+    owner: random.pick([...owners, null]),
+    at: random.pick([...dates.map(Number), null]),
+    day: Number(random.pick(dates)),
+    price: random.pick(numbers),
+    size: random.pick([...numbers, null]),
+    isOpen: random.below(2) === 0,
+    tags: random.pick([['a'], [], null]),
+  }
+}
+
 describe('live events', () => {
   test.each([1, 2, 3, 4, 5, 6])('property: as REST, seed %d', async (seed) => {
     using folder = tempFolder()
@@ -85,16 +98,7 @@ describe('live events', () => {
     const views = createViews(plan.collections, log)
     const asked = planOf('things')
     for (let id = 1; id <= 30; id++) {
-      await collections.create(asked, null, {
-        id,
-        owner: random.pick([...owners, null]),
-        at: random.pick([...dates.map(Number), null]),
-        day: Number(random.pick(dates)),
-        price: random.pick(numbers),
-        size: random.pick([...numbers, null]),
-        isOpen: random.below(2) === 0,
-        tags: random.pick([['a'], [], null]),
-      })
+      await collections.create(asked, null, { id, ...drawn(random) })
     }
     const all: Page = jsonOf(await collections.list(planOf('whole'), null, 'limit=100'))
     for (let round = 0; round < 40; round++) {
@@ -126,17 +130,8 @@ describe('live events', () => {
       const log = createTestLog()
       const views = createViews(plan.collections, log)
       const asked = planOf('things')
-      const values = (): Record<string, unknown> => ({
-        owner: random.pick([...owners, null]),
-        at: random.pick([...dates.map(Number), null]),
-        day: Number(random.pick(dates)),
-        price: random.pick(numbers),
-        size: random.pick([...numbers, null]),
-        isOpen: random.below(2) === 0,
-        tags: random.pick([['a'], [], null]),
-      })
       const some = (): Record<string, unknown> =>
-        Object.fromEntries(Object.entries(values()).filter(() => random.below(3) === 0))
+        Object.fromEntries(Object.entries(drawn(random)).filter(() => random.below(3) === 0))
       let left = 0
       for (let round = 0; round < 6; round++) {
         read = condition(random)
@@ -152,7 +147,7 @@ describe('live events', () => {
           // A row that nobody may read is changed all the same.
           const rule = read
           read = eq(things.id, id)
-          if (!here) await collections.create(asked, ann, { id, ...values() })
+          if (!here) await collections.create(asked, ann, { id, ...drawn(random) })
           else if (random.below(8) === 0) await collections.remove(asked, ann, String(id))
           else
             await collections.update(asked, ann, String(id), {

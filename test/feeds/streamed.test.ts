@@ -7,7 +7,7 @@ import { systemClock } from '../../src/lib/clock.ts'
 import { compilePlan } from '../../src/plan/plan.ts'
 import { createFollower } from '../../src/upstream/upstream.ts'
 import { createTestLog, tempFolder, until } from '../harness.ts'
-import { runServer } from '../server.ts'
+import { runServer, type TestServer } from '../server.ts'
 import { setUp, plain } from './setup.ts'
 
 const trades = sqliteTable('trades', {
@@ -59,17 +59,30 @@ function startProvider() {
   }
 }
 
+/** Where rows and a value of a stream go. */
+const shown = {
+  collections: { trades: collection(trades, { read: 'public', live: () => 'trades' }) },
+  topics: {
+    trades: topic({ subscribe: 'public' }),
+    last: topic({ subscribe: 'public', last: true }),
+  },
+} as const
+
+async function rowsOf(server: TestServer): Promise<unknown[]> {
+  return ((await (await server.get('/api/trades')).json()) as { items: unknown[] }).items
+}
+
+async function lastOf(server: TestServer): Promise<unknown> {
+  return await (await server.get('/api/topics/last/last')).json()
+}
+
 test('rows are upserted and a value is published; stale while the stream is away', async () => {
   await using provider = startProvider()
   using folder = tempFolder()
   await using server = await runServer({
     folder,
     app: {
-      collections: { trades: collection(trades, { read: 'public', live: () => 'trades' }) },
-      topics: {
-        trades: topic({ subscribe: 'public' }),
-        last: topic({ subscribe: 'public', last: true }),
-      },
+      ...shown,
       feeds: {
         rows: feed({
           stream: { url: () => provider.url, parse: ({ data }) => [JSON.parse(String(data))] },
@@ -86,15 +99,14 @@ test('rows are upserted and a value is published; stale while the stream is away
   provider.say({ id: 'a', price: 1 })
   provider.say({ id: 'b', price: 1 })
   provider.say({ id: 'a', price: 2 })
-  const rows = async () =>
-    ((await (await server.get('/api/trades')).json()) as { items: unknown[] }).items
+  const rows = () => rowsOf(server)
   const wanted = [
     { id: 'a', price: 2 },
     { id: 'b', price: 1 },
   ]
   await until(async () => Bun.deepEquals(await rows(), wanted), 'the rows are there')
 
-  const last = async () => await (await server.get('/api/topics/last/last')).json()
+  const last = () => lastOf(server)
   await until(async () => Bun.deepEquals(await last(), { id: 'a', price: 2 }), 'the last is')
   provider.end()
   await until(async () => ((await last()) as { stale?: true }).stale === true, 'it is stale')
@@ -112,11 +124,7 @@ test('what was said between two connections is loaded at the beginning of the ne
   await using server = await runServer({
     folder,
     app: {
-      collections: { trades: collection(trades, { read: 'public', live: () => 'trades' }) },
-      topics: {
-        trades: topic({ subscribe: 'public' }),
-        last: topic({ subscribe: 'public', last: true }),
-      },
+      ...shown,
       feeds: {
         rows: feed({
           stream: { url: provider.url, parse: ({ data }) => [JSON.parse(String(data))] },
@@ -131,9 +139,8 @@ test('what was said between two connections is loaded at the beginning of the ne
       },
     },
   })
-  const rows = async () =>
-    ((await (await server.get('/api/trades')).json()) as { items: unknown[] }).items
-  const last = async () => await (await server.get('/api/topics/last/last')).json()
+  const rows = () => rowsOf(server)
+  const last = () => lastOf(server)
   const isTold = async () =>
     Bun.deepEquals(await rows(), known) && Bun.deepEquals(await last(), known.at(-1))
   await until(isTold, 'what was said before the first')
